@@ -1,0 +1,66 @@
+"""The study's jobs: ``nox -s book``, ``tests``, ``nbval``, ``lint``, ``study``.
+
+Words after ``--`` are passed on, for example ``nox -s tests -- tests/test_tcav.py``.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["book"]
+
+# A full environment is 2 GB, so all sessions share this one.
+SHARED = Path(".nox", "environment")
+PYTHON = str(SHARED.resolve() / ("Scripts" if os.name == "nt" else "bin") / "python")
+job = nox.session(venv_backend="none", requires=["environment"])
+
+
+@nox.session(reuse_venv=True)
+def environment(session: nox.Session) -> None:
+    """Install what all sessions share; again only when the requirements have changed."""
+    wanted = Path("constraints.txt").read_bytes() + Path("pyproject.toml").read_bytes()
+    stamp, digest = SHARED / "installed", hashlib.sha256(wanted).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        stamp.unlink(missing_ok=True)
+        session.install("-c", "constraints.txt", "-e", ".[book,test,dev]")
+        stamp.write_text(digest)
+
+
+@job
+def book(session: nox.Session) -> None:
+    """Run the default study and build the book from it (``-- --stored``: build only)."""
+    if "--stored" in session.posargs:
+        notebooks = "notebooks"
+    else:
+        session.run(PYTHON, "-m", "stce.study", "run", "actors", *session.posargs)
+        notebooks = "data/runs/actors/notebooks"
+    session.run(PYTHON, "book/build.py", notebooks)
+
+
+@job
+def study(session: nox.Session) -> None:
+    """Run any study, for example ``-- run smoke`` or ``-- list``."""
+    session.run(PYTHON, "-m", "stce.study", *session.posargs)
+
+
+@job
+def tests(session: nox.Session) -> None:
+    """Run the tests and the examples in the docstrings."""
+    session.run(PYTHON, "-m", "pytest", *session.posargs)
+
+
+@job
+def nbval(session: nox.Session) -> None:
+    """Run the notebooks again and compare the checked cells with the stored outputs."""
+    options = ["--nbval-lax", "--nbval-current-env"]
+    session.run(PYTHON, "-m", "pytest", *options, *(session.posargs or ["notebooks"]))
+
+
+@job
+def lint(session: nox.Session) -> None:
+    """Check the style of modules, tests and notebooks."""
+    session.run(PYTHON, "-m", "ruff", "check", ".")
+    session.run(PYTHON, "-m", "ruff", "format", "--check", ".")

@@ -1,0 +1,97 @@
+"""How clips and arrays get onto the disk: complete, or not at all."""
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+
+@contextmanager
+def explain_write(folder, remedy="free some space or choose another folder, and run again"):
+    """Re-raise an OSError with the folder, the reason and the remedy in one paragraph."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"Cannot write into {folder}: {reason}; {remedy}.") from error
+
+
+def write_npy(path, array):
+    """Write an array under a temporary name and rename it, so that a file is never half there."""
+    partial = path.with_name(f".{path.name}.tmp")
+    array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    try:
+        # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
+        with open(partial, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Write a small text file likewise."""
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_rows(array, indices):
+    """Read rows of a numpy or zarr array into memory, one chunk at a time."""
+    if isinstance(array, np.ndarray):
+        return array[indices]
+    rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
+    for j, i in enumerate(indices):
+        rows[j] = array[int(i)]
+    return rows
+
+
+def write_clips(folder, rows, table, classes, shape):
+    """Write clips one by one into a temporary folder, then move it to its place."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(
+            f"The folder {folder} is there already, and clips are only written into a new one; "
+            "choose another name, delete it, or read it with Clips.load."
+        )
+    partial = folder.with_name(f".{folder.name}.tmp")
+    names = np.asarray(classes, object)
+    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
+    try:
+        with explain_write(folder.parent):
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+            partial.mkdir(parents=True)
+            frames, parts = new_array(partial / "frames.zarr", shape), None
+        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
+            with explain_write(folder.parent):
+                frames[i] = row
+                if row_parts is not None:
+                    if parts is None:
+                        parts = new_array(partial / "parts.zarr", shape[:4])
+                    parts[i] = row_parts
+        with explain_write(folder.parent):
+            table.to_parquet(partial / "table.parquet", index=False)
+            write_text(partial / "classes.json", json.dumps(list(classes)))
+            os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def new_array(path, shape):
+    """Create a zarr array (format 3) with one compressed chunk a clip."""
+    return zarr.create_array(
+        path,
+        shape=shape,
+        chunks=(1, *shape[1:]),
+        dtype=np.uint8,
+        compressors=zarr.codecs.ZstdCodec(level=1),
+        zarr_format=3,
+    )

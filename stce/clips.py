@@ -1,0 +1,328 @@
+"""Clips of a fixed length: the array that every stage after training works on.
+
+`Clips` holds frames in memory (numpy) or on disk (zarr, read clip by clip); `middle_clips` takes
+them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, `cache` and
+`moments`, is in `stce.videos`; `resize`, `center_crop` and `normalise` come from `stce.frames`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from stce._storage import read_rows, write_clips
+from stce.frames import center_crop, normalise, resize
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["Clips", "balanced", "center_crop", "middle_clips", "normalise", "resize"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Fixed-length clips with their labels.
+
+    Parameters
+    ----------
+    frames : (N, T, H, W, C) uint8, numpy or zarr
+        Grey (C = 1) or RGB (C = 3). ``frames[i]`` and ``frames[a:b]`` give numpy arrays either way.
+    labels : (N,) int64
+        Index into `classes`.
+    ids : (N,) str
+        Unique names.
+    groups : (N,) str
+        The person, or whatever must not be split between training and test.
+    classes : tuple of str
+        Class names.
+    parts : (N, T, H, W) uint8, optional
+        Truth of each voxel where it is known: index into ``stce.datasets.actors.PARTS``.
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or lengths do not belong together, or an id occurs twice.
+
+    Examples
+    --------
+    >>> frames = np.zeros((2, 16, 8, 8, 1), np.uint8)
+    >>> clips = Clips(frames, [0, 1], ["a", "b"], ["p1", "p2"], ("walk", "run"))
+    >>> len(clips), clips.indices_of("run")
+    (2, array([1]))
+    >>> clips.select([1]).ids
+    array(['b'], dtype='<U1')
+    """
+
+    frames: ArrayLike
+    labels: np.ndarray
+    ids: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+    parts: ArrayLike | None = None
+
+    def __post_init__(self):
+        # A frozen dataclass sets its own fields through object.__setattr__.
+        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64).reshape(-1))
+        object.__setattr__(self, "ids", np.asarray(self.ids, np.str_).reshape(-1))
+        object.__setattr__(self, "groups", np.asarray(self.groups, np.str_).reshape(-1))
+        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
+        shape, dtype = tuple(self.frames.shape), self.frames.dtype
+        if len(shape) != 5 or dtype != np.uint8 or shape[4] not in (1, 3):
+            raise ValueError(
+                f"Clips.frames must be (N, T, H, W, C) uint8 with C = 1 or 3, not {shape} {dtype}; "
+                "add the missing axis, or turn 0..1 into bytes: (255 * x).round().astype('uint8')."
+            )
+        for name in ("labels", "ids", "groups"):
+            if len(getattr(self, name)) != shape[0]:
+                raise ValueError(
+                    f"Clips.{name} has {len(getattr(self, name))} entries for {shape[0]} clips; "
+                    "give one entry for each clip."
+                )
+        if shape[0] and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise ValueError(
+                f"Clips.labels run from {self.labels.min()} to {self.labels.max()}, but there are "
+                f"{len(self.classes)} classes; labels are indices into {self.classes}."
+            )
+        if len(set(self.ids)) != shape[0]:
+            values, counts = np.unique(self.ids, return_counts=True)
+            raise ValueError(
+                f"Clips.ids must be unique, but {str(values[counts.argmax()])!r} occurs "
+                f"{counts.max()} times; add the take or the time to the name."
+            )
+        if self.parts is not None:
+            if tuple(self.parts.shape) != shape[:4] or self.parts.dtype != np.uint8:
+                raise ValueError(
+                    f"Clips.parts must be {shape[:4]} uint8 like the frames, "
+                    f"not {tuple(self.parts.shape)} {self.parts.dtype}."
+                )
+
+    def __len__(self):
+        return int(self.frames.shape[0])
+
+    def indices_of(self, class_name):
+        """Return the indices of the clips of a class.
+
+        Parameters
+        ----------
+        class_name : str
+            One of `classes`.
+
+        Returns
+        -------
+        indices : (n,) int64
+
+        Raises
+        ------
+        ValueError
+            If there is no such class.
+        """
+        if class_name not in self.classes:
+            raise ValueError(
+                f"No class {class_name!r} among the clips; choose one of {', '.join(self.classes)}."
+            )
+        return np.flatnonzero(self.labels == self.classes.index(class_name))
+
+    def select(self, indices):
+        """Return some of the clips, in the order asked for, in memory.
+
+        Parameters
+        ----------
+        indices : slice, (n,) int or (N,) bool
+            Which clips.
+
+        Returns
+        -------
+        clips : Clips
+        """
+        indices = np.arange(len(self))[indices]
+        return Clips(
+            read_rows(self.frames, indices),
+            self.labels[indices],
+            self.ids[indices],
+            self.groups[indices],
+            self.classes,
+            None if self.parts is None else read_rows(self.parts, indices),
+        )
+
+    def save(self, folder):
+        """Write the clips into a new folder, clip by clip.
+
+        The folder gets ``frames.zarr`` (one chunk a clip), ``parts.zarr`` where parts are known,
+        ``table.parquet`` (id, label, class, group) and ``classes.json``. It appears only when
+        everything is written.
+
+        Parameters
+        ----------
+        folder : path
+            A folder that does not exist yet.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder is there already.
+        """
+        parts = [None] * len(self) if self.parts is None else self.parts
+        rows = ((self.frames[i], parts[i]) for i in range(len(self)))
+        table = pd.DataFrame({"id": self.ids, "label": self.labels, "group": self.groups})
+        write_clips(folder, rows, table, self.classes, self.frames.shape)
+
+    @classmethod
+    def load(cls, folder):
+        """Open saved clips; frames and parts are read from disk as they are used.
+
+        Parameters
+        ----------
+        folder : path
+            As given to `save` or `middle_clips`.
+
+        Returns
+        -------
+        clips : Clips
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no clips.
+        """
+        folder = Path(folder)
+        if not (folder / "table.parquet").is_file() or not (folder / "frames.zarr").is_dir():
+            raise FileNotFoundError(
+                f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
+                "write them with Clips.save or middle_clips, or correct the folder."
+            )
+        table = pd.read_parquet(folder / "table.parquet")
+        parts = folder / "parts.zarr"
+        return cls(
+            zarr.open_array(folder / "frames.zarr", mode="r"),
+            table["label"].to_numpy(),
+            table["id"].to_numpy(),
+            table["group"].to_numpy(),
+            json.loads((folder / "classes.json").read_text(encoding="utf-8")),
+            zarr.open_array(parts, mode="r") if parts.is_dir() else None,
+        )
+
+
+def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None):
+    """Take the middle frames of each video and the centre of each frame (section 4.1).
+
+    Parameters
+    ----------
+    videos : Videos
+        Usually cached, so that all have one size.
+    folder : path, optional
+        A new folder: the clips are written there one by one and read lazily. Without it they
+        are in memory.
+    n_frames : int
+        Length of the clips, 16 in the paper.
+    crop : tuple of int or None
+        (height, width) of the centre crop; None keeps the whole frame.
+    indices : (n,) int, optional
+        Rows of the videos' table; all by default.
+
+    Returns
+    -------
+    clips : Clips
+
+    Raises
+    ------
+    ValueError
+        If a video is too short, or smaller than the crop, or unlike the others.
+    FileExistsError
+        If `folder` is there already.
+    """
+    if indices is not None:
+        videos = videos.select(indices)
+    if not len(videos):
+        raise ValueError("There is no video to take clips from; check `indices` and the split.")
+
+    def clip(i):
+        name = videos.table["id"].iloc[i]
+        frames, parts = videos.read(i), videos.parts(i)
+        start = (len(frames) - n_frames) // 2
+        if start < 0:
+            raise ValueError(
+                f"Video {name!r} has {len(frames)} frames, fewer than the {n_frames} of a clip; "
+                "lower n_frames, or leave the video out with min_frames in `stce.videos.cache`."
+            )
+        both = [None if a is None else a[start : start + n_frames] for a in (frames, parts)]
+        if crop is not None:
+            both = [None if a is None else center_crop(a, crop) for a in both]
+        return both
+
+    first = clip(0)
+    shape = (len(videos), *first[0].shape)
+    has_parts = first[1] is not None
+
+    def rows():
+        for i in range(len(videos)):
+            frames, parts = clip(i)
+            if frames.shape != shape[1:] or (parts is not None) != has_parts:
+                raise ValueError(
+                    f"Video {videos.table['id'].iloc[i]!r} gives a clip of {frames.shape}, the "
+                    f"first gave {shape[1:]}: all must have one size, one number of channels, and "
+                    "parts or none; bring the videos to one size with `stce.videos.cache`."
+                )
+            yield frames, parts
+
+    table = videos.table
+    if folder is not None:
+        write_clips(folder, rows(), table, videos.classes, shape)
+        return Clips.load(folder)
+    frames = np.empty(shape, np.uint8)
+    parts = np.empty(shape[:4], np.uint8) if has_parts else None
+    for i, (f, p) in enumerate(rows()):
+        frames[i] = f
+        if has_parts:
+            parts[i] = p
+    return Clips(frames, table["label"], table["id"], table["group"], videos.classes, parts)
+
+
+def balanced(labels, classes, n, rng, only=()):
+    """Draw the same number of clips from each class, without replacement (section 4.1).
+
+    Parameters
+    ----------
+    labels : (N,) int
+        Class of each clip, index into `classes`.
+    classes : tuple of str
+        All class names.
+    n : int
+        Clips a class; 0, or more than there are, takes all of them.
+    rng : numpy.random.Generator
+        Source of the draw.
+    only : sequence of str
+        Classes to draw from; empty for all.
+
+    Returns
+    -------
+    indices : (M,) int64
+        In ascending order.
+
+    Raises
+    ------
+    ValueError
+        If a name in `only` is no class.
+
+    Examples
+    --------
+    >>> balanced([0, 0, 0, 1, 1], ("walk", "run"), 2, np.random.default_rng(0)).size
+    4
+    """
+    if unknown := [name for name in only if name not in classes]:
+        raise ValueError(
+            f"There is no class {unknown[0]!r} in this data set; choose from {', '.join(classes)}."
+        )
+    labels = np.asarray(labels)
+    chosen = []
+    for y, name in enumerate(classes):
+        rows = np.flatnonzero(labels == y)
+        draw = rng.permutation(rows)[: n or len(rows)]
+        if not only or name in only:
+            chosen.append(draw)
+    return np.sort(np.concatenate(chosen))

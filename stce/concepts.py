@@ -1,0 +1,184 @@
+"""Concepts: clusters of similar supervoxels of one class (paper 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from safetensors.numpy import load_file, save_file
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+__all__ = ["Concepts", "assign", "cluster"]
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """The concepts of every class.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a kept supervoxel: ``class``, ``concept`` (0 to K - 1), ``supervoxel`` (row of
+        the supervoxel table), ``rank`` (0 is nearest to the centre), ``distance``.
+    sizes : pandas.DataFrame
+        One row a concept: ``class``, ``concept``, ``n_supervoxels`` and ``n_videos`` before
+        only the nearest were kept.
+    centres : dict of str to numpy.ndarray
+        For each class the cluster centres f_c, ``(K, D) float32``.
+    """
+
+    table: pd.DataFrame
+    sizes: pd.DataFrame
+    centres: dict[str, np.ndarray]
+
+    def members(self, class_name: str, concept: int) -> np.ndarray:
+        """Return the supervoxel rows of one concept, nearest first, ``(m,) int64``."""
+        chosen = self.table[(self.table["class"] == class_name) & (self.table.concept == concept)]
+        return chosen.sort_values("rank")["supervoxel"].to_numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``concepts.parquet``, ``sizes.parquet`` and ``centres.safetensors``."""
+        folder = Path(folder)
+        self.table.to_parquet(folder / "concepts.parquet")
+        self.sizes.to_parquet(folder / "sizes.parquet")
+        save_file(self.centres, folder / "centres.safetensors")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Concepts:
+        """Read what :meth:`save` wrote."""
+        folder = Path(folder)
+        return cls(
+            pd.read_parquet(folder / "concepts.parquet"),
+            pd.read_parquet(folder / "sizes.parquet"),
+            load_file(folder / "centres.safetensors"),
+        )
+
+
+def _nearest(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of and the Euclidean distance to the nearest centre."""
+    squares = (features**2).sum(1)[:, None] - 2 * features @ centres.T + (centres**2).sum(1)
+    nearest = squares.argmin(axis=1)
+    return nearest, np.linalg.norm(features - centres[nearest], axis=1)
+
+
+def assign(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Give each supervoxel to the concept with the nearest centre (equation 4).
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        ``(S, D)``, the supervoxels of test clips.
+    centres : numpy.ndarray
+        ``(K, D)``, the centres of one class.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(S,) int64``, concept 0 to K - 1.
+
+    Examples
+    --------
+    >>> assign(np.array([[0.1, 0], [2, 2]]), np.array([[0.0, 0], [3, 3]]))
+    array([0, 1])
+    """
+    return _nearest(np.asarray(features, np.float64), np.asarray(centres, np.float64))[0]
+
+
+def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int):
+    # One thread: with several, k-means adds up its sums in an order that differs from run to run.
+    with threadpool_limits(1):
+        centres = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features).cluster_centers_
+        return centres, *_nearest(features, centres)
+
+
+def cluster(
+    features: np.ndarray,
+    labels: np.ndarray,
+    videos: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    n_concepts: int = 25,
+    n_keep: int = 40,
+    seed: int = 0,
+    n_init: int = 4,
+    n_jobs: int = 1,
+) -> Concepts:
+    """Group the supervoxels of each class into concepts and keep the nearest (paper 3.2).
+
+    Parameters
+    ----------
+    features : array_like
+        ``(S, D) float32``, numpy or zarr; one class is in memory at a time.
+    labels : numpy.ndarray
+        ``(S,)`` class of each supervoxel's clip, index into `classes`.
+    videos : numpy.ndarray
+        ``(S,)`` the clip of each supervoxel.
+    classes : tuple of str
+        Names of the classes to explain.
+    n_concepts : int, default 25
+        Clusters a class (the paper's "small" setting: 15).
+    n_keep : int, default 40
+        Supervoxels kept a concept, the nearest to its centre.
+    seed : int, default 0
+        Seeds k-means.
+    n_init : int, default 4
+        Starts of k-means; the tightest is kept.
+    n_jobs : int, default 1
+        Classes clustered at the same time.
+
+    Returns
+    -------
+    Concepts
+        Of all classes that own at least one supervoxel.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer supervoxels than concepts.
+
+    Examples
+    --------
+    >>> z = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    >>> found = cluster(z, np.zeros(6, int), np.arange(6), ("wave",), n_concepts=2)
+    >>> found.table.groupby("concept").size().tolist()
+    [3, 3]
+    """
+    present = [y for y in range(len(classes)) if (labels == y).any()]
+    for y in present:
+        if (count := int((labels == y).sum())) < n_concepts:
+            raise ValueError(
+                f"Class {classes[y]!r} has {count} supervoxels, fewer than n_concepts="
+                f"{n_concepts}. Use more clips a class, more segments, or fewer concepts."
+            )
+    rows = [np.flatnonzero(labels == y) for y in present]
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(_cluster_class)(_take(features, r), n_concepts, seed, n_init) for r in rows
+    )
+    tables, sizes, centres = [], [], {}
+    for y, row, (centre, concept, distance) in zip(present, rows, found, strict=True):
+        table = pd.DataFrame({"class": classes[y], "concept": concept, "supervoxel": row})
+        table["distance"] = distance
+        table["video"] = videos[row]
+        sizes.append(
+            table.groupby(["class", "concept"], as_index=False).agg(
+                n_supervoxels=("video", "size"), n_videos=("video", "nunique")
+            )
+        )
+        table = table.sort_values(["concept", "distance", "supervoxel"])
+        table["rank"] = table.groupby("concept").cumcount()
+        tables.append(table[table["rank"] < n_keep])
+        centres[classes[y]] = np.ascontiguousarray(centre, np.float32)
+    columns = ["class", "concept", "supervoxel", "rank", "distance"]
+    return Concepts(
+        pd.concat(tables, ignore_index=True)[columns], pd.concat(sizes, ignore_index=True), centres
+    )
+
+
+def _take(features, rows: np.ndarray) -> np.ndarray:
+    if isinstance(features, np.ndarray):
+        return features[rows]
+    return features.oindex[rows]

@@ -1,0 +1,1 @@
+"""What draws the embedded `actors`: motion, people, scenery and a small software canvas."""

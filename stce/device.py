@@ -1,0 +1,56 @@
+"""Where the networks run: the CPU or one GPU."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+__all__ = ["resolve"]
+
+
+def resolve(name: str | torch.device = "auto") -> torch.device:
+    """Return the device of that name, after checking that it is there.
+
+    Denormal floats are flushed to zero from here on: a network with saturated units otherwise
+    runs several times slower on a CPU, for digits that no result depends on.
+
+    Parameters
+    ----------
+    name : str or torch.device, default "auto"
+        ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or
+        ``"cuda:1"``.
+
+    Returns
+    -------
+    torch.device
+        For a GPU always with its index.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of these.
+    RuntimeError
+        If it names a GPU that is not there.
+
+    Examples
+    --------
+    >>> resolve("cpu")
+    device(type='cpu')
+    """
+    text = str(name)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number, got {name!r}."
+        )
+    torch.set_flush_denormal(True)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not count):
+        return torch.device("cpu")
+    index = int(text.partition(":")[2] or 0)
+    if index >= count:
+        raise RuntimeError(
+            f"device={text!r} is not there: this installation of torch {torch.__version__} sees "
+            f"{count} GPU(s). Use device='auto' or 'cpu', or install a build of torch for CUDA."
+        )
+    return torch.device("cuda", index)

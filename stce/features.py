@@ -1,0 +1,216 @@
+"""Features of supervoxels and clips at the layer under study (paper 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from tqdm.auto import tqdm
+
+__all__ = ["batches", "cut", "extract", "extract_clips", "load"]
+
+ROWS_PER_CHUNK = 1024
+
+
+def _resampler(start: Tensor, stop: Tensor, length: int) -> Tensor:
+    """Return the matrices ``(B, length, length)`` that stretch ``[start, stop)`` over an axis.
+
+    Row i holds the two linear weights with which output i is read, exactly as
+    ``torch.nn.functional.interpolate(..., align_corners=False)`` reads the cut-out box.
+    """
+    span = (stop - start).to(torch.float32)[:, None]
+    centres = torch.arange(length, device=start.device) + 0.5
+    source = torch.clamp(centres * (span / length) - 0.5, min=0.0)
+    lower = source.floor()
+    upper = torch.minimum(lower + 1, span - 1)
+    weight = (source - lower)[..., None]
+    offset = start[:, None]
+    matrix = torch.zeros(len(start), length, length, device=start.device)
+    matrix.scatter_add_(2, (lower.long() + offset)[..., None], 1 - weight)
+    matrix.scatter_add_(2, (upper.long() + offset)[..., None], weight)
+    return matrix
+
+
+def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor) -> Tensor:
+    """Cut supervoxels out of their clips and stretch each to the full input size (paper 3.1).
+
+    Outside the supervoxel the patch holds 0, which after normalisation is the data set's mean
+    ("the empty regions are filled with the average image value"). The stretch of each box is
+    three small matrix products, so all supervoxels of a batch are cut at once on the device.
+
+    Parameters
+    ----------
+    clips : torch.Tensor
+        ``(B, C, T, H, W) float32``, normalised: for each supervoxel the clip it lies in.
+    labels : torch.Tensor
+        ``(B, T, H, W)`` integer: for each supervoxel the label volume of its level.
+    label : torch.Tensor
+        ``(B,)`` integer: its label.
+    boxes : torch.Tensor
+        ``(B, 6) int64``: ``t0 t1 y0 y1 x0 x1``, half-open.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, C, T, H, W) float32``, trilinear, as ``interpolate(align_corners=False)``.
+
+    Examples
+    --------
+    >>> clip = torch.arange(4.0).reshape(1, 1, 1, 1, 4)
+    >>> labels = torch.tensor([[[[1, 1, 2, 2]]]])
+    >>> cut(clip, labels, torch.tensor([2]), torch.tensor([[0, 1, 0, 1, 2, 4]]))[0, 0, 0, 0]
+    tensor([2.0000, 2.2500, 2.7500, 3.0000])
+    """
+    inside = labels == label[:, None, None, None]
+    patches = clips * inside[:, None]
+    n, channels, frames, height, width = patches.shape
+    t0, t1, y0, y1, x0, x1 = boxes.T
+    patches = patches @ _resampler(x0, x1, width)[:, None, None].mT
+    patches = _resampler(y0, y1, height)[:, None, None] @ patches
+    patches = patches.reshape(n, channels, frames, height * width)
+    patches = _resampler(t0, t1, frames)[:, None] @ patches
+    return patches.reshape(n, channels, frames, height, width)
+
+
+@torch.inference_mode()
+def batches(
+    network, clips, supervoxels, *, rows=None, batch_size: int = 64, device="cpu"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the features of supervoxels batch by batch, in the memory of one batch.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Its trunk is run in evaluation mode.
+    clips : stce.clips.Clips
+        N clips of the network's input size.
+    supervoxels : stce.supervoxels.Supervoxels
+        Of these clips.
+    rows : numpy.ndarray, optional
+        Table rows to embed, default all of them.
+    batch_size : int, default 64
+        Supervoxels a forward pass.
+    device : torch.device, default "cpu"
+        Where the patches are cut and the network runs.
+
+    Yields
+    ------
+    rows : numpy.ndarray
+        ``(B,) int64`` table rows.
+    features : numpy.ndarray
+        ``(B, D) float32``.
+    """
+    network = network.to(device).eval()
+    table = supervoxels.table
+    rows = np.arange(len(table)) if rows is None else np.asarray(rows)
+    columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
+    facts = table[columns].to_numpy(np.int64)
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        videos, position = np.unique(facts[part, 0], return_inverse=True)
+        # The supervoxels of a batch lie in a handful of clips: each travels to the device once.
+        frames = np.stack([np.asarray(clips.frames[v]) for v in videos])
+        volumes = np.stack([np.asarray(supervoxels.labels[v]) for v in videos])
+        frames = network.prepare(torch.from_numpy(frames).to(device))
+        volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
+        entry = torch.from_numpy(facts[part]).to(device)
+        position = torch.from_numpy(position).to(device)
+        patches = cut(
+            frames[position], volumes[position, entry[:, 1]], entry[:, 2], entry[:, 3:]
+        )
+        patches = patches.contiguous(memory_format=torch.channels_last_3d)
+        yield part, network.features(patches).cpu().numpy()
+
+
+def extract(
+    network,
+    clips,
+    supervoxels,
+    folder: str | Path | None = None,
+    *,
+    batch_size: int = 64,
+    device="cpu",
+    progress: bool = True,
+):
+    """Embed every supervoxel with the trunk of the network.
+
+    Parameters
+    ----------
+    network, clips, supervoxels, batch_size, device
+        See :func:`batches`.
+    folder : path, optional
+        Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
+        from a run that was stopped, are not computed again. Without it: in memory.
+    progress : bool, default True
+        Show a progress bar on a terminal.
+
+    Returns
+    -------
+    numpy.ndarray or zarr.Array
+        ``(S, D) float32``, one row for each row of the table.
+
+    Examples
+    --------
+    >>> from stce.datasets.textures import textures
+    >>> from stce import models, supervoxels
+    >>> clips = textures(2, n_frames=8, size=(32, 32))
+    >>> network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32))
+    >>> extract(network, clips, supervoxels.segment(clips, n_segments=(4,))).shape[1]
+    64
+    """
+    total = len(supervoxels)
+    shape = (total, network.n_features)
+    if folder is None:
+        features = np.empty(shape, np.float32)
+        done = set()
+    else:
+        path = Path(folder) / "features.zarr"
+        if not path.exists():
+            chunks = (min(ROWS_PER_CHUNK, total), shape[1])
+            zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
+        features = zarr.open_array(path, mode="r+")
+        done = {int(chunk.name) for chunk in (path / "c").glob("*")}
+    with tqdm(total=total, desc="embed", unit="supervoxel", disable=not progress or None) as bar:
+        for chunk, start in enumerate(range(0, total, ROWS_PER_CHUNK)):
+            rows = np.arange(start, min(start + ROWS_PER_CHUNK, total))
+            if chunk not in done:
+                parts = batches(
+                    network, clips, supervoxels, rows=rows, batch_size=batch_size, device=device
+                )
+                features[start : start + len(rows)] = np.concatenate([z for _, z in parts])
+            bar.update(len(rows))
+    return features
+
+
+@torch.inference_mode()
+def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
+    """Embed whole clips with the trunk: f_l(v) of equation 1, and the random clips.
+
+    Parameters
+    ----------
+    network, clips, device
+        See :func:`batches`.
+    batch_size : int, default 32
+        Clips a forward pass.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, D) float32``.
+    """
+    network = network.to(device).eval()
+    features = np.empty((len(clips), network.n_features), np.float32)
+    for start in range(0, len(clips), batch_size):
+        frames = torch.from_numpy(np.asarray(clips.frames[start : start + batch_size]))
+        z = network.features(network.prepare(frames.to(device)))
+        features[start : start + batch_size] = z.cpu().numpy()
+    return features
+
+
+def load(folder: str | Path) -> zarr.Array:
+    """Open the features that :func:`extract` wrote, ``(S, D) float32``, read on indexing."""
+    return zarr.open_array(Path(folder) / "features.zarr", mode="r")

@@ -1,0 +1,163 @@
+"""What is done to the frames of a video or clip: resize, crop, and normalise by the moments."""
+
+import numpy as np
+
+
+def resize(frames, size):
+    """Resize frames, bilinear with antialiasing.
+
+    Parameters
+    ----------
+    frames : (T, H, W, C) uint8
+        Any number of channels.
+    size : tuple of int
+        New (height, width).
+
+    Returns
+    -------
+    frames : (T, height, width, C) uint8
+        The input itself if it has that size.
+
+    Raises
+    ------
+    ValueError
+        If frames are not (T, H, W, C) uint8, or a size is not positive.
+
+    Examples
+    --------
+    >>> resize(np.full((16, 120, 160, 1), 7, np.uint8), (60, 60)).shape
+    (16, 60, 60, 1)
+    """
+    import torch
+
+    if frames.ndim != 4 or frames.dtype != np.uint8:
+        raise ValueError(
+            f"Frames must be (T, H, W, C) uint8, not {frames.shape} {frames.dtype}; "
+            "a grey video needs a last axis of 1."
+        )
+    height, width = (int(s) for s in size)
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be a positive (height, width), not {tuple(size)}.")
+    if frames.shape[1:3] == (height, width):
+        return frames
+    if not frames.flags.writeable:  # torch warns at read-only memory, such as a memory map
+        frames = frames.copy()
+    # uint8 in channels_last has its own fast kernel: no conversion to float and back.
+    tensor = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    tensor = torch.nn.functional.interpolate(
+        tensor, size=(height, width), mode="bilinear", antialias=True
+    )
+    return np.ascontiguousarray(tensor.permute(0, 2, 3, 1).numpy())
+
+
+def center_crop(frames, size):
+    """Cut the centre out of frames or part masks.
+
+    Parameters
+    ----------
+    frames : (T, H, W, ...) array
+    size : tuple of int
+        (height, width) of the cut.
+
+    Returns
+    -------
+    frames : (T, height, width, ...) array
+        A view.
+
+    Raises
+    ------
+    ValueError
+        If the frames are smaller than that.
+
+    Examples
+    --------
+    >>> center_crop(np.zeros((16, 120, 120, 3), np.uint8), (112, 112)).shape
+    (16, 112, 112, 3)
+    """
+    (height, width), (crop_height, crop_width) = frames.shape[1:3], size
+    if not (1 <= crop_height <= height and 1 <= crop_width <= width):
+        raise ValueError(
+            f"The crop {tuple(size)} does not fit into frames of {height} x {width} (height x "
+            "width); choose a smaller crop, or cache the videos at a larger size."
+        )
+    y, x = (height - crop_height) // 2, (width - crop_width) // 2
+    return frames[:, y : y + crop_height, x : x + crop_width]
+
+
+def normalise(frames, mean, std):
+    """Scale frames to 0..1, subtract the data set's mean and divide by its deviation.
+
+    Parameters
+    ----------
+    frames : (..., C) uint8
+    mean, std : (C,) float
+        In 0..1, as `stce.videos.moments` returns them.
+
+    Returns
+    -------
+    frames : (..., C) float32
+        The mean colour becomes 0, which is what fills removed voxels.
+
+    Examples
+    --------
+    >>> normalise(np.array([[51], [255]], np.uint8), [0.2], [0.5])
+    array([[0. ],
+           [1.6]], dtype=float32)
+    """
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return (np.asarray(frames, np.float32) / np.float32(255) - mean) / std
+
+
+def moments(videos):
+    """Return the mean and standard deviation of each channel over all voxels of all videos.
+
+    Every voxel counts once, so long videos weigh more. The sums are exact integers, taken video by
+    video: order, length and number of videos cost no precision and no memory.
+
+    Parameters
+    ----------
+    videos : Videos
+        With one number of channels.
+
+    Returns
+    -------
+    mean, std : (C,) float32
+        In units of 0..1.
+
+    Raises
+    ------
+    ValueError
+        If there is no voxel, or the numbers of channels differ.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from stce.videos import Videos
+    >>> class Half(Videos):
+    ...     def read(self, i):
+    ...         return np.repeat(np.uint8([0, 255]), 32).reshape(16, 2, 2, 1)
+    >>> moments(Half(pd.DataFrame({"id": ["a"], "label": 0, "class": "c", "group": "g"}), ["c"]))
+    (array([0.5], dtype=float32), array([0.5], dtype=float32))
+    """
+    counts = None
+    for i in range(len(videos)):
+        frames = videos.read(i)
+        n_channels = frames.shape[-1]
+        if counts is None:
+            counts = np.zeros((n_channels, 256), np.int64)
+        if n_channels != len(counts):
+            raise ValueError(
+                f"Video {videos.table['id'].iloc[i]!r} has {n_channels} channels, the first has "
+                f"{len(counts)}; bring all to grey or all to RGB."
+            )
+        for frame in frames:  # bincount makes 8 bytes of each: a frame at a time
+            for c in range(n_channels):
+                counts[c] += np.bincount(frame[..., c].ravel(), minlength=256)
+    if counts is None or not counts.any():
+        raise ValueError("There is no frame to take the mean of; check the split and the videos.")
+    values = np.arange(256)
+    n, total, squares = counts.sum(1), counts @ values, counts @ values**2
+    # n * squares - total**2 in Python's unbounded integers: no cancellation.
+    variance = [int(k) * int(q) - int(t) ** 2 for k, q, t in zip(n, squares, total, strict=True)]
+    std = np.sqrt(np.array(variance, float)) / n / 255
+    return (total / n / 255).astype(np.float32), std.astype(np.float32)

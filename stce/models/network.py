@@ -1,0 +1,228 @@
+"""A 3D ConvNet as a trunk and a head, split at the layer under study."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Network", "scaled"]
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return a number of channels times `width`, to the nearest multiple of 8 and at least 8.
+
+    Each network's own numbers are multiples of 8, so width 1 leaves them as they are; and 8
+    floats are what a CPU handles at once.
+
+    Examples
+    --------
+    >>> scaled(64, 1.0), scaled(64, 0.125), scaled(208, 0.25)
+    (64, 8, 56)
+    """
+    return max(8, 8 * math.floor(channels * width / 8 + 0.5))
+
+
+class Network(nn.Module):
+    """A 3D ConvNet f, cut in two at layer l: ``f(x) = head(trunk(x))``.
+
+    The trunk computes f_l of equation 1 (clip to layer l) and the head h_l (layer l to logits),
+    so that features, logits and the gradient between them need no hooks.
+
+    Parameters
+    ----------
+    blocks : mapping of str to torch.nn.Module
+        The network as a chain of named blocks, first to last.
+    layer : str
+        The block after which it is cut: any but the last.
+    settings : mapping
+        What rebuilds the network; ``in_channels`` (1 or 3) and ``input_size`` (T, H, W) are read.
+    classes : sequence of str, optional
+        Class names in the order of the logits.
+
+    Attributes
+    ----------
+    trunk, head : torch.nn.Sequential
+        Blocks up to and including `layer`, and the rest.
+    layers : tuple of str
+        The names at which it can be cut.
+    mean, std : torch.Tensor
+        ``(C,) float32`` moments of the training set in 0..1; 0 and 1 until it is trained.
+    feature_shape : tuple of int
+        Shape of the trunk's output for one clip; ``n_features`` is its product D.
+    metadata : dict
+        What was given to ``save`` beside the network; empty for one that was not loaded.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> network = models.build("c3d", n_classes=6, width=0.125, input_size=(16, 32, 32))
+    >>> network.layer, network.n_features
+    ('fc7', 512)
+    >>> x = network.prepare(torch.zeros(2, 16, 32, 32, 3, dtype=torch.uint8))
+    >>> network.logits(network.features(x)).shape
+    torch.Size([2, 6])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
+        super().__init__()
+        names = list(blocks)
+        self.layers = tuple(names[:-1])
+        if layer not in self.layers:
+            raise ValueError(
+                f"{settings.get('name', 'the network')} has no layer {layer!r} to be split at; "
+                f"its layers are {', '.join(self.layers)}."
+            )
+        cut = names.index(layer) + 1
+        self.trunk = nn.Sequential(OrderedDict((name, blocks[name]) for name in names[:cut]))
+        self.head = nn.Sequential(OrderedDict((name, blocks[name]) for name in names[cut:]))
+        self.layer = layer
+        self.settings = {**settings, "layer": layer}
+        self.name = self.settings.get("name", "network")
+        self.classes = None if classes is None else tuple(str(c) for c in classes)
+        self.metadata: dict = {}
+        self.clip_shape = (int(settings["in_channels"]), *map(int, settings["input_size"]))
+        self.register_buffer("mean", torch.zeros(self.clip_shape[0]))
+        self.register_buffer("std", torch.ones(self.clip_shape[0]))
+        self.feature_shape = self._trace()
+        self.n_features = math.prod(self.feature_shape)
+
+    def _trace(self) -> tuple[int, ...]:
+        # Shapes only: weights and clip are replaced by stand-ins without memory. Two clips in
+        # evaluation mode, since the batch axis must not be mistaken for one that can be squeezed.
+        state = {**dict(self.trunk.named_parameters()), **dict(self.trunk.named_buffers())}
+        state = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+        clip = torch.empty(2, *self.clip_shape, device="meta")
+        modes = [(module, module.training) for module in self.trunk.modules()]
+        self.trunk.eval()
+        try:
+            with torch.no_grad():
+                out = torch.func.functional_call(self.trunk, state, (clip,))
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return tuple(out.shape[1:])
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """Return all the blocks by name, first to last."""
+        return {**dict(self.trunk.named_children()), **dict(self.head.named_children())}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(N, Y)`` of prepared clips ``(N, C, T, H, W) float32``."""
+        return self.head(self.trunk(self._check(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return f_l of prepared clips ``(N, C, T, H, W) float32``, flattened to ``(N, D)``."""
+        return self.trunk(self._check(x)).flatten(1)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return h_l of features ``(N, D)``: logits ``(N, Y)``.
+
+        Its gradient by z is that of equation 1.
+        """
+        if z.ndim != 2 or z.shape[1] != self.n_features:
+            raise ValueError(
+                f"the features of {self.name} at {self.layer!r} are (N, {self.n_features}), "
+                f"got {tuple(z.shape)}; were they computed at another layer?"
+            )
+        return self.head(z.unflatten(1, self.feature_shape))
+
+    def _check(self, x: Tensor) -> Tensor:
+        if x.ndim != 5 or tuple(x.shape[1:]) != self.clip_shape:
+            channels, *size = self.clip_shape
+            raise ValueError(
+                f"{self.name} takes clips (N, {channels}, {', '.join(map(str, size))}), got "
+                f"{tuple(x.shape)}; cut the clips to this size, or build the network with another "
+                "input_size or in_channels."
+            )
+        return x
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Normalise clips with the moments of the training set, on the network's device.
+
+        Parameters
+        ----------
+        frames : torch.Tensor or numpy.ndarray
+            ``(N, T, H, W, C) uint8``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(N, C, T, H, W) float32`` in channels_last_3d, the layout in which 3D convolutions
+            are fast; 0 is the data set's mean.
+
+        Raises
+        ------
+        ValueError
+            If the frames are of another type or number of channels.
+        """
+        frames = torch.as_tensor(frames)
+        channels = self.clip_shape[0]
+        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != channels:
+            raise ValueError(
+                f"{self.name} prepares frames (N, T, H, W, {channels}) uint8, got "
+                f"{tuple(frames.shape)} {str(frames.dtype).removeprefix('torch.')}."
+            )
+        x = frames.to(self.mean.device).float()
+        # One multiplication and one addition in place: this runs on every training batch.
+        x = x.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
+
+    def set_moments(self, mean, std) -> None:
+        """Set the moments by which clips are normalised.
+
+        Parameters
+        ----------
+        mean, std : array_like
+            ``(C,)`` in 0..1. A deviation below one grey level counts as one.
+
+        Raises
+        ------
+        ValueError
+            If they are not of the network's number of channels.
+        """
+        moments = np.array([mean, np.maximum(std, 1 / 255)], np.float32).reshape(2, -1)
+        if moments.shape[1] != len(self.mean):
+            raise ValueError(
+                f"{self.name} has in_channels={len(self.mean)}, the data {moments.shape[1]}; "
+                "build the network with the channels of the data."
+            )
+        self.mean.copy_(torch.from_numpy(moments[0]))
+        self.std.copy_(torch.from_numpy(moments[1]))
+
+    def split(self, layer: str) -> Network:
+        """Return the network cut at another layer.
+
+        Parameters
+        ----------
+        layer : str
+            One of `layers`.
+
+        Returns
+        -------
+        Network
+            With the same weights (shared, not copied).
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        other = Network(self.blocks(), layer, self.settings, self.classes)
+        other.mean, other.std = self.mean, self.std
+        other.metadata = dict(self.metadata)
+        other.training = self.training
+        other.trunk.training = other.head.training = self.training
+        return other

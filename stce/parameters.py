@@ -1,0 +1,233 @@
+"""The parameters of every notebook: what they mean and which values they take."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+
+import pandas as pd
+
+__all__ = ["PARAMETERS", "Parameter", "check", "check_all", "read", "table"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its default (which sets its type), its meaning and its bounds."""
+
+    default: object
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple | None = None
+    length: int | None = None
+
+    def allowed(self) -> str:
+        """Say in words which values it takes."""
+        if isinstance(self.default, list):
+            inner = "str" if self.default == [] else type(self.default[0]).__name__
+            kind = f"a list of {self.length or 'any number of'} {inner}"
+        else:
+            kind = type(self.default).__name__
+        if self.choices:
+            kind += ", one of " + ", ".join(map(repr, self.choices))
+        if self.low is not None:
+            kind += f", at least {self.low:g}"
+        if self.high is not None:
+            kind += f", at most {self.high:g}"
+        return kind
+
+    def accepts(self, value: object) -> bool:
+        """Tell whether the value has the right type and lies within bounds."""
+        if isinstance(self.default, list):
+            inner = Parameter(self.default[0] if self.default else "", "", self.low, self.high)
+            sized = isinstance(value, list) and self.length in (None, len(value))
+            return sized and all(inner.accepts(v) for v in value)
+        kinds = (int, float) if isinstance(self.default, float) else type(self.default)
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(
+            self.default, bool
+        ):
+            return False
+        if self.choices and value not in self.choices:
+            return False
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+_COMMON = {
+    "run_folder": Parameter("../data/runs/actors", "Folder of the run."),
+    "seed": Parameter(0, "Seeds everything random in this stage.", low=0),
+    "device": Parameter("auto", "auto, cpu, cuda or cuda:N."),
+    "n_jobs": Parameter(-1, "Processes; -1 for one a core.", low=-1),
+    "force": Parameter(False, "Compute even if the finished stage matches."),
+}
+
+PARAMETERS: dict[str, dict[str, Parameter]] = {
+    "train": {
+        "dataset": Parameter("actors", "Data set, see stce.datasets."),
+        "dataset_options": Parameter({}, "Options of the data set's loader."),
+        "network": Parameter("c3d", "Architecture.", choices=("c3d", "r3d18", "i3d")),
+        "width": Parameter(0.125, "Multiplies the channels; 1 is the paper's.", 0.01, 4),
+        "dropout": Parameter(0.5, "Dropout before the last layers.", 0, 0.95),
+        "frame_size": Parameter([60, 60], "Frames are resized to this, in pixels.", 16, length=2),
+        "crop": Parameter([56, 56], "Input size, cut from the resized frames.", 16, length=2),
+        "n_frames": Parameter(16, "Consecutive frames a clip.", 2),
+        "max_frames": Parameter(0, "Keep only the middle frames of a video; 0 keeps all.", 0),
+        "epochs": Parameter(18, "Passes over the training videos.", 1),
+        "batch_size": Parameter(16, "Clips a step.", 1),
+        "lr": Parameter(0.02, "Learning rate (the peak of a one-cycle schedule).", 1e-8, 10),
+        "momentum": Parameter(0.9, "Momentum of SGD.", 0, 0.999),
+        "weight_decay": Parameter(0.0005, "L2 penalty of SGD.", 0, 1),
+        "schedule": Parameter("onecycle", "Learning-rate schedule.", choices=("step", "onecycle")),
+        "lr_step": Parameter(50, "Epochs between falls of the step schedule.", 1),
+        "lr_gamma": Parameter(0.1, "Factor of each fall.", 0, 1),
+        "flip": Parameter(True, "Mirror half of the training clips."),
+    },
+    "segment": {
+        "classes": Parameter([], "Classes to explain; empty for all."),
+        "n_discovery": Parameter(20, "Training clips a class to find concepts in.", 1),
+        "n_test": Parameter(0, "Test clips a class for ablation; 0 for all.", 0),
+        "n_segments": Parameter([15, 50, 80], "Segments a clip at each resolution.", 1),
+        "compactness": Parameter(10.0, "SLIC: nearness in space-time against colour.", 1e-6),
+        "sigma": Parameter(1.0, "SLIC: smoothing, in pixels.", 0),
+        "spacing": Parameter([1.0, 1.0, 1.0], "SLIC: voxel size in t, y, x.", 1e-6, length=3),
+        "min_fraction": Parameter(0.001, "Smaller supervoxels are dropped.", 0, 0.5),
+        "jaccard": Parameter(0.5, "Above this overlap two supervoxels are duplicates.", 0, 1),
+    },
+    "cluster": {
+        "layer": Parameter("", "Layer l; empty for the paper's (fc7, or global average pool)."),
+        "n_concepts": Parameter(25, "Clusters a class.", 1, 63),
+        "n_keep": Parameter(40, "Supervoxels kept a concept.", 1),
+        "feature_batch": Parameter(64, "Supervoxels a forward pass.", 1),
+    },
+    "tcav": {
+        "n_groups": Parameter(50, "Groups of random clips.", 2),
+        "n_random_clips": Parameter(2000, "Random clips to draw the groups from.", 2),
+        "target": Parameter("logit", "Class output of eq. 1.", choices=("logit", "log_prob")),
+        "strength": Parameter(1.0, "Inverse regularisation of the CAVs.", 1e-6, 1e6),
+        "n_bootstrap": Parameter(1000, "Resamples for intervals.", 10),
+    },
+    "ablate": {
+        "q_max": Parameter(5, "Concepts added or removed.", 1, 63),
+        "n_random_orders": Parameter(10, "Random orders a class.", 1),
+        "assign": Parameter(
+            "true", "Whose concepts explain a test clip.", choices=("true", "predicted")
+        ),
+        "ablate_batch": Parameter(64, "Masked clips a forward pass.", 1),
+    },
+    "visualize": {
+        "class_name": Parameter("", "Class shown; empty for the best-recognised one."),
+        "n_shown": Parameter(2, "Most and least important concepts shown.", 1, 10),
+        "scale": Parameter(3, "Enlargement of the clips shown.", 1, 20),
+    },
+}
+PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
+
+
+def _unknown(name: str, valid: list[str]) -> ValueError:
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(sorted(valid))}."
+    return ValueError(f"Unknown parameter {name!r}; {hint}")
+
+
+def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
+    """Check the parameters of one stage and fill in the defaults.
+
+    Parameters
+    ----------
+    stage : str
+        ``"train"``, ``"segment"``, ``"cluster"``, ``"tcav"``, ``"ablate"`` or ``"visualize"``.
+    values : mapping
+        Parameters to set.
+
+    Returns
+    -------
+    dict
+        All parameters of the stage.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a value has the wrong type or is out of bounds: the message names
+        the parameter, the value and what is allowed.
+
+    Examples
+    --------
+    >>> check("tcav", {"n_groups": 20})["n_groups"]
+    20
+    >>> check("tcav", {"n_group": 20})
+    Traceback (most recent call last):
+    ValueError: Unknown parameter 'n_group'; did you mean 'n_groups'?
+    """
+    known = PARAMETERS[stage]
+    for name, value in values.items():
+        if name not in known:
+            raise _unknown(name, list(known))
+        if not known[name].accepts(value):
+            raise ValueError(
+                f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
+                f"it takes {known[name].allowed()}."
+            )
+    return {name: values.get(name, entry.default) for name, entry in known.items()}
+
+
+def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Check flat parameters for all stages at once and deal them out, stage by stage.
+
+    A name goes to every stage that has it, so one ``seed`` seeds them all.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check`; a name is unknown if no stage has it.
+    """
+    everything = {name for known in PARAMETERS.values() for name in known}
+    for name in values:
+        if name not in everything:
+            raise _unknown(name, sorted(everything))
+    return {
+        stage: check(stage, {n: v for n, v in values.items() if n in known})
+        for stage, known in PARAMETERS.items()
+    }
+
+
+def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
+    """Collect and check the parameters that a notebook has set so far.
+
+    To be called right after the parameters cell: papermill puts the values it was given, wrong
+    names too, into the same namespace.
+
+    Parameters
+    ----------
+    stage : str
+        The stage of the notebook.
+    namespace : mapping
+        The notebook's ``globals()``.
+
+    Returns
+    -------
+    types.SimpleNamespace
+        One attribute a parameter.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check`.
+    """
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in ("In", "Out", "exit", "quit", "open")
+        and not isinstance(value, ModuleType)
+        and not callable(value)
+    }
+    return SimpleNamespace(**check(stage, values))
+
+
+def table(stage: str) -> pd.DataFrame:
+    """Return the parameters of a stage as a table: name, default, takes, meaning."""
+    return pd.DataFrame(
+        [(n, repr(p.default), p.allowed(), p.meaning) for n, p in PARAMETERS[stage].items()],
+        columns=["parameter", "default", "takes", "meaning"],
+    ).set_index("parameter")

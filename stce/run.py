@@ -1,0 +1,216 @@
+"""A run: one folder, one sub-folder a stage, each complete or absent, each with its provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+__all__ = ["STAGES", "Run", "Stage"]
+
+STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
+
+# What changes where or how fast a stage runs, but not what it computes.
+INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "force"})
+
+PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "av", "pytorchvideo")
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def _digest(folder: Path) -> str:
+    """Return a hash of the names and bytes of all files below a folder, but the manifest."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name == "manifest.json" and path.parent == folder:
+            continue
+        total.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "blake2b").digest())
+    return total.hexdigest()
+
+
+def _revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _hardware(device: str) -> dict:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else None
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": gpu}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("stce", *PACKAGES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            error.errno,
+            f"Cannot write to {folder}: {os.strerror(error.errno)}. Free some space, or pass a "
+            "run_folder that can be written; finished stages are kept and are not computed again",
+        ) from error
+
+
+class Stage:
+    """One step of a run; see :meth:`Run.stage`.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where the finished stage lies.
+    todo : bool
+        Whether it must be computed: there is no finished stage, or it was computed with other
+        parameters or from other inputs, or `force` was set.
+    notes : dict
+        Free facts for the manifest, for example skipped clips.
+    """
+
+    def __init__(self, run: Run, name: str, parameters: Mapping, reads: tuple[str, ...]):
+        self.name = name
+        self.folder = run.folder / name
+        self.notes: dict = {}
+        self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
+        self._device = str(parameters.get("device", "cpu"))
+        self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
+        self.todo = bool(parameters.get("force")) or not self._current()
+
+    def _current(self) -> bool:
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            manifest = json.loads((self.folder / "manifest.json").read_text())
+            facts = manifest["parameters"], manifest["reads"]
+            return facts == (json.loads(json.dumps(self._parameters)), self._reads)
+        return False
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Path]:
+        """Yield a hidden folder to write to; move it in place when the block ends well.
+
+        The manifest is written last. If the block fails or the process is killed, the hidden
+        folder stays, and the next call with the same parameters and inputs continues in it; with
+        others it starts afresh. A finished stage is replaced only once the new one is complete.
+        """
+        partial = self.folder.with_name(f".{self.name}.partial")
+        key = json.dumps([self._parameters, self._reads], sort_keys=True)
+        with _plain_disk_errors(self.folder.parent):
+            mark = partial / "inputs.json"
+            if partial.exists() and not (mark.exists() and mark.read_text() == key):
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            mark.write_text(key)
+            started = time.monotonic()
+            yield partial
+            mark.unlink()
+            manifest = {
+                "stage": self.name,
+                "parameters": self._parameters,
+                "reads": self._reads,
+                "outputs": _digest(partial),
+                "versions": _versions(),
+                "revision": _revision(),
+                "hardware": _hardware(self._device),
+                "seconds": round(time.monotonic() - started, 1),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "notes": self.notes,
+            }
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            old = self.folder.with_name(f".{self.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if self.folder.exists():
+                self.folder.rename(old)
+            partial.rename(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
+        self.todo = False
+
+
+class Run:
+    """A folder that holds the stages of one study.
+
+    Parameters
+    ----------
+    folder : path
+        Made at the first write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> run = Run(tempfile.mkdtemp())
+    >>> stage = run.stage("train", {"epochs": 2})
+    >>> with stage.write() as folder:
+    ...     _ = (folder / "note.txt").write_text("trained")
+    >>> run.stage("train", {"epochs": 2}).todo, run.stage("train", {"epochs": 3}).todo
+    (False, True)
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
+        """Prepare one stage.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage and its folder.
+        parameters : mapping
+            What the stage depends on; ``run_folder``, ``device``, ``n_jobs`` and ``force``
+            are not held against a finished stage.
+        reads : tuple of str
+            Stages it reads; their output hashes are recorded.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a stage that it reads is missing.
+        """
+        return Stage(self, name, parameters, tuple(reads))
+
+    def path(self, name: str) -> Path:
+        """Return the folder of a finished stage; FileNotFoundError says how to make it."""
+        self.manifest(name)
+        return self.folder / name
+
+    def manifest(self, name: str, needed_by: str | None = None) -> dict:
+        """Return the manifest of a finished stage."""
+        path = self.folder / name / "manifest.json"
+        if not path.exists():
+            reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
+            raise FileNotFoundError(
+                f"{reader} stage {name!r}, which {self.folder} does not hold. Make it with "
+                f"`python -m stce.study run {self.folder.name} --from {name}`, or run notebook "
+                f"{notebook_name(name)} with the same run_folder."
+            )
+        return json.loads(path.read_text())
+
+
+def notebook_name(stage: str) -> str:
+    """Return the file name of a stage's notebook."""
+    return f"{STAGES.index(stage) + 1:02d}_{stage}.ipynb" if stage in STAGES else stage

@@ -1,0 +1,327 @@
+"""Importance of concepts: directional derivatives along CAVs and their scores (paper 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy.stats import false_discovery_control
+
+from stce import cav
+
+__all__ = ["Tcav", "gradients", "random_groups", "score"]
+
+TARGETS = ("logit", "log_prob")
+
+
+@dataclass(frozen=True)
+class Tcav:
+    """Scores and vectors of every concept.
+
+    Attributes
+    ----------
+    scores : pandas.DataFrame
+        One row a concept, best first within a class: ``class``, ``concept``, ``rank`` (1 is
+        the most important), ``score`` (equation 2, averaged over the random groups) with its
+        95 % bootstrap interval ``ci_low``, ``ci_high``, ``derivative`` (equation 1, mean over
+        clips and groups), ``p`` and ``q_value`` (see :func:`score`), ``n_members``,
+        ``cav_accuracy`` (held out).
+    cavs : dict of str to numpy.ndarray
+        For each class the unit CAVs, ``(K, R, D) float32``; positive towards the concept.
+    sensitivity : dict of str to numpy.ndarray
+        For each class the directional derivative of equation 1 averaged over the groups,
+        ``(K, N_y) float32``, clip by clip.
+    """
+
+    scores: pd.DataFrame
+    cavs: dict[str, np.ndarray]
+    sensitivity: dict[str, np.ndarray]
+
+    def ranking(self, class_name: str) -> list[int]:
+        """Return the concepts of one class, most important first."""
+        chosen = self.scores[self.scores["class"] == class_name].sort_values("rank")
+        return chosen["concept"].tolist()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``scores.parquet``, ``cavs.safetensors`` and ``sensitivity.safetensors``."""
+        folder = Path(folder)
+        self.scores.to_parquet(folder / "scores.parquet")
+        save_file(self.cavs, folder / "cavs.safetensors")
+        save_file(self.sensitivity, folder / "sensitivity.safetensors")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tcav:
+        """Read what :meth:`save` wrote."""
+        folder = Path(folder)
+        return cls(
+            pd.read_parquet(folder / "scores.parquet"),
+            load_file(folder / "cavs.safetensors"),
+            load_file(folder / "sensitivity.safetensors"),
+        )
+
+
+def gradients(
+    network, features: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
+) -> np.ndarray:
+    """Return the gradient of a class output with respect to layer l (equation 1).
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Its head is differentiated, in evaluation mode.
+    features : numpy.ndarray
+        ``(N, D) float32``, clips at layer l.
+    class_index : int
+        The class y.
+    target : {"logit", "log_prob"}, default "logit"
+        The class output. Where the head is one linear map, the gradient of the logit is the
+        same for every clip; that of the log-probability is not.
+    device : torch.device, default "cpu"
+        Where the head runs.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, D) float32``.
+
+    Raises
+    ------
+    ValueError
+        If `target` is not one of the two.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target is {target!r}; choose one of {', '.join(TARGETS)}.")
+    network = network.to(device).eval()
+    parts = []
+    for start in range(0, len(features), 256):
+        z = torch.from_numpy(features[start : start + 256]).to(device).requires_grad_()
+        output = network.logits(z)
+        if target == "log_prob":
+            output = output.log_softmax(dim=1)
+        (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
+        parts.append(gradient.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def random_groups(
+    n_clips: int, n_groups: int, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the groups of random clips (paper 4.1), ``(R, size) int64``.
+
+    No clip occurs twice in a group; the groups are disjoint where there are clips enough.
+
+    Parameters
+    ----------
+    n_clips : int
+        Random clips there are.
+    n_groups : int
+        Groups to draw, R (the paper: 50).
+    size : int
+        Clips a group (the paper: 40).
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer clips than one group needs.
+
+    Examples
+    --------
+    >>> random_groups(6, 2, 3, np.random.default_rng(0)).shape
+    (2, 3)
+    """
+    if n_clips < size:
+        raise ValueError(
+            f"There are {n_clips} random clips, fewer than one group of {size}. "
+            "Raise n_random_clips or lower n_keep."
+        )
+    if n_clips >= n_groups * size:
+        return rng.permutation(n_clips)[: n_groups * size].reshape(n_groups, size)
+    return np.stack([rng.permutation(n_clips)[:size] for _ in range(n_groups)])
+
+
+def score(
+    network,
+    concepts,
+    features: np.ndarray,
+    clips: dict[str, np.ndarray],
+    random: np.ndarray,
+    groups: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    target: str = "logit",
+    strength: float = 1.0,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    device="cpu",
+) -> Tcav:
+    """Score every concept of every class (equations 1 and 2).
+
+    For each concept one CAV is fitted against each random group. Equation 1 is the dot product
+    of the class gradient with a CAV, equation 2 the share of clips where it is positive; the
+    score is the mean of equation 2 over the groups. Concepts are ranked by score, ties by the
+    mean derivative.
+
+    Significance: each random group is scored as if it were a concept, against all other groups.
+    These random-against-random scores, of all classes together, say how far from 1/2 a score
+    falls when there is no concept; ``p`` is the share of them at least as far, two-sided, by the
+    mean derivative (``p_score``: by the score itself), and ``q_value`` corrects ``p`` over all
+    concepts and classes (Benjamini & Hochberg).
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        The network to explain.
+    concepts : stce.concepts.Concepts
+        The concepts of each class.
+    features : array_like
+        ``(S, D) float32``, of the supervoxels that `concepts` refers to.
+    clips : dict of str to numpy.ndarray
+        For each class the features of its K clips, ``(K, D) float32``.
+    random : numpy.ndarray
+        ``(M, D) float32``, features of the random clips.
+    groups : numpy.ndarray
+        ``(R, m) int64``, see :func:`random_groups`.
+    classes : tuple of str
+        Output names of the network, in order.
+    target : {"logit", "log_prob"}, default "logit"
+        See :func:`gradients`.
+    strength : float, default 1
+        See :func:`stce.cav.classifiers`.
+    n_bootstrap : int, default 1000
+        Resamples of clips and groups for the interval.
+    seed : int, default 0
+        Seeds the resampling.
+    device : torch.device, default "cpu"
+        Where the head runs and the classifiers are solved.
+
+    Returns
+    -------
+    Tcav
+        Scores, CAVs and sensitivities.
+
+    References
+    ----------
+    Kim et al., Interpretability beyond feature attribution: quantitative testing with concept
+    activation vectors, 2018. Benjamini and Hochberg, 1995,
+    :doi:`10.1111/j.2517-6161.1995.tb02031.x`.
+    """
+    rng = np.random.default_rng(seed)
+    members = {
+        (name, k): concepts.members(name, k)
+        for name in concepts.centres
+        for k in range(len(concepts.centres[name]))
+    }
+    used = np.unique(np.concatenate(list(members.values())))
+    chosen = features[used] if isinstance(features, np.ndarray) else features.oindex[used]
+    standard, _, scale = cav.standardise(np.concatenate([chosen, random]))
+    pool = _Pool(standard, standard @ standard.T, scale, groups + len(used), strength, device)
+
+    null_cavs = pool.null_cavs()
+    rows, cavs, sensitivity, null = [], {}, {}, []
+    for name, z in clips.items():
+        gradient = gradients(network, z, classes.index(name), target, device=device)
+        null.append(_means(null_cavs, gradient))
+        vectors, shares = [], []
+        for k in range(len(concepts.centres[name])):
+            positives = np.searchsorted(used, members[name, k])
+            vector, accuracy = pool.cavs(positives)
+            derivative = vector @ gradient.T
+            share, mean, cosine = _means(vector[None], gradient)
+            low, high = _interval(derivative > 0, n_bootstrap, rng)
+            vectors.append(vector.astype(np.float32))
+            shares.append(derivative.mean(0).astype(np.float32))
+            rows.append(
+                {
+                    "class": name,
+                    "concept": k,
+                    "score": share[0],
+                    "ci_low": low,
+                    "ci_high": high,
+                    "derivative": mean[0],
+                    "cosine": cosine[0],
+                    "n_members": len(positives),
+                    "cav_accuracy": accuracy.mean(),
+                }
+            )
+        cavs[name], sensitivity[name] = np.stack(vectors), np.stack(shares)
+    return Tcav(_rank(pd.DataFrame(rows), null), cavs, sensitivity)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All samples of a study, standardised together, with the random groups among them."""
+
+    standard: np.ndarray
+    gram: np.ndarray
+    scale: np.ndarray
+    groups: np.ndarray
+    strength: float
+    device: object
+
+    def _fit(self, problems: np.ndarray, sign: np.ndarray) -> np.ndarray:
+        weights, _ = cav.classifiers(
+            self.standard, self.gram, problems, sign, strength=self.strength, device=self.device
+        )
+        return cav.unit(weights / self.scale)
+
+    def cavs(self, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the CAVs of one concept against each group, and their held-out accuracy."""
+        n = min(len(positives), self.groups.shape[1])
+        negatives = self.groups[:, :n]
+        problems = np.hstack([np.tile(positives[:n], (len(negatives), 1)), negatives])
+        sign = np.repeat([1, -1], n)
+        accuracy = cav.held_out_accuracy(
+            self.standard, self.gram, problems, sign, strength=self.strength, device=self.device
+        )
+        return self._fit(problems, sign), accuracy
+
+    def null_cavs(self) -> np.ndarray:
+        """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
+        n, size = self.groups.shape
+        pairs = np.array([(i, j) for i in range(n) for j in range(n) if i != j]).reshape(-1, 2)
+        problems = np.hstack([self.groups[pairs[:, 0]], self.groups[pairs[:, 1]]])
+        vectors = self._fit(problems, np.repeat([1, -1], size))
+        return vectors.reshape(n, n - 1, -1)
+
+
+def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return score, mean derivative and its cosine form for CAVs ``(K, R, D)``, each ``(K,)``."""
+    derivative = vectors @ gradient.T.astype(np.float64)
+    length = np.linalg.norm(gradient.astype(np.float64), axis=1)
+    cosine = derivative / np.where(length > 0, length, 1)
+    return tuple(x.mean(axis=(1, 2)) for x in (derivative > 0, derivative, cosine))
+
+
+def _interval(positive: np.ndarray, n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of ``(R, N) bool`` over both axes."""
+    groups, clips = positive.shape
+    draw_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n) / groups
+    draw_clips = rng.multinomial(clips, np.full(clips, 1 / clips), n) / clips
+    means = ((draw_groups @ positive) * draw_clips).sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _share_beyond(null: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the Monte-Carlo p-value of each distance from the null's centre."""
+    # A hair of slack: values equal but for rounding count as "at least as far".
+    beyond = (np.abs(null)[None] >= np.abs(values)[:, None] - 1e-12).sum(1)
+    return (1 + beyond) / (1 + len(null))
+
+
+def _rank(table: pd.DataFrame, null: list[tuple[np.ndarray, ...]]) -> pd.DataFrame:
+    shares, _, cosines = (np.concatenate(x) for x in zip(*null, strict=True))
+    table["p"] = _share_beyond(cosines, table.pop("cosine").to_numpy())
+    table["p_score"] = _share_beyond(shares - 0.5, table["score"].to_numpy() - 0.5)
+    table["q_value"] = false_discovery_control(table["p"])
+    table = table.sort_values(
+        ["class", "score", "derivative", "concept"], ascending=[True, False, False, True]
+    )
+    table.insert(2, "rank", table.groupby("class").cumcount() + 1)
+    return table.reset_index(drop=True)

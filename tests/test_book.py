@@ -1,0 +1,223 @@
+"""The notebooks keep the house rules, and the book builds from them without a network."""
+
+import ast
+import importlib.util
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHECK = "NBVAL_CHECK_OUTPUT"
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    """Return the code cells of a notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_is_a_notebook_for_each_step():
+    steps = ["01_train", "02_segment", "03_cluster", "04_tcav", "05_ablate", "06_visualize"]
+    assert [path.stem for path in NOTEBOOKS[:6]] == steps
+
+
+@each_notebook
+def test_checked_cells_have_something_to_be_compared_with(path):
+    # nbval skips a cell without stored output or execution count, and calls it passed.
+    checked = [cell for cell in code_cells(path) if CHECK in cell.source]
+    assert checked, f"{path.name} checks nothing"
+    for cell in checked:
+        assert cell.outputs, cell.source
+        assert cell.execution_count, cell.source
+
+
+@each_notebook
+def test_there_is_one_parameters_cell(path):
+    tagged = [c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+
+
+@each_notebook
+def test_no_function_or_class_is_defined(path):
+    for cell in code_cells(path):
+        if cell.source.startswith("%%"):
+            continue
+        lines = [line for line in cell.source.splitlines() if not line.startswith(("%", "!"))]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            assert not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+@each_notebook
+def test_no_error_is_stored(path):
+    for cell in code_cells(path):
+        assert all(output.output_type != "error" for output in cell.outputs), cell.source
+
+
+@each_notebook
+def test_it_is_small_and_names_nobodys_machine(path):
+    text = path.read_text()
+    assert len(text) < 3_000_000
+    assert not re.findall(r"/(?:home|root|Users|tmp)/\w+", text)
+
+
+def messages():
+    """Return every text in stce/ and book/build.py, with … where a value goes."""
+    for module in [*(ROOT / "stce").rglob("*.py"), ROOT / "book" / "build.py"]:
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_troubleshooting_quotes_messages_that_there_are():
+    page = (ROOT / "book" / "troubleshooting.md").read_text()
+    keys = re.findall(r"^`(.+)`\n:", page, re.M)
+    foreign = ("The virtual", "error: externally", "ERROR: Package", "RuntimeError: operator", "ModuleNotFound")
+    keys = [key for key in keys if not key.startswith(foreign)]
+    assert len(keys) > 15
+    known = list(messages())
+    for key in keys:
+        pattern = ".*".join(re.escape(part.strip()) for part in key.split("…"))
+        assert any(re.search(pattern, text, re.S) for text in known), key
+
+
+def nbval(path):
+    """Run nbval as the session does; return its exit status and what it said."""
+    options = ["-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--no-header"]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=path.parent)
+    return result.returncode, result.stdout
+
+
+def write(path, source, output):
+    """Write a notebook of one executed cell."""
+    stored = nbformat.v4.new_output("stream", name="stdout", text=output)
+    cell = nbformat.v4.new_code_cell(source, outputs=[stored], execution_count=1)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+def test_nbval_passes_a_true_output_and_fails_a_tampered_one(tmp_path):
+    source = f"# {CHECK}\nprint(6 * 7)"
+    assert nbval(write(tmp_path / "true.ipynb", source, "42\n"))[0] == 0
+    status, said = nbval(write(tmp_path / "tampered.ipynb", source, "43\n"))
+    assert status == 1
+    assert "42" in said and "43" in said
+
+
+class Page(HTMLParser):
+    """Collects what a page loads, and where it links to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.loads, self.links, self.scripts = [], [], []
+        self._in_script = False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self._in_script = tag == "script"
+        if tag == "a":
+            self.links.append(attrs.get("href"))
+        elif tag == "link" and attrs.get("rel") in {"search", "next", "prev", "index", "genindex"}:
+            self.links.append(attrs.get("href"))
+        else:
+            self.loads += [attrs.get("src"), attrs.get("href"), attrs.get("poster")]
+
+    def handle_data(self, data):
+        if self._in_script:
+            self.scripts.append(data)
+
+    def local(self):
+        """Return the paths of this machine's files that the page needs or links to."""
+        addresses = [urlsplit(a) for a in self.loads + self.links if a]
+        return {unquote(a.path) for a in addresses if not a.scheme and not a.netloc and a.path}
+
+
+def pages(html):
+    """Return the pages of the book; below `_static` lie templates of the theme."""
+    return [path for path in html.rglob("*.html") if "_static" not in path.parts]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """Build the book from the stored notebooks."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is missing, and without it the pages load scripts from a CDN")
+    work = tmp_path_factory.mktemp("book")
+    command = [sys.executable, str(ROOT / "book" / "build.py"), str(ROOT / "notebooks")]
+    result = subprocess.run([*command, "--work", str(work)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.split()[-1] == str(work / "html" / "index.html")
+    return work / "html"
+
+
+def test_every_chapter_is_a_page(html):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    assert (html / "index.html").is_file()
+    for chapter in chapters:
+        assert (html / f"{chapter}.html").is_file(), chapter
+    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= set(chapters)
+
+
+def test_no_page_asks_another_host_for_anything(html):
+    for path in pages(html):
+        page = Page(path)
+        remote = [a for a in page.loads if a and urlsplit(a).netloc]
+        # thebe is the "run this page" button, which this book does not have.
+        scripts = re.sub(r"const THEBE_JS_URL = .*", "", "".join(page.scripts))
+        hosts = re.findall(r"(?:jsdelivr|unpkg|cdnjs|googleapis)\S*", scripts)
+        assert remote + hosts == [], path.name
+
+
+def test_no_link_or_picture_is_missing(html):
+    for path in pages(html):
+        missing = [a for a in Page(path).local() if not (path.parent / a).exists()]
+        assert missing == [], path.name
+
+
+def test_formulas_have_their_script(html):
+    page = (html / "book" / "method.html").read_text()
+    assert page.count('class="math notranslate nohighlight"') > 5
+    assert "_static/js/tex-svg.js" in page
+
+
+def test_every_public_module_is_in_the_api(html):
+    import stce
+
+    found = pkgutil.walk_packages(stce.__path__, "stce.")
+    public = {m.name for m in found if not re.search(r"\._|^stce\.datasets\.render", m.name)}
+    page = (html / "book" / "api.html").read_text()
+    assert {name for name in public if f'id="module-{name}"' not in page} == set()
+
+
+def test_a_build_changes_nothing_outside_its_folder(html):
+    assert not (ROOT / "book" / "_build").exists()
+    assert not (ROOT / "notebooks" / "_build").exists()
+
+
+@pytest.mark.parametrize("broken", ["notebooks", "npm"])
+def test_build_says_what_is_missing(broken, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    if broken == "notebooks":
+        with pytest.raises(SystemExit, match="no notebook in"):
+            build.build(tmp_path)
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert build.fetch_scripts(tmp_path / "scripts") is False

@@ -1,0 +1,94 @@
+"""Cut-outs against torch's own interpolation, batches against single passes."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from stce import features, models
+from stce.clips import Clips
+from stce.supervoxels import segment
+
+
+@pytest.fixture(scope="module")
+def world():
+    frames = np.random.default_rng(0).integers(0, 255, (3, 8, 32, 32, 1), np.uint8)
+    clips = Clips(frames, [0, 1, 0], ["a", "b", "c"], ["p", "p", "p"], ("x", "y"))
+    network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32)).eval()
+    network.set_moments([0.4], [0.2])
+    return network, clips, segment(clips, n_segments=(4, 9), progress=False)
+
+
+def _reference(network, clips, supervoxels, row):
+    """One supervoxel, cut out and resized the slow way."""
+    entry = supervoxels.table.iloc[row]
+    video = int(entry.video)
+    clip = network.prepare(torch.from_numpy(clips.frames[video : video + 1]))[0]
+    patch = clip * torch.from_numpy(supervoxels.mask(row))
+    t, y, x = (slice(int(entry[f"{a}0"]), int(entry[f"{a}1"])) for a in "tyx")
+    return interpolate(patch[None, :, t, y, x], clip.shape[1:], mode="trilinear")[0]
+
+
+def test_cut_equals_crop_and_interpolate(world):
+    network, clips, supervoxels = world
+    columns = ["t0", "t1", "y0", "y1", "x0", "x1"]
+    for row in range(len(supervoxels)):
+        entry = supervoxels.table.iloc[row]
+        video = int(entry.video)
+        patch = features.cut(
+            network.prepare(torch.from_numpy(clips.frames[video : video + 1])),
+            torch.from_numpy(supervoxels.labels[video, int(entry.level)])[None],
+            torch.tensor([entry.label]),
+            torch.tensor([entry[columns].to_numpy(np.int64)]),
+        )
+        expected = _reference(network, clips, supervoxels, row)
+        torch.testing.assert_close(patch[0], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_batched_equals_one_by_one(world):
+    network, clips, supervoxels = world
+    batched = features.extract(network, clips, supervoxels, batch_size=7, progress=False)
+    with torch.inference_mode():
+        single = [
+            network.features(_reference(network, clips, supervoxels, r)[None])[0].numpy()
+            for r in range(len(supervoxels))
+        ]
+    np.testing.assert_allclose(batched, single, atol=1e-4, rtol=1e-3)
+
+
+def test_mean_fill_is_zero_after_normalisation(world):
+    network, clips, supervoxels = world
+    blank = torch.full((1, 8, 32, 32, 1), round(0.4 * 255), dtype=torch.uint8)
+    assert network.prepare(blank).abs().max() < 1e-5
+    patch = _reference(network, clips, supervoxels, 0)
+    assert (patch == 0).any()
+
+
+def test_disk_equals_memory_and_resumes(world, tmp_path, monkeypatch):
+    network, clips, supervoxels = world
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 8)
+    memory = features.extract(network, clips, supervoxels, batch_size=8, progress=False)
+    done = []
+    real = features.batches
+
+    def stopped(*args, rows, **kwargs):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(rows)
+        return real(*args, rows=rows, **kwargs)
+
+    monkeypatch.setattr(features, "batches", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        features.extract(network, clips, supervoxels, tmp_path, batch_size=8, progress=False)
+    monkeypatch.setattr(features, "batches", real)
+    disk = features.extract(network, clips, supervoxels, tmp_path, batch_size=8, progress=False)
+    assert np.array_equal(disk[:], memory)
+
+
+def test_clip_features_are_the_trunk_of_the_network(world):
+    network, clips, _ = world
+    z = features.extract_clips(network, clips, batch_size=2)
+    with torch.inference_mode():
+        whole = network(network.prepare(torch.from_numpy(clips.frames)))
+        logits = network.logits(torch.from_numpy(z))
+    torch.testing.assert_close(whole, logits, atol=1e-4, rtol=1e-4)

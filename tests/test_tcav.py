@@ -1,0 +1,186 @@
+"""CAVs against scikit-learn, scores on worlds with planted and with absent concepts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from stce import cav, tcav
+from stce.concepts import Concepts, cluster
+
+
+class LinearHead(torch.nn.Module):
+    """Stands for a network whose head is one linear map; only the head is used by TCAV."""
+
+    def __init__(self, weights, curved=False):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.tensor(weights, dtype=torch.float32))
+        self.curved = curved
+
+    def logits(self, z):
+        return (torch.tanh(z) if self.curved else z) @ self.weights.T
+
+
+def _problem(rng, n, d, shift):
+    x = rng.normal(size=(2 * n, d)) * rng.uniform(0.1, 5, d)
+    x[:n] += shift
+    return x, np.repeat([1, -1], n)
+
+
+@pytest.mark.parametrize(("n", "d", "shift"), [(40, 300, 0.5), (40, 10, 0.2), (15, 60, 0), (3, 5, 9)])
+@pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
+def test_classifier_equals_scikit_learn(n, d, shift, strength):
+    x, sign = _problem(np.random.default_rng(n + d), n, d, shift)
+    standard, _, _ = cav.standardise(x)
+    problems = np.arange(2 * n)[None]
+    w, b = cav.classifiers(standard, standard @ standard.T, problems, sign, strength=strength)
+    peer = LogisticRegression(C=strength, tol=1e-12, max_iter=100_000, solver="newton-cholesky")
+    peer.fit(standard, sign)
+    cosine = cav.unit(w[0]) @ cav.unit(peer.coef_[0])
+    assert cosine > 0.999999
+    np.testing.assert_allclose(w[0], peer.coef_[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(b[0], peer.intercept_[0], rtol=1e-4, atol=1e-6)
+
+
+def test_batch_equals_single():
+    rng = np.random.default_rng(0)
+    standard, _, _ = cav.standardise(rng.normal(size=(60, 20)))
+    gram = standard @ standard.T
+    sign = np.repeat([1, -1], 10)
+    problems = np.stack([rng.permutation(60)[:20] for _ in range(300)])
+    together, _ = cav.classifiers(standard, gram, problems, sign)
+    for i in (0, 123, 299):
+        alone, _ = cav.classifiers(standard, gram, problems[i : i + 1], sign)
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-7, atol=1e-10)
+
+
+def test_held_out_accuracy_knows_signal_from_noise():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 50))
+    x[:40, 0] += 8
+    standard, _, _ = cav.standardise(x)
+    sign = np.repeat([1, -1], 40)
+    real = np.hstack([np.arange(40), np.arange(40, 80)])
+    noise = np.stack([40 + rng.permutation(360)[:80] for _ in range(20)])
+    accuracy = cav.held_out_accuracy(
+        standard, standard @ standard.T, np.vstack([real, noise]), sign
+    )
+    assert accuracy[0] > 0.95
+    assert 0.4 < accuracy[1:].mean() < 0.6
+
+
+def _world(rng, curved=False):
+    """Class "a" reads feature 0, class "b" feature 1; concept 0 of "a" and 1 of "b" hold them."""
+    weights = np.zeros((2, 16))
+    weights[0, 0] = weights[1, 1] = 1.0
+    weights[0, 1] = weights[1, 0] = -0.5
+    middles = np.zeros((2, 3, 16))
+    middles[:, 0, 0] = middles[:, 1, 1] = middles[:, 2, 2] = 6
+    labels, truth = np.repeat([0, 1], 60), np.tile(np.repeat([0, 1, 2], 20), 2)
+    z = (middles[labels, truth] + rng.normal(size=(120, 16))).astype(np.float32)
+    found = cluster(z, labels, np.arange(120), ("a", "b"), n_concepts=3)
+    clips = {c: rng.normal(size=(12, 16)).astype(np.float32) for c in ("a", "b")}
+    random = rng.normal(size=(400, 16)).astype(np.float32)
+    return LinearHead(weights, curved), found, z, clips, random, truth
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_planted_concept_is_first_and_its_rival_last(curved):
+    rng = np.random.default_rng(0)
+    head, found, z, clips, random, truth = _world(rng, curved)
+    groups = tcav.random_groups(400, 20, 20, rng)
+    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    for name, best, worst in (("a", 0, 1), ("b", 1, 0)):
+        order = [truth[found.members(name, k)[0]] for k in result.ranking(name)]
+        assert (order[0], order[-1]) == (best, worst)
+        table = result.scores[result.scores["class"] == name].set_index("rank")
+        assert table.loc[1, "score"] > 0.95
+        assert table.loc[3, "score"] < 0.1
+        assert table.loc[[1, 3], "q_value"].max() < 0.1
+        assert (table.ci_low <= table.score).all()
+        assert (table.score <= table.ci_high).all()
+        assert (table.cav_accuracy > 0.9).all()
+
+
+def test_logit_of_a_linear_head_votes_and_log_prob_varies():
+    rng = np.random.default_rng(0)
+    head, *_ = _world(rng)
+    z = rng.normal(size=(30, 16)).astype(np.float32)
+    logit = tcav.gradients(head, z, 0, "logit")
+    assert np.ptp(logit, axis=0).max() == 0
+    assert np.allclose(logit[0], head.weights[0].detach())
+    assert np.ptp(tcav.gradients(head, z, 0, "log_prob"), axis=0).max() > 0.1
+
+
+def test_gradients_equal_finite_differences():
+    rng = np.random.default_rng(0)
+    head = LinearHead(rng.normal(size=(3, 5)), curved=True)
+    z, v = rng.normal(size=(4, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    derivative = tcav.gradients(head, z, 2, "log_prob") @ v
+    step = 1e-2
+    with torch.no_grad():
+        up, down = (
+            head.logits(torch.from_numpy(z + s * step * v)).log_softmax(1)[:, 2] for s in (1, -1)
+        )
+    np.testing.assert_allclose(derivative, (up - down) / (2 * step), rtol=1e-2, atol=1e-3)
+
+
+def test_score_is_equation_two_by_hand():
+    rng = np.random.default_rng(4)
+    head, found, z, clips, random, _ = _world(rng, curved=True)
+    groups = tcav.random_groups(400, 6, 20, rng)
+    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    row = result.scores[(result.scores["class"] == "b") & (result.scores.concept == 2)].iloc[0]
+    gradient = tcav.gradients(head, clips["b"], 1)
+    derivative = result.cavs["b"][2] @ gradient.T
+    assert row.score == pytest.approx((derivative > 0).mean())
+    assert row.derivative == pytest.approx(derivative.mean(), abs=1e-6)
+    assert np.allclose(np.linalg.norm(result.cavs["b"], axis=-1), 1, atol=1e-5)
+
+
+def test_without_signal_few_concepts_are_significant():
+    significant = total = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=(200, 12)).astype(np.float32)
+        random = rng.normal(size=(300, 12)).astype(np.float32)
+        clips = {c: rng.normal(size=(8, 12)).astype(np.float32) for c in "ab"}
+        # Concepts are arbitrary sets, not clusters: nothing tells them from the random clips.
+        table = cluster(z[:100], np.zeros(100, int), np.arange(100), ("a",), n_concepts=5).table
+        table["supervoxel"] = rng.permutation(len(table))
+        both = pd.concat([table, table.assign(**{"class": "b"})], ignore_index=True)
+        found = Concepts(both, both, {c: np.zeros((5, 12), np.float32) for c in "ab"})
+        head = LinearHead(rng.normal(size=(2, 12)))
+        groups = tcav.random_groups(300, 15, 20, rng)
+        q = tcav.score(head, found, z, clips, random, groups, ("a", "b")).scores.q_value
+        significant, total = significant + (q < 0.05).sum(), total + len(q)
+    assert significant / total < 0.05
+
+
+def test_saved_and_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    head, found, z, clips, random, _ = _world(rng)
+    groups = tcav.random_groups(400, 4, 20, rng)
+    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    result.save(tmp_path)
+    again = tcav.Tcav.load(tmp_path)
+    assert again.scores.equals(result.scores)
+    assert np.array_equal(again.cavs["a"], result.cavs["a"])
+    twice = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    assert twice.scores.equals(result.scores)
+
+
+def test_groups_are_disjoint_where_they_can_be():
+    rng = np.random.default_rng(0)
+    assert len(np.unique(tcav.random_groups(60, 3, 20, rng))) == 60
+    tight = tcav.random_groups(30, 5, 20, rng)
+    assert all(len(set(group)) == 20 for group in tight)
+
+
+def test_errors():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="There are 10 random clips, fewer than one group of 20"):
+        tcav.random_groups(10, 2, 20, rng)
+    with pytest.raises(ValueError, match="target is 'loss'; choose one of logit, log_prob"):
+        tcav.gradients(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
