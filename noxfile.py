@@ -56,7 +56,8 @@ def tests(session: nox.Session) -> None:
 def nbval(session: nox.Session) -> None:
     """Run the notebooks again and compare the checked cells with the stored outputs."""
     options = ["--nbval-lax", "--nbval-current-env"]
-    session.run(PYTHON, "-m", "pytest", *options, *(session.posargs or ["notebooks"]))
+    quiet = {"STCE_PROGRESS": "0"}
+    session.run(PYTHON, "-m", "pytest", *options, *(session.posargs or ["notebooks"]), env=quiet)
 
 
 @job

@@ -63,6 +63,11 @@ def fetch_scripts(folder: Path) -> bool:
     return True
 
 
+def complete(folder: Path) -> list[Path]:
+    """Return the notebooks of a folder, without those that a failed run left behind."""
+    return [path for path in folder.glob("*.ipynb") if not path.stem.endswith(".failed")]
+
+
 def stage(notebooks: Path, source: Path, scripts: Path | None) -> None:
     """Lay out in `source` what the book is made of, with the executed notebooks in place."""
     shutil.rmtree(source, ignore_errors=True)
@@ -70,9 +75,12 @@ def stage(notebooks: Path, source: Path, scripts: Path | None) -> None:
     shutil.copy(ROOT / "_toc.yml", source)
     (source / "notebooks").mkdir()
     # A chapter that looks across runs is not part of one run: its stored version is used.
-    for folder in (ROOT / "notebooks", notebooks):
-        for notebook in folder.glob("*.ipynb"):
-            shutil.copy(notebook, source / "notebooks")
+    for notebook in [*complete(ROOT / "notebooks"), *complete(notebooks)]:
+        shutil.copy(notebook, source / "notebooks")
+    picture = notebooks.parent / "visualize" / "result.png"
+    if picture.is_file():
+        (source / "book" / "_images").mkdir(exist_ok=True)
+        shutil.copy(picture, source / "book" / "_images")
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     if scripts is not None:
         shutil.copytree(scripts / "js", source / "offline" / "js")
@@ -82,7 +90,7 @@ def stage(notebooks: Path, source: Path, scripts: Path | None) -> None:
 
 def build(notebooks: Path, work: Path = ROOT / "_build") -> Path:
     """Build the book below `work`; return the path of its ``index.html``."""
-    if not any(notebooks.glob("*.ipynb")):
+    if not complete(notebooks):
         raise SystemExit(f"There is no notebook in {notebooks}. Run `nox -s book` to make them.")
     scripts = ROOT / "_build" / "scripts"
     if not fetch_scripts(scripts):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from stce import concepts as concepts_module
 from stce import features as features_module
+from stce.progress import bar
 
 __all__ = [
     "accuracy_table",
@@ -106,13 +106,21 @@ def concept_bits(labels: np.ndarray, table: pd.DataFrame, concept: np.ndarray) -
 
 
 def clip_bits(
-    network, clips, supervoxels, video: int, centres: np.ndarray, batch_size: int = 64, device="cpu"
+    network,
+    clips,
+    supervoxels,
+    video: int,
+    centres: np.ndarray,
+    *,
+    stretch: bool = True,
+    batch_size: int = 64,
+    device="cpu",
 ) -> np.ndarray:
     """Assign the supervoxels of one test clip to concepts (equation 4).
 
     Parameters
     ----------
-    network, clips, supervoxels, batch_size, device
+    network, clips, supervoxels, stretch, batch_size, device
         See :func:`run`.
     video : int
         Index of the clip.
@@ -126,7 +134,13 @@ def clip_bits(
     """
     rows = supervoxels.rows_of(video)
     parts = features_module.batches(
-        network, clips, supervoxels, rows=rows, batch_size=batch_size, device=device
+        network,
+        clips,
+        supervoxels,
+        rows=rows,
+        stretch=stretch,
+        batch_size=batch_size,
+        device=device,
     )
     embedded = np.concatenate([z for _, z in parts])
     concept = concepts_module.assign(embedded, centres)
@@ -190,7 +204,9 @@ def run(
     q_max: int = 5,
     n_random: int = 10,
     assign: str = "true",
+    stretch: bool = True,
     seed: int = 0,
+    videos: np.ndarray | None = None,
     batch_size: int = 64,
     device="cpu",
     folder: str | Path | None = None,
@@ -223,8 +239,12 @@ def run(
     assign : {"true", "predicted"}, default "true"
         Whose concepts a clip is explained with: those of its label (the paper) or those of the
         class that the network predicts, which needs no label.
+    stretch : bool, default True
+        How supervoxels are embedded, see :func:`stce.features.batches`; as for the centres.
     seed : int, default 0
         Seeds the random orders.
+    videos : numpy.ndarray, optional
+        Indices of the clips to run, default all.
     batch_size : int, default 64
         Masked clips or supervoxels a forward pass.
     device : torch.device, default "cpu"
@@ -262,8 +282,9 @@ def run(
         # A class's random orders depend on its name and the seed alone, not on the other classes.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         plans[name] = _plan(orders(ranking, n_random, rng), q_max)
-    videos = [n for n in range(len(clips)) if clips.classes[clips.labels[n]] in rankings]
-    for n in tqdm(videos, desc="ablate", unit="clip", disable=not progress or None):
+    videos = range(len(clips)) if videos is None else videos
+    videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in rankings]
+    for n in bar(videos, show=progress, desc="ablate", unit="clip"):
         kept = None if folder is None else Path(folder) / f"{n:06d}.parquet"
         if kept is not None and kept.exists():
             yield pd.read_parquet(kept)
@@ -277,7 +298,14 @@ def run(
             predicted = clips.classes[int(intact.argmax())]
             owner = predicted if predicted in plans else owner
         bits = clip_bits(
-            network, clips, supervoxels, n, concepts.centres[owner], batch_size, device
+            network,
+            clips,
+            supervoxels,
+            n,
+            concepts.centres[owner],
+            stretch=stretch,
+            batch_size=batch_size,
+            device=device,
         )
         table = _outcomes(network, clips, n, clip, bits, plans[owner], batch_size)
         if kept is not None:

@@ -75,7 +75,10 @@ def _newton(gram: Tensor, sign: Tensor, strength: float, tolerance: float, max_s
         for _ in range(30):
             far = size[:, None]
             trial = _objective(
-                alpha + far * step, product + far * step_product, bias + size * step_bias, sign,
+                alpha + far * step,
+                product + far * step_product,
+                bias + size * step_bias,
+                sign,
                 strength,
             )
             worse = trial > value + 1e-12 * value.abs()

@@ -91,7 +91,8 @@ def assign(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int):
     # One thread: with several, k-means adds up its sums in an order that differs from run to run.
     with threadpool_limits(1):
-        centres = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features).cluster_centers_
+        kmeans = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features)
+        centres = kmeans.cluster_centers_
         return centres, *_nearest(features, centres)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 import zarr
 from torch import Tensor
-from tqdm.auto import tqdm
 
-__all__ = ["batches", "cut", "extract", "extract_clips", "load"]
+from stce import supervoxels as supervoxels_module
+from stce.progress import bar
+
+__all__ = ["batches", "cut", "extract", "extract_clips", "extract_random", "load"]
 
 ROWS_PER_CHUNK = 1024
 
@@ -35,8 +37,10 @@ def _resampler(start: Tensor, stop: Tensor, length: int) -> Tensor:
     return matrix
 
 
-def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor) -> Tensor:
-    """Cut supervoxels out of their clips and stretch each to the full input size (paper 3.1).
+def cut(
+    clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = None
+) -> Tensor:
+    """Cut supervoxels out of their clips, and stretch each to the full input size (paper 3.1).
 
     Outside the supervoxel the patch holds 0, which after normalisation is the data set's mean
     ("the empty regions are filled with the average image value"). The stretch of each box is
@@ -50,8 +54,9 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor) -> Tensor:
         ``(B, T, H, W)`` integer: for each supervoxel the label volume of its level.
     label : torch.Tensor
         ``(B,)`` integer: its label.
-    boxes : torch.Tensor
-        ``(B, 6) int64``: ``t0 t1 y0 y1 x0 x1``, half-open.
+    boxes : torch.Tensor, optional
+        ``(B, 6) int64``: ``t0 t1 y0 y1 x0 x1``, half-open. Without them each supervoxel stays
+        where it is, at its own size.
 
     Returns
     -------
@@ -67,6 +72,8 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor) -> Tensor:
     """
     inside = labels == label[:, None, None, None]
     patches = clips * inside[:, None]
+    if boxes is None:
+        return patches
     n, channels, frames, height, width = patches.shape
     t0, t1, y0, y1, x0, x1 = boxes.T
     patches = patches @ _resampler(x0, x1, width)[:, None, None].mT
@@ -78,7 +85,14 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def batches(
-    network, clips, supervoxels, *, rows=None, batch_size: int = 64, device="cpu"
+    network,
+    clips,
+    supervoxels,
+    *,
+    rows=None,
+    stretch: bool = True,
+    batch_size: int = 64,
+    device="cpu",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the features of supervoxels batch by batch, in the memory of one batch.
 
@@ -92,6 +106,9 @@ def batches(
         Of these clips.
     rows : numpy.ndarray, optional
         Table rows to embed, default all of them.
+    stretch : bool, default True
+        Stretch each supervoxel's box to the input size, as the paper does. Otherwise it is shown
+        to the network where it was, at its own size, in a clip that is blank elsewhere.
     batch_size : int, default 64
         Supervoxels a forward pass.
     device : torch.device, default "cpu"
@@ -119,9 +136,8 @@ def batches(
         volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
         entry = torch.from_numpy(facts[part]).to(device)
         position = torch.from_numpy(position).to(device)
-        patches = cut(
-            frames[position], volumes[position, entry[:, 1]], entry[:, 2], entry[:, 3:]
-        )
+        boxes = entry[:, 3:] if stretch else None
+        patches = cut(frames[position], volumes[position, entry[:, 1]], entry[:, 2], boxes)
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
         yield part, network.features(patches).cpu().numpy()
 
@@ -132,6 +148,7 @@ def extract(
     supervoxels,
     folder: str | Path | None = None,
     *,
+    stretch: bool = True,
     batch_size: int = 64,
     device="cpu",
     progress: bool = True,
@@ -140,7 +157,7 @@ def extract(
 
     Parameters
     ----------
-    network, clips, supervoxels, batch_size, device
+    network, clips, supervoxels, stretch, batch_size, device
         See :func:`batches`.
     folder : path, optional
         Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
@@ -174,15 +191,21 @@ def extract(
             zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
         features = zarr.open_array(path, mode="r+")
         done = {int(chunk.name) for chunk in (path / "c").glob("*")}
-    with tqdm(total=total, desc="embed", unit="supervoxel", disable=not progress or None) as bar:
+    with bar(total=total, show=progress, desc="embed", unit="supervoxel") as shown:
         for chunk, start in enumerate(range(0, total, ROWS_PER_CHUNK)):
             rows = np.arange(start, min(start + ROWS_PER_CHUNK, total))
             if chunk not in done:
                 parts = batches(
-                    network, clips, supervoxels, rows=rows, batch_size=batch_size, device=device
+                    network,
+                    clips,
+                    supervoxels,
+                    rows=rows,
+                    stretch=stretch,
+                    batch_size=batch_size,
+                    device=device,
                 )
                 features[start : start + len(rows)] = np.concatenate([z for _, z in parts])
-            bar.update(len(rows))
+            shown.update(len(rows))
     return features
 
 
@@ -209,6 +232,44 @@ def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
         z = network.features(network.prepare(frames.to(device)))
         features[start : start + batch_size] = z.cpu().numpy()
     return features
+
+
+def extract_random(
+    network,
+    clips,
+    rng: np.random.Generator,
+    *,
+    stretch: bool = True,
+    batch_size: int = 64,
+    device="cpu",
+    **options,
+) -> np.ndarray:
+    """Embed random supervoxels of random clips, as many as there are clips.
+
+    Against whole clips a CAV also learns what all supervoxels have in common: the fill around
+    them and the stretch. Against supervoxels it is left with what the concept shows.
+
+    Parameters
+    ----------
+    network, clips, stretch, batch_size, device
+        See :func:`batches`; the supervoxels come from every twentieth clip.
+    rng : numpy.random.Generator
+        Draws the supervoxels.
+    **options
+        Passed to :func:`stce.supervoxels.segment`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, D) float32``; fewer rows where the clips have too few supervoxels.
+    """
+    few = clips.select(np.arange(0, len(clips), 20))
+    cut_up = supervoxels_module.segment(few, progress=False, **options)
+    rows = np.sort(rng.permutation(len(cut_up))[: len(clips)])
+    parts = batches(
+        network, few, cut_up, rows=rows, stretch=stretch, batch_size=batch_size, device=device
+    )
+    return rng.permutation(np.concatenate([z for _, z in parts]))
 
 
 def load(folder: str | Path) -> zarr.Array:

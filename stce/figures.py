@@ -97,7 +97,10 @@ def learning_curve(history: pd.DataFrame) -> Figure:
         right.plot(history["epoch"], 100 * history["accuracy"], color="#333333", label="training")
         tested = history.dropna(subset="test_accuracy")
         right.plot(
-            tested["epoch"], 100 * tested["test_accuracy"], "o-", color=COLOURS["top"],
+            tested["epoch"],
+            100 * tested["test_accuracy"],
+            "o-",
+            color=COLOURS["top"],
             label="unseen persons",
         )
         right.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
@@ -223,9 +226,7 @@ def side_by_side(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> 
     """
     pad = ((0, 0), (0, gap), (0, gap), (0, 0))
     stacked = [
-        np.concatenate(
-            [np.pad(_rgb(clip), pad, constant_values=255) for clip in pair], axis=1
-        )
+        np.concatenate([np.pad(_rgb(clip), pad, constant_values=255) for clip in pair], axis=1)
         for pair in columns
     ]
     return np.concatenate(stacked, axis=2)[:, :-gap, :-gap]
@@ -234,7 +235,7 @@ def side_by_side(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> 
 def concept_montage(
     concepts: list[list[tuple[np.ndarray, np.ndarray]]], titles: list[str], columns: int = 5
 ) -> Figure:
-    """Show many concepts, each by the middle frames of up to four of its supervoxels.
+    """Show many concepts, each by one frame of up to four of its supervoxels.
 
     Parameters
     ----------
@@ -257,12 +258,10 @@ def concept_montage(
     for ax in axes.flat[len(concepts) :]:
         ax.axis("off")
     for ax, pairs, title in zip(axes.flat, concepts, titles, strict=False):
-        middles = [lit[len(lit) // 2] for lit, _ in pairs]
-        blank = np.full_like(middles[0], 255)
-        cells = [
-            np.pad(cell, ((1, 1), (1, 1), (0, 0)), constant_values=255)
-            for cell in (middles + [blank] * 4)[:4]
-        ]
+        # The brightest frame is the one in which most of the supervoxel is lit.
+        tiles = [lit[lit.sum((1, 2, 3)).argmax()] for lit, _ in pairs[:4]]
+        tiles += [np.full_like(tiles[0], 255)] * (4 - len(tiles))
+        cells = [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles]
         _image(ax, np.vstack([np.hstack(cells[:2]), np.hstack(cells[2:])]), title)
     figure.subplots_adjust(
         left=0.005, right=0.995, top=1 - 0.2 / (2.1 * rows), bottom=0.005, hspace=0.14, wspace=0.05
@@ -321,7 +320,12 @@ def score_chart(scores: pd.DataFrame) -> Figure:
     rows = -(-len(names) // columns)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            rows, columns, figsize=(9.5, 3.1 * rows), sharex=True, sharey=True, squeeze=False,
+            rows,
+            columns,
+            figsize=(9.5, 3.1 * rows),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
             layout="constrained",
         )
         for ax in axes.flat[len(names) :]:
@@ -332,7 +336,12 @@ def score_chart(scores: pd.DataFrame) -> Figure:
             ax.vlines(part["rank"], part["ci_low"], part["ci_high"], color="#999999", lw=2)
             sure = part["q_value"] < 0.05
             ax.scatter(
-                part["rank"], part["score"], s=26, zorder=3, edgecolor="#333333", linewidth=0.8,
+                part["rank"],
+                part["score"],
+                s=26,
+                zorder=3,
+                edgecolor="#333333",
+                linewidth=0.8,
                 c=np.where(sure, "#333333", "#FFFFFF"),
             )
             ax.set_title(name, fontsize=10)
@@ -362,18 +371,32 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
         for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
             ax.axhline(baseline, color="#333333", lw=1, ls=":")
             ax.annotate(
-                f"intact clips: {baseline:.1f} %", (0.02, baseline - 1.5), fontsize=9, va="top",
-                xycoords=("axes fraction", "data"), color="#333333",
+                f"intact clips: {baseline:.1f} %",
+                (0.02, baseline - 1.5),
+                fontsize=9,
+                va="top",
+                xycoords=("axes fraction", "data"),
+                color="#333333",
             ) if mode == "add" else None
             for order, marker in (("top", "o"), ("random", "s"), ("least", "^")):
                 part = table[(table["mode"] == mode) & (table["order"] == order)].sort_values("q")
                 ax.plot(
-                    part["q"], 100 * part["accuracy"], marker=marker, color=COLOURS[order],
-                    label={"top": "most important first", "random": "random order",
-                           "least": "least important first"}[order],
+                    part["q"],
+                    100 * part["accuracy"],
+                    marker=marker,
+                    color=COLOURS[order],
+                    label={
+                        "top": "most important first",
+                        "random": "random order",
+                        "least": "least important first",
+                    }[order],
                 )
                 ax.fill_between(
-                    part["q"], 100 * part["ci_low"], 100 * part["ci_high"], lw=0, alpha=0.15,
+                    part["q"],
+                    100 * part["ci_low"],
+                    100 * part["ci_high"],
+                    lw=0,
+                    alpha=0.15,
                     color=COLOURS[order],
                 )
             ax.set(xlabel=f"concepts {verb}", title=f"Concepts {verb}", ylim=(0, 102))
@@ -410,7 +433,9 @@ def reveal_strip(frames: np.ndarray, masks: list[np.ndarray], titles: list[str],
         shown = np.where(mask[..., None], rgb, np.uint8(fill))
         for row, t in enumerate(chosen):
             _image(axes[row, column], shown[t], title if row == 0 else "")
-    figure.subplots_adjust(left=0.005, right=0.995, top=0.93, bottom=0.005, hspace=0.04, wspace=0.04)
+    figure.subplots_adjust(
+        left=0.005, right=0.995, top=0.93, bottom=0.005, hspace=0.04, wspace=0.04
+    )
     return figure
 
 
@@ -439,7 +464,11 @@ def part_lift(table: pd.DataFrame) -> Figure:
     for ax, name in zip(axes.flat, names, strict=False):
         part = table[table["class"] == name].sort_values("rank").set_index("rank")[parts]
         image = ax.imshow(
-            np.log2(part.T.clip(2**-3, 2**3)), aspect="auto", cmap="PuOr_r", vmin=-3, vmax=3,
+            np.log2(part.T.clip(2**-3, 2**3)),
+            aspect="auto",
+            cmap="PuOr_r",
+            vmin=-3,
+            vmax=3,
             extent=(0.5, len(part) + 0.5, len(parts) - 0.5, -0.5),
         )
         ax.set_yticks(range(len(parts)), parts, fontsize=8)

@@ -14,7 +14,7 @@ from stce import datasets
 from stce.parameters import PARAMETERS, check_all
 from stce.run import STAGES, Run, notebook_name
 
-__all__ = ["HOME", "execute", "known", "main", "settings"]
+__all__ = ["HOME", "StageFailed", "execute", "known", "main", "settings"]
 
 # The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
 HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parent.parent))
@@ -80,6 +80,7 @@ def _execute_notebook(stage: str, parameters: dict, folder: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".failed.ipynb")
     changed = {n: v for n, v in parameters.items() if v != PARAMETERS[stage][n].default}
+    os.environ["STCE_PROGRESS"] = "0"  # the kernel inherits it: no bars in stored notebooks
     try:
         papermill.execute_notebook(
             source,
@@ -88,7 +89,7 @@ def _execute_notebook(stage: str, parameters: dict, folder: Path) -> None:
             cwd=source.parent,
             kernel_name="python3",
             progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its transport
+            extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its transport
         )
     except papermill.PapermillExecutionError as error:
         raise StageFailed(
@@ -161,6 +162,10 @@ def _assignments(pairs: list[str]) -> dict[str, object]:
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
         overrides[key] = yaml.safe_load(value)
+    options = overrides.get("dataset_options")
+    if isinstance(options, dict) and isinstance(options.get("folder"), str):
+        # Typed on a command line, a path is meant from where the user stands.
+        options["folder"] = str(Path(options["folder"]).expanduser().resolve())
     return overrides
 
 

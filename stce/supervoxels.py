@@ -14,9 +14,10 @@ from joblib import Parallel, delayed
 from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
-from tqdm.auto import tqdm
 
-__all__ = ["Supervoxels", "deduplicate", "jaccard", "segment", "segment_clip"]
+from stce.progress import bar
+
+__all__ = ["Supervoxels", "deduplicate", "jaccard", "recovery", "segment", "segment_clip"]
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 
@@ -144,10 +145,39 @@ def deduplicate(labels: np.ndarray, threshold: float = 0.5) -> list[np.ndarray]:
     return keep
 
 
+def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Tell how well an object could be put together from the segments of each level.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(L, T, H, W)``, labels from 1 up.
+    truth : numpy.ndarray
+        ``(T, H, W) bool``, the object.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(L,) float64``, 0 to 1: Jaccard index of the object and of the union of all segments
+        that lie in it by more than half.
+
+    Examples
+    --------
+    >>> recovery(np.array([[1, 1, 1, 2]]), np.array([True, True, False, False])).round(2)
+    array([0.67])
+    """
+    scores = []
+    for volume in labels:
+        inside = np.bincount(volume[truth], minlength=int(volume.max()) + 1)
+        found = (inside > np.bincount(volume.ravel()) / 2)[volume]
+        scores.append((found & truth).sum() / max((found | truth).sum(), 1))
+    return np.array(scores)
+
+
 def segment_clip(
     frames: np.ndarray,
     n_segments: tuple[int, ...] = (15, 50, 80),
-    compactness: float = 10.0,
+    compactness: float = 20.0,
     sigma: float = 1.0,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     min_fraction: float = 0.001,
@@ -161,9 +191,9 @@ def segment_clip(
         ``(T, H, W, C) uint8``, C = 1 (grey) or 3 (RGB).
     n_segments : tuple of int, default (15, 50, 80)
         Segments asked of SLIC at each level, coarse first. SLIC returns somewhat fewer.
-    compactness : float, default 10
-        Weight of nearness in space-time against nearness in Lab colour. Log scale: try 1, 3,
-        10, 30. Higher gives boxier segments.
+    compactness : float, default 20
+        Weight of nearness in space-time against nearness in Lab colour. Log scale: try 5, 10,
+        20, 40. Higher gives boxier segments.
     sigma : float, default 1
         Width of the Gaussian smoothing before segmentation, in pixels (divided by `spacing`).
     spacing : tuple of float, default (1, 1, 1)
@@ -303,8 +333,8 @@ def _each(clips, videos, n_jobs, progress, options) -> Iterator[tuple[int, np.nd
     work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
         delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
     )
-    bar = tqdm(work, total=len(videos), desc="segment", unit="clip", disable=not progress or None)
-    for video, (labels, table) in zip(videos, bar, strict=True):
+    shown = bar(work, total=len(videos), show=progress, desc="segment", unit="clip")
+    for video, (labels, table) in zip(videos, shown, strict=True):
         yield video, labels, table
 
 

@@ -78,7 +78,9 @@ def composition(concepts, supervoxels, parts: np.ndarray, names: tuple[str, ...]
     return table.drop(columns=[p for p in names if not table[p].any()])
 
 
-def style(table: pd.DataFrame, caption: str = "", digits: int = 1, bold: str | None = None) -> Styler:
+def style(
+    table: pd.DataFrame, caption: str = "", digits: int = 1, bold: str | None = None
+) -> Styler:
     """Format a table for a page.
 
     Parameters

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from stce import cav
 
-__all__ = ["Tcav", "gradients", "random_groups", "score"]
+__all__ = ["Tcav", "gradients", "random_groups", "rescore", "score"]
 
 TARGETS = ("logit", "log_prob")
 
@@ -107,9 +107,7 @@ def gradients(
     return np.concatenate(parts)
 
 
-def random_groups(
-    n_clips: int, n_groups: int, size: int, rng: np.random.Generator
-) -> np.ndarray:
+def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Draw the groups of random clips (paper 4.1), ``(R, size) int64``.
 
     No clip occurs twice in a group; the groups are disjoint where there are clips enough.
@@ -253,6 +251,38 @@ def score(
     return Tcav(_rank(pd.DataFrame(rows), null), cavs, sensitivity)
 
 
+def rescore(
+    network,
+    cavs: dict[str, np.ndarray],
+    clips: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    target: str,
+    *,
+    device="cpu",
+) -> pd.DataFrame:
+    """Score known CAVs for another class output, without fitting them again.
+
+    Parameters
+    ----------
+    network, clips, classes, target, device
+        See :func:`score`.
+    cavs : dict of str to numpy.ndarray
+        For each class ``(K, R, D)``, as in :class:`Tcav`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
+    """
+    parts = []
+    for name, vectors in cavs.items():
+        gradient = gradients(network, clips[name], classes.index(name), target, device=device)
+        share, derivative, _ = _means(vectors, gradient)
+        columns = {"concept": np.arange(len(vectors)), "score": share, "derivative": derivative}
+        parts.append(pd.DataFrame({"class": name} | columns))
+    return pd.concat(parts, ignore_index=True)
+
+
 @dataclass(frozen=True)
 class _Pool:
     """All samples of a study, standardised together, with the random groups among them."""
@@ -301,9 +331,10 @@ def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.nd
 def _interval(positive: np.ndarray, n: int, rng: np.random.Generator) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean of ``(R, N) bool`` over both axes."""
     groups, clips = positive.shape
-    draw_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n) / groups
-    draw_clips = rng.multinomial(clips, np.full(clips, 1 / clips), n) / clips
-    means = ((draw_groups @ positive) * draw_clips).sum(1)
+    draw_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n)
+    draw_clips = rng.multinomial(clips, np.full(clips, 1 / clips), n)
+    # Whole numbers until the division, so that a score of 1 has exactly 1 as its interval.
+    means = ((draw_groups @ positive) * draw_clips).sum(1) / positive.size
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

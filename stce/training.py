@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from stce import device as devices
 from stce import models
+from stce._checks import SCHEDULES, check_classes, check_training
 from stce._random_clips import RandomClips
 from stce._resume import keep, restore
+from stce.progress import bar
 from stce.videos import moments
 
-__all__ = ["evaluate", "learning_rate", "train"]
+__all__ = ["SCHEDULES", "evaluate", "learning_rate", "train"]
 
-SCHEDULES = ("step", "onecycle")
 COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy", "seconds"]
 
 
@@ -84,6 +84,7 @@ def train(
     lr_step: int = 50,
     lr_gamma: float = 0.1,
     label_smoothing: float = 0.0,
+    max_norm: float = 0.0,
     n_frames: int = 16,
     crop: tuple[int, int] = (112, 112),
     flip: bool = True,
@@ -133,6 +134,9 @@ def train(
         See :func:`learning_rate`. The paper's: a tenth each 50 epochs.
     label_smoothing : float, default 0.0
         In [0, 1).
+    max_norm : float, default 0.0
+        Gradients longer than this are shortened to it; 0 leaves them alone, as the paper does.
+        A narrow C3D, without batch normalisation, needs it for a short training at a high lr: 1.
     n_frames, crop, flip
         How clips are drawn; `n_frames` and `crop` must be the network's input size. Do not flip
         where left and right make the class.
@@ -160,7 +164,7 @@ def train(
         If an argument is out of range, a class has no video, the videos do not fit the network,
         or `folder` holds the state of a training with other arguments.
     RuntimeError
-        If the loss is not finite; the files of earlier epochs stay.
+        If the loss or a weight is not finite; the files of earlier epochs stay.
 
     Examples
     --------
@@ -181,11 +185,12 @@ def train(
     settings = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
         "weight_decay": weight_decay, "schedule": schedule, "lr_step": lr_step,
-        "lr_gamma": lr_gamma, "label_smoothing": label_smoothing, "n_frames": n_frames,
-        "crop": [int(n) for n in crop], "flip": bool(flip), "seed": seed, "amp": bool(amp),
-        "n_videos": len(videos), "classes": list(videos.classes), "network": network.settings,
+        "lr_gamma": lr_gamma, "label_smoothing": label_smoothing, "max_norm": max_norm,
+        "n_frames": n_frames, "crop": [int(n) for n in crop], "flip": bool(flip), "seed": seed,
+        "amp": bool(amp), "n_videos": len(videos), "classes": list(videos.classes),
+        "network": network.settings,
     }  # fmt: skip
-    _check(network, videos, test, settings, evaluate_every)
+    check_training(network, videos, test, settings, evaluate_every)
     target = devices.resolve(device)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,11 +206,11 @@ def train(
     history = restore(state, network, optimizer, settings) if resumed else []
     chosen_by = "accuracy" if test is None else "test_accuracy"
     clips = RandomClips(videos, (n_frames, *crop), flip, batch_size, seed)
-    bar = tqdm(
-        range(len(history), epochs), initial=len(history), total=epochs, desc="train",
-        unit="epoch", disable=None if progress else True,
+    shown = bar(
+        range(len(history), epochs), show=progress, initial=len(history), total=epochs,
+        desc="train", unit="epoch",
     )  # fmt: skip
-    for epoch in bar:
+    for epoch in shown:
         start = time.perf_counter()
         with _seeded(seed, epoch, target):
             row = _epoch(network, optimizer, clips, epoch, settings, target)
@@ -220,7 +225,7 @@ def train(
             best = {"epoch": epoch + 1, chosen_by: scores[-1]}
             models.save(folder / "best.safetensors", network, **best)
         keep(state, network, optimizer, settings, history)
-        bar.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
+        shown.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
     network.eval()
     models.save(folder / "last.safetensors", network, epoch=epochs)
     table = pd.DataFrame(history)[COLUMNS]
@@ -266,7 +271,7 @@ def evaluate(
     >>> evaluate(network, clips).columns.tolist()
     ['id', 'class', 'predicted', 'correct', 'probability']
     """
-    _check_classes(network, clips.classes)
+    check_classes(network, clips.classes)
     network.to(devices.resolve(device))
     training, probabilities = network.training, []
     network.eval()
@@ -292,60 +297,6 @@ def evaluate(
     )
 
 
-def _check(network, videos, test, settings, evaluate_every) -> None:
-    for name, ok, allowed in (
-        ("epochs", settings["epochs"] >= 1, "at least 1"),
-        ("batch_size", settings["batch_size"] >= 1, "at least 1"),
-        ("lr", settings["lr"] > 0, "above 0"),
-        ("momentum", 0 <= settings["momentum"] < 1, "in [0, 1)"),
-        ("weight_decay", settings["weight_decay"] >= 0, "at least 0"),
-        ("schedule", settings["schedule"] in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-        ("lr_step", settings["lr_step"] >= 1, "at least 1"),
-        ("lr_gamma", 0 < settings["lr_gamma"] <= 1, "in (0, 1]"),
-        ("label_smoothing", 0 <= settings["label_smoothing"] < 1, "in [0, 1)"),
-        ("seed", settings["seed"] >= 0, "at least 0"),
-    ):
-        if not ok:
-            raise ValueError(f"{name} must be {allowed}, got {settings[name]!r}.")
-    if evaluate_every < 1:
-        raise ValueError(f"evaluate_every must be at least 1, got {evaluate_every!r}.")
-    drawn, size = [settings["n_frames"], *settings["crop"]], list(network.clip_shape[1:])
-    if drawn != size:
-        raise ValueError(
-            f"clips of n_frames and crop {drawn} do not fit the network's input_size {size}; "
-            "give both the same."
-        )
-    _check_classes(network, videos.classes)
-    counts = np.bincount(videos.table["label"], minlength=len(videos.classes))
-    empty = [name for name, n in zip(videos.classes, counts, strict=True) if not n]
-    if empty:
-        raise ValueError(
-            f"{len(videos)} training videos leave these classes empty: {', '.join(empty)}; every "
-            "class needs at least one. Add videos, or leave the class out."
-        )
-    if test is not None:
-        _check_classes(network, test.classes)
-        if tuple(test.classes) != tuple(videos.classes):
-            raise ValueError(
-                f"the test clips' classes {test.classes} are not the training videos' "
-                f"{videos.classes}; take both from the same data set."
-            )
-
-
-def _check_classes(network, classes) -> None:
-    n_classes = network.settings.get("n_classes", len(classes))
-    if n_classes != len(classes):
-        raise ValueError(
-            f"{network.name} has {n_classes} logits for {len(classes)} classes; build it with "
-            f"n_classes={len(classes)}."
-        )
-    if network.classes is not None and tuple(network.classes) != tuple(classes):
-        raise ValueError(
-            f"{network.name} was trained for the classes {', '.join(network.classes)}, "
-            f"not for {', '.join(classes)}."
-        )
-
-
 def _epoch(network, optimizer, clips, epoch, settings, device) -> dict:
     """Take all the steps of an epoch."""
     network.train()
@@ -364,18 +315,26 @@ def _epoch(network, optimizer, clips, epoch, settings, device) -> dict:
             loss = criterion(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise RuntimeError(
-                f"the loss became {value} in epoch {epoch + 1} at a learning rate of {lr:.3g}: the "
-                f"training diverged. Train into another folder with a lower lr (a third, say); "
-                "best.safetensors and resume.safetensors of the epochs before are kept."
-            )
+            raise _diverged(f"the loss became {value}", epoch, lr)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if settings["max_norm"]:
+            nn.utils.clip_grad_norm_(network.parameters(), settings["max_norm"])
         optimizer.step()
         total += value * len(labels)
         correct += (logits.argmax(1) == labels).sum().item()
         seen += len(labels)
+    if not all(weight.isfinite().all() for weight in network.parameters()):
+        raise _diverged("the weights overflowed", epoch, lr)  # before they are kept anywhere
     return {"epoch": epoch + 1, "lr": lr, "loss": total / seen, "accuracy": correct / seen}
+
+
+def _diverged(what: str, epoch: int, lr: float) -> RuntimeError:
+    return RuntimeError(
+        f"{what} in epoch {epoch + 1} at a learning rate of {lr:.3g}: the training diverged. Train "
+        "into another folder with a lower lr (a third, say) or max_norm=1; best.safetensors and "
+        "resume.safetensors of the epochs before are kept."
+    )
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from stce._decode import decode
 from stce._storage import explain_write, write_npy, write_text
 from stce.frames import moments, resize
+from stce.progress import bar
 
 __all__ = ["CachedVideos", "Videos", "cache", "decode", "moments"]
 
@@ -262,10 +262,10 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     )
     reasons = {}
     run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator_unordered")
-    with tqdm(total=len(missing), unit="video", disable=None if progress else True) as bar:
+    with bar(total=len(missing), show=progress, desc="cache", unit="video") as shown:
         for n_done, skipped in run(tasks):
             reasons |= skipped
-            bar.update(n_done)
+            shown.update(n_done)
     return _finish(videos, folder, dict(sorted(reasons.items())))
 
 

@@ -85,13 +85,27 @@ def messages():
 def test_troubleshooting_quotes_messages_that_there_are():
     page = (ROOT / "book" / "troubleshooting.md").read_text()
     keys = re.findall(r"^`(.+)`\n:", page, re.M)
-    foreign = ("The virtual", "error: externally", "ERROR: Package", "RuntimeError: operator", "ModuleNotFound")
+    foreign = (
+        "The virtual",
+        "error: externally",
+        "ERROR: Package",
+        "RuntimeError: operator",
+        "ModuleNotFound",
+    )
     keys = [key for key in keys if not key.startswith(foreign)]
     assert len(keys) > 15
     known = list(messages())
     for key in keys:
         pattern = ".*".join(re.escape(part.strip()) for part in key.split("…"))
         assert any(re.search(pattern, text, re.S) for text in known), key
+
+
+def load(name):
+    """Import a module of the book by its path."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def nbval(path):
@@ -116,6 +130,23 @@ def test_nbval_passes_a_true_output_and_fails_a_tampered_one(tmp_path):
     status, said = nbval(write(tmp_path / "tampered.ipynb", source, "43\n"))
     assert status == 1
     assert "42" in said and "43" in said
+
+
+def test_stored_notebooks_keep_outputs_and_drop_papermills_traces(tmp_path):
+    store = load("store")
+    path = write(tmp_path / "run.ipynb", "print(1)", "1\n")
+    notebook = nbformat.read(path, as_version=4)
+    injected = nbformat.v4.new_code_cell("n = 2", metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(0, injected)
+    notebook.cells[1].metadata.papermill = {"duration": 1}
+    notebook.cells[1].execution_count = 7
+    notebook.metadata.papermill = {"input_path": "somewhere"}
+    notebook.metadata.widgets = {"kept": True}
+    (cell,) = store.tidy(notebook).cells
+    assert cell.outputs[0].text == "1\n"
+    assert cell.execution_count == 1
+    assert cell.metadata == {}
+    assert set(notebook.metadata) == {"widgets"}
 
 
 class Page(HTMLParser):
@@ -212,9 +243,7 @@ def test_a_build_changes_nothing_outside_its_folder(html):
 
 @pytest.mark.parametrize("broken", ["notebooks", "npm"])
 def test_build_says_what_is_missing(broken, tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    build = load("build")
     if broken == "notebooks":
         with pytest.raises(SystemExit, match="no notebook in"):
             build.build(tmp_path)

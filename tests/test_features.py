@@ -92,3 +92,27 @@ def test_clip_features_are_the_trunk_of_the_network(world):
         whole = network(network.prepare(torch.from_numpy(clips.frames)))
         logits = network.logits(torch.from_numpy(z))
     torch.testing.assert_close(whole, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_random_supervoxels_are_cut_like_the_concepts(world):
+    network, clips, supervoxels = world
+    frames = np.concatenate([clips.frames] * 8)
+    ids = [str(i) for i in range(len(frames))]
+    random_clips = Clips(frames, np.zeros(24, int), ids, ids, ("random",))
+    rng = np.random.default_rng(0)
+    z = features.extract_random(network, random_clips, rng, n_segments=(4, 9))
+    assert z.shape == (24, network.n_features)
+    known = features.extract(network, clips, supervoxels, progress=False)
+    nearest = np.abs(z[:, None] - known[None]).max(2).min(1)
+    assert nearest.max() < 1e-4
+
+
+def test_left_in_place_a_supervoxel_keeps_its_voxels(world):
+    network, clips, supervoxels = world
+    z = features.extract(network, clips, supervoxels, stretch=False, progress=False)
+    for row in (0, len(supervoxels) - 1):
+        video = int(supervoxels.table["video"].iloc[row])
+        clip = network.prepare(torch.from_numpy(clips.frames[video : video + 1]))
+        with torch.inference_mode():
+            alone = network.features(clip * torch.from_numpy(supervoxels.mask(row)))
+        np.testing.assert_allclose(z[row], alone[0], atol=1e-4, rtol=1e-3)

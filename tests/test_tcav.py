@@ -28,7 +28,9 @@ def _problem(rng, n, d, shift):
     return x, np.repeat([1, -1], n)
 
 
-@pytest.mark.parametrize(("n", "d", "shift"), [(40, 300, 0.5), (40, 10, 0.2), (15, 60, 0), (3, 5, 9)])
+@pytest.mark.parametrize(
+    ("n", "d", "shift"), [(40, 300, 0.5), (40, 10, 0.2), (15, 60, 0), (3, 5, 9)]
+)
 @pytest.mark.parametrize("strength", [0.01, 1.0, 100.0])
 def test_classifier_equals_scikit_learn(n, d, shift, strength):
     x, sign = _problem(np.random.default_rng(n + d), n, d, shift)
@@ -137,6 +139,12 @@ def test_score_is_equation_two_by_hand():
     assert row.score == pytest.approx((derivative > 0).mean())
     assert row.derivative == pytest.approx(derivative.mean(), abs=1e-6)
     assert np.allclose(np.linalg.norm(result.cavs["b"], axis=-1), 1, atol=1e-5)
+    again = tcav.rescore(head, result.cavs, clips, ("a", "b"), "logit")
+    both = result.scores.merge(again, on=["class", "concept"])
+    np.testing.assert_allclose(both.derivative_x, both.derivative_y, atol=1e-6)
+    np.testing.assert_allclose(both.score_x, both.score_y, atol=1 / 12)
+    turned = tcav.rescore(head, result.cavs, clips, ("a", "b"), "log_prob")
+    assert not np.allclose(turned.derivative, again.derivative)
 
 
 def test_without_signal_few_concepts_are_significant():

@@ -1,0 +1,43 @@
+"""Keep a run's outputs: ``python book/store.py data/runs/actors/notebooks``.
+
+Copies executed notebooks into ``notebooks/``, without what names the machine or the run (the cell
+that papermill injected, its metadata, the times of execution), and the run's picture into the book.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return the notebook as it would be had Jupyter run it, cells counted from 1."""
+    notebook.metadata.pop("papermill", None)
+    kept = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    count = 0
+    for cell in kept:
+        for key in ("papermill", "execution", "lines_to_next_cell"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+    notebook.cells = kept
+    return notebook
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", type=Path, help="folder of executed notebooks")
+    folder = parser.parse_args().notebooks
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        if not path.stem.endswith(".failed"):
+            nbformat.write(tidy(nbformat.read(path, as_version=4)), ROOT / "notebooks" / path.name)
+    images = ROOT / "book" / "_images"
+    images.mkdir(exist_ok=True)
+    shutil.copy(folder.parent / "visualize" / "result.png", images)

@@ -1,0 +1,82 @@
+"""Wrong parameters are refused by name; notebooks and their table of parameters agree."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+
+from stce import parameters
+from stce.parameters import PARAMETERS, check, check_all, read
+from stce.run import STAGES, notebook_name
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_parameters_cell_is_exactly_the_contract(stage):
+    notebook = nbformat.read(NOTEBOOKS / notebook_name(stage), 4)
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    written = {
+        node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cells[0].source).body
+    }
+    defaults = {name: entry.default for name, entry in PARAMETERS[stage].items()}
+    assert written == defaults
+    assert {n: type(v) for n, v in written.items()} == {n: type(v) for n, v in defaults.items()}
+
+
+@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "parameters").glob("*.yaml")), ids=str)
+def test_every_parameter_file_is_valid(path):
+    values = yaml.safe_load(path.read_text())
+    assert values.pop("description")
+    assert set(check_all(values)) == set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "message"),
+    [
+        ("train", "epochs", 50.0, r"'epochs' of 'train' is 50\.0 \(float\); it takes int"),
+        ("train", "epochs", True, r"'epochs' of 'train' is True \(bool\)"),
+        ("train", "epochs", 0, "at least 1"),
+        ("train", "lr", "fast", r"'fast' \(str\); it takes float"),
+        ("train", "flip", 1, "it takes bool"),
+        ("train", "network", "c4d", "one of 'c3d', 'r3d18', 'i3d'"),
+        ("train", "crop", [112], "a list of 2 int"),
+        ("train", "crop", [112, "112"], "a list of 2 int"),
+        ("segment", "n_segments", 15, "a list of any number of int"),
+        ("segment", "classes", [3], "a list of any number of str"),
+        ("segment", "jaccard", 1.5, "at most 1"),
+        ("tcav", "target", "loss", "one of 'logit', 'log_prob'"),
+    ],
+)
+def test_a_wrong_value_names_parameter_value_and_remedy(stage, name, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check(stage, {name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_name_suggests_the_right_one():
+    with pytest.raises(ValueError, match="Unknown parameter 'epoch'; did you mean 'epochs'"):
+        check_all({"epoch": 3})
+    with pytest.raises(ValueError, match=r"Unknown parameter 'zzz'; choose from .*epochs"):
+        check("train", {"zzz": 3})
+
+
+def test_one_seed_seeds_every_stage_and_integers_pass_for_floats():
+    chosen = check_all({"seed": 5, "lr": 1})
+    assert {values["seed"] for values in chosen.values()} == {5}
+    assert chosen["train"]["lr"] == 1
+
+
+def test_a_notebook_sees_unknown_names_among_its_variables():
+    namespace = {"epochs": 3, "np": np, "In": [], "_i1": "", "_": 0, "get_ipython": print}
+    assert read("train", namespace).epochs == 3
+    with pytest.raises(ValueError, match="Unknown parameter 'epoch'"):
+        read("train", namespace | {"epoch": 4})
+
+
+def test_the_table_lists_them_all():
+    assert list(parameters.table("tcav").index) == list(PARAMETERS["tcav"])

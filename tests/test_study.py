@@ -1,0 +1,179 @@
+"""The study as users run it: the command line, all six notebooks, errors and exit codes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from stce import datasets, study, video
+from stce.run import STAGES, Run
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """A finished smoke run: its folder and the seconds it took."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    started = time.monotonic()
+    study.execute("smoke", folder=folder, report=lambda line: None)
+    return folder, time.monotonic() - started
+
+
+def _cli(*arguments):
+    command = [sys.executable, "-m", "stce.study", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def _copy_until(source: Path, target: Path, last: str) -> Path:
+    """Link the first stages of a run, so that a test can go on from there."""
+    target.mkdir()
+    for stage in STAGES[: STAGES.index(last) + 1]:
+        (target / stage).symlink_to(source / stage)
+    return target
+
+
+def test_smoke_runs_all_six_notebooks_in_a_minute(smoke):
+    folder, seconds = smoke
+    for stage in STAGES:
+        assert Run(folder).manifest(stage)["stage"] == stage
+    executed = sorted(p.name for p in (folder / "notebooks").iterdir())
+    assert len(executed) == 6
+    for name in executed:
+        notebook = nbformat.read(folder / "notebooks" / name, 4)
+        assert not [
+            o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"
+        ]
+    assert seconds < 90
+
+
+def test_a_second_call_computes_nothing(smoke):
+    lines = []
+    started = time.monotonic()
+    study.execute("smoke", folder=smoke[0], report=lines.append)
+    assert time.monotonic() - started < 5
+    assert all("finished before" in line for line in lines)
+
+
+def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):
+    first = smoke[0]
+    again = study.execute("smoke", folder=tmp_path / "again", report=lambda line: None)
+    for stage, table in (
+        ("segment", "train-supervoxels/supervoxels"),
+        ("cluster", "concepts"),
+        ("tcav", "scores"),
+        ("ablate", "outcomes"),
+    ):
+        a, b = (pd.read_parquet(f / stage / f"{table}.parquet") for f in (first, again))
+        assert a.equals(b), table
+    for stage in STAGES[1:5]:
+        assert Run(first).manifest(stage)["outputs"] == Run(again).manifest(stage)["outputs"], stage
+
+
+def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "changed", "cluster")
+    lines = []
+    study.execute("smoke", {"n_groups": 3}, start="tcav", folder=folder, report=lines.append)
+    assert [line.split()[1] for line in lines] == ["tcav", "ablate", "visualize"]
+    assert Run(folder).manifest("tcav")["parameters"]["n_groups"] == 3
+
+
+def test_the_list_of_runs():
+    answer = _cli("list")
+    assert answer.returncode == 0
+    assert {"actors", "smoke"} <= {line.split()[0] for line in answer.stdout.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nothing"], "Unknown run 'nothing'; choose from"),
+        (["run", "smoke", "--set", "epoch=3"], "Unknown parameter 'epoch'; did you mean 'epochs'?"),
+        (["run", "smoke", "--set", "epochs=3.5"], "'epochs' of 'train' is 3.5 (float)"),
+        (["run", "smoke", "--set", "epochs"], "--set takes KEY=VALUE"),
+        (["run", "smoke", "--from", "cut"], "Unknown stage 'cut'; choose from train, segment"),
+        (["run", "smoke", "--set", "dataset_options={colour: 1}"], "has no option 'colour'"),
+        (["run", "smoke", "--set", "dataset=ucf"], "There is no data set 'ucf'"),
+    ],
+)
+def test_a_wrong_call_is_one_paragraph_and_starts_nothing(tmp_path, arguments, message):
+    folder = tmp_path / "run"
+    answer = _cli(*arguments, "--folder", folder) if arguments[0] == "run" else _cli(*arguments)
+    assert answer.returncode != 0
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not folder.exists()
+
+
+def test_a_missing_stage_names_the_command(tmp_path):
+    answer = _cli("run", "smoke", "--from", "tcav", "--folder", tmp_path / "run")
+    assert answer.returncode == 1
+    assert "Stage 'tcav' reads stage 'train'" in answer.stderr
+    assert "python -m stce.study run" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "stage", "message"),
+    [
+        ({"layer": "fc9"}, "cluster", "fc9"),
+        ({"classes": ["swimming"]}, "segment", "There is no class 'swimming'"),
+        ({"device": "cuda:7"}, "cluster", "cuda:7"),
+        ({"n_random_clips": 4}, "tcav", "fewer than one group of 8"),
+    ],
+)
+def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
+    smoke, tmp_path, setting, stage, message
+):
+    before = STAGES[STAGES.index(stage) - 1]
+    folder = _copy_until(smoke[0], tmp_path / "run", before)
+    with pytest.raises(study.StageFailed, match=f"Stage '{stage}' failed: .*{message}"):
+        study.execute("smoke", setting, start=stage, folder=folder, report=lambda line: None)
+    assert Run(folder).manifest(before)
+    assert not (folder / stage).exists()
+
+
+def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(smoke, tmp_path):
+    import papermill
+
+    source = study.HOME / "notebooks" / "06_visualize.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError, match="Unknown parameter 'class_nam'"):
+        papermill.execute_notebook(
+            source,
+            tmp_path / "out.ipynb",
+            {"run_folder": str(smoke[0]), "class_nam": "walking"},
+            kernel_name="python3",
+            progress_bar=False,
+        )
+
+
+def test_manifests_hold_no_path_of_this_machine(smoke):
+    for stage in STAGES:
+        text = (smoke[0] / stage / "manifest.json").read_text()
+        assert str(smoke[0].parent) not in text
+        assert json.loads(text)["seconds"] >= 0
+
+
+def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_path):
+    actors = datasets.load("actors", "train", takes=1, n_frames=20)
+    ending = {0: "avi", 1: "mp4", 2: "mkv", 3: "avi"}
+    for name in ("boxing", "walking"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        rows = actors.table[actors.table["class"] == name].groupby("person").head(2).index[:8]
+        for i, row in enumerate(rows):
+            path = tmp_path / "videos" / name / f"person{i // 2}_take{i % 2}.{ending[i // 2]}"
+            video.write(path, actors.read(int(row)).repeat(3, axis=-1), fps=25)
+    (tmp_path / "videos" / "boxing" / "person0_take9.avi").write_bytes(b"not a video")
+    small = {
+        "dataset_options": {"folder": str(tmp_path / "videos"), "test_groups": ["person3"]},
+        "frame_size": [34, 40], "crop": [32, 32], "epochs": 1, "n_discovery": 4,
+        "n_segments": [4, 10], "n_concepts": 4, "n_keep": 6, "n_groups": 3, "n_random_clips": 30,
+        "q_max": 2, "n_random_orders": 2, "random_from": "supervoxels",
+    }  # fmt: skip
+    folder = study.execute("folder", small, folder=tmp_path / "run", report=lambda line: None)
+    skipped = Run(folder).manifest("train")["notes"]["skipped_train"]
+    assert [s["id"] for s in skipped] == ["boxing/person0_take9.avi"]
+    outcomes = pd.read_parquet(folder / "ablate" / "outcomes.parquet")
+    assert set(outcomes["id"].str.extract(r"(person\d)")[0]) == {"person3"}
