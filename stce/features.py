@@ -37,9 +37,7 @@ def _resampler(start: Tensor, stop: Tensor, length: int) -> Tensor:
     return matrix
 
 
-def cut(
-    clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = None
-) -> Tensor:
+def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = None) -> Tensor:
     """Cut supervoxels out of their clips, and stretch each to the full input size (paper 3.1).
 
     Outside the supervoxel the patch holds 0, which after normalisation is the data set's mean

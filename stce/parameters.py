@@ -226,7 +226,8 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
     values = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_")
+        if name in PARAMETERS[stage]
+        or not name.startswith("_")
         and name not in ("In", "Out", "exit", "quit", "open")
         and not isinstance(value, ModuleType)
         and not callable(value)

@@ -76,7 +76,24 @@ def test_a_notebook_sees_unknown_names_among_its_variables():
     assert read("train", namespace).epochs == 3
     with pytest.raises(ValueError, match="Unknown parameter 'epoch'"):
         read("train", namespace | {"epoch": 4})
+    with pytest.raises(ValueError, match="'device' of 'train' is <module"):
+        read("train", namespace | {"device": np})
 
 
 def test_the_table_lists_them_all():
     assert list(parameters.table("tcav").index) == list(PARAMETERS["tcav"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_import_hides_a_parameter(stage):
+    notebook = nbformat.read(NOTEBOOKS / notebook_name(stage), 4)
+    code = [c.source for c in notebook.cells if c.cell_type == "code"]
+    before = next(i for i, source in enumerate(code) if "parameters.read" in source)
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for source in code[: before + 1]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not imported & set(PARAMETERS[stage])
