@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from stce import _storage
-from stce.clips import Clips, center_crop, middle_clips, normalise, resize
+from stce.clips import Clips, balanced, center_crop, middle_clips, normalise, resize
 from stce.videos import CachedVideos, Videos, cache, moments
 
 
@@ -464,3 +464,21 @@ def test_moments_refuse():
 
     with pytest.raises(ValueError, match="'1' has 3 channels, the first has 1"):
         moments(Mixed([3, 3]))
+
+
+def test_balanced_draws_the_same_number_of_each_class_without_repeats():
+    labels = np.repeat([0, 1, 2], [9, 5, 3])
+    classes = ("a", "b", "c")
+    drawn = balanced(labels, classes, 4, np.random.default_rng(0))
+    assert np.bincount(labels[drawn]).tolist() == [4, 4, 3]
+    assert len(set(drawn)) == len(drawn)
+    assert (np.diff(drawn) > 0).all()
+    assert np.array_equal(drawn, balanced(labels, classes, 4, np.random.default_rng(0)))
+    assert not np.array_equal(drawn, balanced(labels, classes, 4, np.random.default_rng(1)))
+    assert len(balanced(labels, classes, 0, np.random.default_rng(0))) == 17
+    only = balanced(labels, classes, 4, np.random.default_rng(0), only=["b"])
+    assert set(labels[only]) == {1}
+    # Leaving a class out does not change what is drawn of the others.
+    assert set(only) <= set(drawn)
+    with pytest.raises(ValueError, match=r"no class 'd' in this data set; choose from a, b, c"):
+        balanced(labels, classes, 4, np.random.default_rng(0), only=["d"])
