@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stce.ablation import difference
+from stce.curves import difference
 from stce.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]

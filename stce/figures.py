@@ -358,7 +358,7 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        What :func:`stce.ablation.accuracy_table` returns.
+        What :func:`stce.curves.accuracy_table` returns.
 
     Returns
     -------

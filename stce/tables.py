@@ -17,7 +17,7 @@ def accuracy(table: pd.DataFrame, mode: str) -> pd.DataFrame:
     Parameters
     ----------
     table : pandas.DataFrame
-        What :func:`stce.ablation.accuracy_table` returns.
+        What :func:`stce.curves.accuracy_table` returns.
     mode : {"add", "remove"}
         Which half.
 
@@ -99,7 +99,7 @@ def style(
     pandas.io.formats.style.Styler
         Displayed by Jupyter.
     """
-    styler = table.style.format(precision=digits).set_caption(caption)
+    styler = table.style.format(precision=digits).format_index(precision=0).set_caption(caption)
     if bold:
         best = {"max": styler.highlight_max, "min": styler.highlight_min}[bold]
         styler = best(subset=[c for c in table if c != "Baseline"], props="font-weight: bold")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import ablation
+from stce import ablation, curves
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
@@ -72,10 +72,10 @@ def test_the_concept_that_carries_the_class_decides(world):
         for q in (1, 2, 3):
             assert not right[video, "add", "least", 0, q]
             assert right[video, "remove", "least", 0, q]
-    gain = ablation.difference(table).set_index("mode")
+    gain = curves.difference(table).set_index("mode")
     assert gain.loc["add", "gain"] == gain.loc["remove", "gain"] == 0.75
     assert (gain.ci_low > 0).all()
-    turned = ablation.difference(_run(world, [3, 2, 1, 0]))
+    turned = curves.difference(_run(world, [3, 2, 1, 0]))
     assert (turned.gain < 0).all()
 
 
@@ -137,7 +137,7 @@ def test_same_seed_same_outcomes_and_predicted_class_needs_no_label(world):
 def test_accuracy_table_averages_repeats_within_a_clip():
     rows = [(v, "add", "random", r, 1, v == 0 or r == 0, 0.5) for v in range(4) for r in range(2)]
     columns = ["video", "mode", "order", "repeat", "q", "correct", "revealed"]
-    table = ablation.accuracy_table(pd.DataFrame(rows, columns=columns))
+    table = curves.accuracy_table(pd.DataFrame(rows, columns=columns))
     assert table.accuracy.tolist() == [(1 + 3 * 0.5) / 4]
     assert table.n_clips.tolist() == [4]
     assert (table.ci_low <= table.accuracy).all() and (table.accuracy <= table.ci_high).all()

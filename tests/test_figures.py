@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import ablation, figures, tables
+from stce import curves, figures, tables
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
@@ -84,7 +84,7 @@ def test_typical_takes_one_supervoxel_a_clip_in_order(world):
 def test_every_figure_is_drawn(world):
     clips, supervoxels, concepts = world
     pairs = figures.typical(clips, supervoxels, concepts.members("wave", 0), 4)
-    accuracy = ablation.accuracy_table(_outcomes(), n_bootstrap=10)
+    accuracy = curves.accuracy_table(_outcomes(), n_bootstrap=10)
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2, 1.0], "accuracy": [0.2, 0.5]})
     history["test_accuracy"] = [np.nan, 0.4]
     parts = np.zeros((4, 6, 8, 8), np.uint8)
@@ -106,7 +106,7 @@ def test_every_figure_is_drawn(world):
 
 
 def test_accuracy_curves_draw_the_numbers_they_are_given():
-    accuracy = ablation.accuracy_table(_outcomes(), n_bootstrap=10)
+    accuracy = curves.accuracy_table(_outcomes(), n_bootstrap=10)
     figure = figures.accuracy_curves(accuracy)
     line = figure.axes[0].lines[1]
     part = accuracy[(accuracy["mode"] == "add") & (accuracy["order"] == "top")]
@@ -114,7 +114,7 @@ def test_accuracy_curves_draw_the_numbers_they_are_given():
 
 
 def test_the_papers_shape():
-    wide = tables.accuracy(ablation.accuracy_table(_outcomes(), n_bootstrap=10), "add")
+    wide = tables.accuracy(curves.accuracy_table(_outcomes(), n_bootstrap=10), "add")
     assert wide.index.tolist() == ["Top", "Random", "Least"]
     assert wide.columns.tolist() == [1, 2, "Baseline"]
     assert wide.loc["Top"].tolist() == [50, 50, 50]
