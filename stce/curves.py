@@ -8,6 +8,13 @@ import pandas as pd
 __all__ = ["accuracy_table", "difference"]
 
 
+def _interval(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the 95 % bootstrap interval of the mean over clips, ``(2,)``."""
+    clips = len(values)
+    draws = rng.multinomial(clips, np.full(clips, 1 / clips), n)
+    return np.quantile(draws @ values / clips, [0.025, 0.975])
+
+
 def accuracy_table(
     outcomes: pd.DataFrame, by: tuple[str, ...] = (), n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -35,8 +42,7 @@ def accuracy_table(
     for key, part in outcomes.groupby([*by, "mode", "order", "q"], sort=True):
         clip = part.groupby("video")[["correct", "revealed"]].mean()
         correct = clip["correct"].to_numpy(float)
-        draws = rng.multinomial(len(correct), np.full(len(correct), 1 / len(correct)), n_bootstrap)
-        low, high = np.quantile(draws @ correct / len(correct), [0.025, 0.975])
+        low, high = _interval(correct, n_bootstrap, rng)
         mean = correct.mean()
         rows.append((*key, mean, low, high, clip["revealed"].mean(), len(correct)))
     names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "revealed", "n_clips"]
@@ -82,8 +88,7 @@ def difference(
     for mode, part in steps.groupby("mode"):
         clip = part.groupby(["video", "order"])["correct"].mean().unstack("order")
         gain = (clip[first] - clip[second]).to_numpy(float) * (1 if mode == "add" else -1)
-        draws = rng.multinomial(len(gain), np.full(len(gain), 1 / len(gain)), n_bootstrap)
-        low, high = np.quantile(draws @ gain / len(gain), [0.025, 0.975])
+        low, high = _interval(gain, n_bootstrap, rng)
         rows.append((mode, first, second, gain.mean(), low, high, len(gain)))
     return pd.DataFrame(
         rows, columns=["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
