@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 
-__all__ = ["PARAMETERS", "Parameter", "check", "check_all", "read", "table"]
+__all__ = ["PAGES", "PARAMETERS", "Parameter", "check", "check_all", "read", "table"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,27 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
 }
 PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 
+_RUN = {"run_folder": _COMMON["run_folder"]}
+_CLASS = {"class_name": Parameter("boxing", "Class shown.")}
+_RESULTS = {"results": Parameter("../book/results", "Folder of published results.")}
+
+# Notebooks that only show what runs have found: the paper's tables and figures, the explorer.
+PAGES: dict[str, dict[str, Parameter]] = {
+    "explore": {**_RUN, "n_examples": Parameter(2, "Supervoxels shown a concept.", 1, 40)},
+    **{f"figure_{n}": {**_RUN, **_CLASS} for n in (1, 2, 3, 4, 5, 9)},
+    **{f"figure_{n}": {**_RESULTS, "class_name": Parameter("jogging", "Class.")} for n in (6, 7)},
+    "figure_8": {
+        "run_folder": Parameter("../data/runs/actors-standard/seed-0", "Run, standard setting."),
+        "small_folder": Parameter("../data/runs/actors-small/seed-0", "Run, small setting."),
+        **_CLASS,
+    },
+    **{f"table_{n}": _RESULTS for n in range(1, 7)},
+}
+
+
+def _known(notebook: str) -> dict[str, Parameter]:
+    return PARAMETERS[notebook] if notebook in PARAMETERS else PAGES[notebook]
+
 
 def _unknown(name: str, valid: list[str]) -> ValueError:
     close = difflib.get_close_matches(name, valid, n=1)
@@ -145,7 +166,7 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
     Parameters
     ----------
     stage : str
-        ``"train"``, ``"segment"``, ``"cluster"``, ``"tcav"``, ``"ablate"`` or ``"visualize"``.
+        A stage, such as ``"train"``, or a page, such as ``"figure_5"``.
     values : mapping
         Parameters to set.
 
@@ -168,7 +189,7 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
     Traceback (most recent call last):
     ValueError: Unknown parameter 'n_group'; did you mean 'n_groups'?
     """
-    known = PARAMETERS[stage]
+    known = _known(stage)
     for name, value in values.items():
         if name not in known:
             raise _unknown(name, list(known))
@@ -226,7 +247,7 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
     values = {
         name: value
         for name, value in namespace.items()
-        if name in PARAMETERS[stage]
+        if name in _known(stage)
         or not name.startswith("_")
         and name not in ("In", "Out", "exit", "quit", "open")
         and not isinstance(value, ModuleType)
@@ -238,6 +259,6 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
 def table(stage: str) -> pd.DataFrame:
     """Return the parameters of a stage as a table: name, default, takes, meaning."""
     return pd.DataFrame(
-        [(n, repr(p.default), p.allowed(), p.meaning) for n, p in PARAMETERS[stage].items()],
+        [(n, repr(p.default), p.allowed(), p.meaning) for n, p in _known(stage).items()],
         columns=["parameter", "default", "takes", "meaning"],
     ).set_index("parameter")
