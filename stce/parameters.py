@@ -106,6 +106,10 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     },
     "tcav": {
         "n_groups": Parameter(50, "Groups of random clips.", 2),
+        "random_source": Parameter(
+            "textures", "Random clips: embedded, or your HMDB51.", choices=("textures", "hmdb")
+        ),
+        "random_folder": Parameter("../data/hmdb51", "Folder of your HMDB51."),
         "n_random_clips": Parameter(2000, "Random clips to draw the groups from.", 2),
         "random_from": Parameter(
             "clips",

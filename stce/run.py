@@ -40,6 +40,13 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
 def _revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -103,12 +110,47 @@ class Stage:
         self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
         self.todo = bool(parameters.get("force")) or not self._current()
 
-    def _current(self) -> bool:
+    def _current(self, folder: Path | None = None) -> bool:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            manifest = json.loads((self.folder / "manifest.json").read_text())
+            manifest = json.loads(((folder or self.folder) / "manifest.json").read_text())
             facts = manifest["parameters"], manifest["reads"]
             return facts == (json.loads(json.dumps(self._parameters)), self._reads)
         return False
+
+    def borrow(self, other: Run) -> bool:
+        """Take the finished stage of another run if it had the same parameters and inputs.
+
+        Its files are linked, not copied, where the disk allows; a finished stage never changes.
+
+        Parameters
+        ----------
+        other : Run
+            Where to look.
+
+        Returns
+        -------
+        bool
+            Whether the stage was there, and is now here.
+        """
+        source = other.folder / self.name
+        if not self._current(source):
+            return False
+        copy = self.folder.with_name(f".{self.name}.borrowed")
+        shutil.rmtree(copy, ignore_errors=True)
+        with _plain_disk_errors(self.folder.parent):
+            shutil.copytree(source, copy, copy_function=_link)
+            self._replace(copy)
+        return True
+
+    def _replace(self, new: Path) -> None:
+        """Put a complete folder in the stage's place."""
+        old = self.folder.with_name(f".{self.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(old)
+        new.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        self.todo = False
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Path]:
@@ -142,13 +184,7 @@ class Stage:
                 "notes": self.notes,
             }
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            old = self.folder.with_name(f".{self.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if self.folder.exists():
-                self.folder.rename(old)
-            partial.rename(self.folder)
-            shutil.rmtree(old, ignore_errors=True)
-        self.todo = False
+            self._replace(partial)
 
 
 class Run:
@@ -205,10 +241,22 @@ class Run:
             reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
             raise FileNotFoundError(
                 f"{reader} stage {name!r}, which {self.folder} does not hold. Make it with "
-                f"`python -m stce.study run {self.folder.name} --from {name}`, or run notebook "
+                f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
                 f"{notebook_name(name)} with the same run_folder."
             )
         return json.loads(path.read_text())
+
+    @property
+    def name(self) -> str:
+        """The run's name; one seed's folder lies below that of its run."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name.startswith("seed-") else folder.name
+
+    def missing(self) -> str:
+        """Say in a sentence that the run was never finished, and how to make it; "" if it was."""
+        if all((self.folder / stage / "manifest.json").exists() for stage in STAGES):
+            return ""
+        return f"Run {self.name!r} was never made here: `python -m stce.study run {self.name}`."
 
 
 def notebook_name(stage: str) -> str:

@@ -6,86 +6,51 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from stce import datasets
-from stce.parameters import PARAMETERS, check_all
+from stce import jobs, progress
+from stce.parameters import PARAMETERS
 from stce.run import STAGES, Run, notebook_name
+from stce.settings import HOME, groups, known, resolve
 
-__all__ = ["HOME", "StageFailed", "execute", "known", "main", "settings"]
+__all__ = ["StageFailed", "execute", "main", "make", "run_notebook"]
 
-# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
-HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parent.parent))
-
-READS = {
-    "train": (),
-    "segment": ("train",),
-    "cluster": ("train", "segment"),
-    "tcav": ("train", "segment", "cluster"),
-    "ablate": ("train", "segment", "cluster", "tcav"),
-    "visualize": ("train", "segment", "cluster", "tcav", "ablate"),
-}
+# Each stage reads all before it.
+READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
 
 
 class StageFailed(RuntimeError):
     """A notebook stopped with an error; the message is that error in one paragraph."""
 
 
-def known() -> dict[str, str]:
-    """Return the known runs and their descriptions, from ``notebooks/parameters/*.yaml``."""
-    files = sorted((HOME / "notebooks" / "parameters").glob("*.yaml"))
-    return {f.stem: yaml.safe_load(f.read_text()).get("description", "") for f in files}
-
-
-def settings(name: str, overrides: dict[str, object] | None = None) -> dict[str, dict]:
-    """Read a parameter file, apply overrides and check everything.
+def run_notebook(source: Path, target: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook with papermill, in its own folder.
 
     Parameters
     ----------
-    name : str
-        A known run.
-    overrides : dict, optional
-        Parameters to set instead.
-
-    Returns
-    -------
-    dict of str to dict
-        For each stage all its parameters.
+    source, target : pathlib.Path
+        The notebook, and where the executed one goes: only once it is complete; what a failed one
+        came to is kept beside it as ``NAME.failed.ipynb``.
+    parameters : dict
+        Put in by papermill.
 
     Raises
     ------
-    ValueError
-        If the run, or a parameter, is unknown, or a value is not allowed.
+    StageFailed
+        If a cell raises an error.
     """
-    path = HOME / "notebooks" / "parameters" / f"{name}.yaml"
-    if not path.exists():
-        raise ValueError(
-            f"Unknown run {name!r}; choose from {', '.join(known())}, or add "
-            f"notebooks/parameters/{name}.yaml."
-        )
-    values = yaml.safe_load(path.read_text()) or {}
-    values.pop("description", None)
-    chosen = check_all({**values, **(overrides or {})})
-    datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
-    return chosen
-
-
-def _execute_notebook(stage: str, parameters: dict, folder: Path) -> None:
     import papermill
 
-    source = HOME / "notebooks" / notebook_name(stage)
-    target = folder / "notebooks" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".failed.ipynb")
-    changed = {n: v for n, v in parameters.items() if v != PARAMETERS[stage][n].default}
-    os.environ["STCE_PROGRESS"] = "0"  # the kernel inherits it: no bars in stored notebooks
     try:
         papermill.execute_notebook(
             source,
             draft,
-            changed,
+            parameters,
             cwd=source.parent,
             kernel_name="python3",
             progress_bar=False,
@@ -93,35 +58,32 @@ def _execute_notebook(stage: str, parameters: dict, folder: Path) -> None:
         )
     except papermill.PapermillExecutionError as error:
         raise StageFailed(
-            f"Stage {stage!r} failed: {error.ename}: {error.evalue}\n(The notebook as far as it "
-            f"came: {draft})"
+            f"Notebook {source.name} failed: {error.ename}: {error.evalue}\n(The notebook as far "
+            f"as it came: {draft})"
         ) from error
     draft.replace(target)
 
 
-def execute(
-    name: str,
-    overrides: dict[str, object] | None = None,
+def make(
+    job: jobs.Job,
     *,
     start: str | None = None,
     force: bool = False,
-    folder: str | Path | None = None,
-    report=print,
+    report: Callable[[str], None] = print,
 ) -> Path:
-    """Execute the notebooks of a run, skipping stages that are finished and current.
+    """Execute the notebooks of one job, skipping stages that are finished and current.
+
+    A stage that another run of the same group has finished with the same parameters and inputs is
+    taken from there.
 
     Parameters
     ----------
-    name : str
-        A known run.
-    overrides : dict, optional
-        Parameters to set instead of those of its file.
+    job : stce.jobs.Job
+        What to make.
     start : str, optional
         First stage to execute; earlier ones must be finished.
     force : bool, default False
         Compute every executed stage again.
-    folder : path, optional
-        Folder of the run, default ``data/runs/NAME``.
     report : callable, default print
         Receives one line a stage.
 
@@ -137,22 +99,69 @@ def execute(
     StageFailed
         If a notebook stops with an error. Stages finished before are kept.
     """
-    folder = Path(folder or HOME / "data" / "runs" / name).resolve()
-    chosen = settings(name, overrides)
+    chosen = job.settings()
     if start is not None and start not in STAGES:
         raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(STAGES)}.")
-    for stage in STAGES[STAGES.index(start) if start else 0 :]:
-        parameters = chosen[stage]
+    folder = job.folder.resolve()
+    for number, name in enumerate(STAGES, start=1):
+        if start and number <= STAGES.index(start):
+            continue
+        parameters = chosen[name]
         parameters["run_folder"] = os.path.relpath(folder, HOME / "notebooks")
         parameters["force"] = force or parameters["force"]
-        todo = Run(folder).stage(stage, parameters, READS[stage]).todo
-        if not todo and (folder / "notebooks" / notebook_name(stage)).exists():
-            report(f"{name}  {stage:<10} finished before")
+        stage = Run(folder).stage(name, parameters, READS[name])
+        executed = folder / "notebooks" / notebook_name(name)
+        if not stage.todo and executed.exists():
+            report(f"{job.name}  {name:<10} finished before")
             continue
+        if stage.todo and not parameters["force"]:
+            folder.mkdir(parents=True, exist_ok=True)
+            any(stage.borrow(Run(other)) for other in job.siblings())
+        changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
         started = time.monotonic()
-        _execute_notebook(stage, parameters, folder)
-        report(f"{name}  {stage:<10} {time.monotonic() - started:6.1f} s")
+        with progress.watch(f"{job.name}  {number}/{len(STAGES)}", report):
+            run_notebook(HOME / "notebooks" / executed.name, executed, changed)
+        report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
     return folder
+
+
+def execute(
+    name: str,
+    overrides: dict[str, object] | None = None,
+    *,
+    seeds: tuple[int, ...] = (),
+    folder: str | Path | None = None,
+    **options,
+) -> list[Path]:
+    """Make a run, or all runs of a group, one after the other.
+
+    Parameters
+    ----------
+    name : str
+        A known run or group.
+    overrides : dict, optional
+        Parameters to set instead of those of the files.
+    seeds : tuple of int, optional
+        Seeds instead of those of the files.
+    folder : path, optional
+        Folder of the one run, default ``data/runs/NAME`` or ``data/runs/NAME/seed-N``.
+    **options
+        `start`, `force` and `report` of :func:`make`.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The runs' folders.
+
+    Raises
+    ------
+    ValueError
+        Before anything starts, if a name or a parameter is not allowed.
+    StageFailed
+        If a notebook stops with an error. What was finished before is kept.
+    """
+    planned = jobs.plan(resolve(name), overrides, seeds, folder)
+    return [make(job, **options) for chain in jobs.chains(planned) for job in chain]
 
 
 def _assignments(pairs: list[str]) -> dict[str, object]:
@@ -169,32 +178,51 @@ def _assignments(pairs: list[str]) -> dict[str, object]:
     return overrides
 
 
+def _run(options: argparse.Namespace) -> int:
+    overrides = _assignments(options.set)
+    planned = jobs.plan(resolve(options.name), overrides, options.seeds, options.folder)
+    work = jobs.chains(planned)
+    devices = jobs.gpus() if len(work) > 1 else []
+    if len(devices) > 1:
+        extra = ["--set", *options.set] if options.set else []
+        extra += ["--from", options.start] if options.start else []
+        extra += ["--force"] if options.force else []
+        failed = jobs.side_by_side(work, devices, lambda job: jobs.study_command(job, extra))
+        for job in failed:
+            print(f"error: {job.name} is not finished; see above.", file=sys.stderr)
+        return bool(failed)
+    failed = 0
+    for chain in work:
+        try:
+            for job in chain:
+                folder = make(job, start=options.start, force=options.force)
+                print(f"Run folder: {folder}")
+        except StageFailed as error:  # the other chains do not depend on this one
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+    return bool(failed)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stce.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="print the known runs")
-    run = commands.add_parser("run", help="execute the notebooks of a run")
-    run.add_argument("name", help="a known run")
+    commands.add_parser("list", help="print the known runs and groups")
+    run = commands.add_parser("run", help="execute the notebooks of a run, or of all in a group")
+    run.add_argument("name", help="a known run or group")
     run.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend")
+    run.add_argument("--seeds", nargs="+", default=[], type=int, metavar="SEED")
     run.add_argument("--from", dest="start", metavar="STAGE", help=", ".join(STAGES))
     run.add_argument("--force", action="store_true", help="compute finished stages again")
     run.add_argument("--folder", help="folder of the run (default data/runs/NAME)")
     options = parser.parse_args(arguments)
     try:
-        if options.command == "list":
-            for name, description in known().items():
-                print(f"{name:<16} {description}")
-        else:
-            overrides = _assignments(options.set)
-            folder = execute(
-                options.name,
-                overrides,
-                start=options.start,
-                force=options.force,
-                folder=options.folder,
-            )
-            print(f"Run folder: {folder}")
+        if options.command == "run":
+            return _run(options)
+        for entry in known().values():
+            print(f"{entry.name:<24} {entry.description}")
+        for group, members in groups().items():
+            print(f"{group + ' (group)':<24} {', '.join(members)}")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-__all__ = ["accuracy", "composition", "style"]
+from stce.curves import accuracy_over_seeds
+
+__all__ = ["accuracy", "beside_paper", "composition", "provenance", "style", "verdicts"]
 
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 
@@ -39,6 +41,140 @@ def accuracy(table: pd.DataFrame, mode: str) -> pd.DataFrame:
     wide = wide.reindex([o for o in ORDER_NAMES if o in wide.index]).rename(index=ORDER_NAMES)
     wide["Baseline"] = baseline
     return wide.rename_axis(index=None, columns=None)
+
+
+# Where a number of the table comes from: the section of the notebook with the line that makes it.
+BASELINE_FROM = "01_train.html#what-we-found"
+CELL_FROM = "05_ablate.html#mask-and-predict"
+
+
+def _in_the_papers_shape(cells: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Lay texts out with their numbers: rows (model, order), columns q and Baseline."""
+    text = cells.pivot(index=["model", "order"], columns="q", values="text")
+    best = cells[cells["q"] > 0].groupby(["model", "q"])["accuracy"]
+    best = best.max() if mode == "add" else best.min()
+    rows = {}
+    for model in cells["model"].unique():
+        for order, name in ORDER_NAMES.items():
+            row = {}
+            for q in range(1, cells["q"].max() + 1):
+                mine = cells[(cells["model"] == model) & (cells["order"] == order)]
+                top = mine.loc[mine["q"] == q, "accuracy"].iloc[0] == best[model, q]
+                entry = text.loc[(model, order), q]
+                row[str(q)] = f"<b>{entry}</b>" if top else entry
+            middle = order == "random"
+            row["Baseline"] = text.loc[(model, "baseline"), 0] if middle else ""
+            rows[model, name] = row
+    return pd.DataFrame(rows).T
+
+
+def _ours(outcomes: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Average published outcomes, and write each with its interval and a link."""
+    means = accuracy_over_seeds(outcomes, by=("model",))
+    baseline = means[(means["mode"] == "remove") & (means["order"] == "top") & (means["q"] == 0)]
+    steps = means[(means["mode"] == mode) & (means["q"] > 0)]
+    cells = pd.concat([steps, baseline.assign(order="baseline")], ignore_index=True)
+    source = np.where(cells["order"] == "baseline", BASELINE_FROM, CELL_FROM)
+    cells["text"] = [
+        f"<a href='{link}'>{100 * c.accuracy:.1f}</a><br>"
+        f"<small>{100 * c.ci_low:.0f}–{100 * c.ci_high:.0f}</small>"
+        for c, link in zip(cells.itertuples(), source, strict=True)
+    ]
+    return cells
+
+
+def beside_paper(cells: pd.DataFrame, found) -> Styler:
+    """Set one of the paper's tables and our numbers side by side, in the paper's shape.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        Rows of :func:`stce.paper.table`.
+    found : stce.results.Results
+        The runs that stand beside it; without any the paper's numbers stand alone.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        Rows Top, Random, Least of each model, columns q and Baseline; per cent, the best of the
+        three orders bold. Ours are means over seeds with 95 % intervals, and each number links
+        to the line that made it.
+    """
+    mode = cells["mode"].iloc[0]
+    paper = cells.assign(text=cells["accuracy"].map("{:.2f}".format))
+    sides = {f"Paper ({cells['dataset'].iloc[0]})": _in_the_papers_shape(paper, mode)}
+    runs = found.runs
+    for (dataset, scale), part in runs.groupby(
+        [runs["dataset"], runs["groups"].str[0]], sort=False
+    ):
+        named = part[["run", "seed", "model"]].merge(found.outcomes)
+        sides[f"Ours ({dataset}, {scale})"] = _in_the_papers_shape(_ours(named, mode), mode)
+    wide = pd.concat(sides, axis=1).reindex(sides[next(iter(sides))].index).fillna("")
+    lines = [{"selector": "th.row_heading", "props": "vertical-align: top"}]
+    lines += [{"selector": "td", "props": "text-align: right; line-height: 1.15"}]
+    lines += [{"selector": "th.col_heading.level0", "props": "text-align: center"}]
+    return wide.style.set_table_styles(lines).set_table_attributes("class='paper-table'")
+
+
+MARKS = {"holds": "✓", "within noise": "≈", "reversed": "✗"}
+
+
+def verdicts(judged: dict[str, pd.DataFrame]) -> Styler:
+    """Show what each gap between the top and the least concepts is worth.
+
+    Parameters
+    ----------
+    judged : dict of str to pandas.DataFrame
+        By whose numbers they are: of :func:`stce.verdict.judge`.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        Rows (whose, model), columns q: the gap in percentage points and a mark.
+    """
+    parts = []
+    for whose, table in judged.items():
+        part = table[(table["first"] == "top") & (table["second"] == "least")].copy()
+        part["text"] = part["gap"].map("{:+.1f} ".format) + part["verdict"].map(MARKS)
+        order = part["model"].unique()
+        wide = part.pivot(index="model", columns="q", values="text").reindex(order)
+        parts.append(pd.concat({whose: wide}))
+    caption = "Top less least in points (removing: least less top). " + ", ".join(
+        f"{mark} {name}" for name, mark in MARKS.items()
+    )
+    shown = pd.concat(parts).rename_axis(index=(None, None), columns="q")
+    return shown.style.set_caption(caption).set_properties(**{"text-align": "right"})
+
+
+def provenance(runs: pd.DataFrame) -> Styler:
+    """Say where published numbers come from, one row a run and its seeds.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        Of :class:`stce.results.Results`.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+    """
+    rows = {}
+    for name, part in runs.groupby("run", sort=False):
+        one = part.iloc[0]
+        rows[name] = {
+            "data": f"{one['dataset']}, {one['n_trained_on']} videos trained on",
+            "network": f"{one['model']}, width {one['width']:g}, input "
+            + "x".join(map(str, one["input"])),
+            "segments, concepts": f"{'/'.join(map(str, one['n_segments']))}, {one['n_concepts']}",
+            "supervoxels": "stretched" if one["stretch"] else "in place",
+            "random clips": one["random_clips"],
+            "seeds": ", ".join(map(str, part["seed"])),
+            "test accuracy (%)": ", ".join(f"{100 * a:.1f}" for a in part["test_accuracy"]),
+            "device": ", ".join(part["device"].unique()),
+            "minutes": ", ".join(f"{m:.0f}" for m in part["minutes"]),
+            "revision": ", ".join(part["revision"].unique()),
+        }
+    return pd.DataFrame(rows).style.set_properties(**{"text-align": "left"})
 
 
 def composition(concepts, supervoxels, parts: np.ndarray, names: tuple[str, ...], rankings: dict):

@@ -60,7 +60,7 @@ def test_a_second_call_computes_nothing(smoke):
 
 def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):
     first = smoke[0]
-    again = study.execute("smoke", folder=tmp_path / "again", report=lambda line: None)
+    (again,) = study.execute("smoke", folder=tmp_path / "again", report=lambda line: None)
     for stage, table in (
         ("segment", "train-supervoxels/supervoxels"),
         ("cluster", "concepts"),
@@ -129,7 +129,7 @@ def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
 ):
     before = STAGES[STAGES.index(stage) - 1]
     folder = _copy_until(smoke[0], tmp_path / "run", before)
-    with pytest.raises(study.StageFailed, match=f"Stage '{stage}' failed: .*{message}"):
+    with pytest.raises(study.StageFailed, match=f"_{stage}.ipynb failed: .*{message}"):
         study.execute("smoke", setting, start=stage, folder=folder, report=lambda line: None)
     assert Run(folder).manifest(before)
     assert not (folder / stage).exists()
@@ -172,7 +172,7 @@ def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_
         "n_segments": [4, 10], "n_concepts": 4, "n_keep": 6, "n_groups": 3, "n_random_clips": 30,
         "q_max": 2, "n_random_orders": 2, "random_from": "supervoxels",
     }  # fmt: skip
-    folder = study.execute("folder", small, folder=tmp_path / "run", report=lambda line: None)
+    (folder,) = study.execute("folder", small, folder=tmp_path / "run", report=lambda line: None)
     skipped = Run(folder).manifest("train")["notes"]["skipped_train"]
     assert [s["id"] for s in skipped] == ["boxing/person0_take9.avi"]
     outcomes = pd.read_parquet(folder / "ablate" / "outcomes.parquet")

@@ -1,0 +1,134 @@
+"""The known runs: one file each in ``notebooks/parameters``, alone or in groups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from stce import datasets
+from stce.parameters import check_all
+
+__all__ = ["HOME", "Known", "groups", "known", "resolve", "settings"]
+
+# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
+HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parent.parent))
+
+HEADER = {"description": str, "groups": list, "tables": list, "seeds": list}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A parameter file: its head, and the notebook parameters that it sets.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, and of the run.
+    description : str
+        One line.
+    groups : list of str
+        Groups that it belongs to.
+    tables : list of int
+        The paper's tables, 1 to 6, that its numbers stand beside.
+    seeds : list of int
+        Seeds it is run with, each in a folder of its own; empty for one run with `seed`.
+    values : dict
+        Notebook parameters.
+    """
+
+    name: str
+    description: str = ""
+    groups: list[str] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+
+    def folder(self, seed: int | None = None) -> Path:
+        """Return the folder of the run, or of its run with one seed."""
+        folder = HOME / "data" / "runs" / self.name
+        return folder if seed is None else folder / f"seed-{seed}"
+
+
+def _read(path: Path) -> Known:
+    values = yaml.safe_load(path.read_text()) or {}
+    head = {}
+    for key, kind in HEADER.items():
+        head[key] = values.pop(key, kind())
+        entries = head[key] if kind is list else []
+        inner = str if key == "groups" else int
+        if not isinstance(head[key], kind) or not all(type(e) is inner for e in entries):
+            wanted = "text" if kind is str else f"a list of {inner.__name__}"
+            raise ValueError(f"{key!r} in {path} is {head[key]!r}; it takes {wanted}.")
+    if not set(head["tables"]) <= set(range(1, 7)):
+        raise ValueError(f"'tables' in {path} is {head['tables']}; the paper has tables 1 to 6.")
+    if len(set(head["seeds"])) < len(head["seeds"]) or min(head["seeds"], default=0) < 0:
+        raise ValueError(f"'seeds' in {path} is {head['seeds']}; seeds are 0 or more, each once.")
+    return Known(path.stem, **head, values=values)
+
+
+def known() -> dict[str, Known]:
+    """Return the known runs by name, from ``notebooks/parameters/*.yaml``."""
+    files = sorted((HOME / "notebooks" / "parameters").glob("*.yaml"))
+    return {file.stem: _read(file) for file in files}
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the names of the runs of each group."""
+    found: dict[str, list[str]] = {}
+    for name, run in known().items():
+        for group in run.groups:
+            found.setdefault(group, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def resolve(name: str) -> list[Known]:
+    """Return the runs that a name stands for: one run, or all of a group.
+
+    Raises
+    ------
+    ValueError
+        If there is no run and no group of that name.
+
+    Examples
+    --------
+    >>> [run.name for run in resolve("smoke")]
+    ['smoke']
+    """
+    runs = known()
+    if name in runs:
+        return [runs[name]]
+    if name in groups():
+        return [runs[member] for member in groups()[name]]
+    raise ValueError(
+        f"Unknown run {name!r}; choose a run ({', '.join(runs)}) or a group "
+        f"({', '.join(groups())}), or add notebooks/parameters/{name}.yaml."
+    )
+
+
+def settings(run: Known, overrides: Mapping[str, object] | None = None) -> dict[str, dict]:
+    """Apply overrides to a run's parameters and check everything.
+
+    Parameters
+    ----------
+    run : Known
+        A known run.
+    overrides : mapping, optional
+        Parameters to set instead.
+
+    Returns
+    -------
+    dict of str to dict
+        For each stage all its parameters.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown, or a value is not allowed.
+    """
+    chosen = check_all({**run.values, **(overrides or {})})
+    datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
+    return chosen
