@@ -1,4 +1,4 @@
-"""The study's jobs: ``nox -s book``, ``tests``, ``nbval``, ``lint``, ``study``.
+"""The study's jobs: ``nox -s book``, ``study``, ``publish``, ``tests``, ``nbval``, ``lint``.
 
 Words after ``--`` are passed on, for example ``nox -s tests -- tests/test_tcav.py``.
 """
@@ -31,8 +31,8 @@ def environment(session: nox.Session) -> None:
 
 @job
 def book(session: nox.Session) -> None:
-    """Run the default study and build the book from it (``-- --stored``: build only)."""
-    if "--stored" in session.posargs:
+    """Run the default study and build the book from it (``-- --published``: build only)."""
+    if "--published" in session.posargs:
         notebooks = "notebooks"
     else:
         session.run(PYTHON, "-m", "stce.study", "run", "actors", *session.posargs)
@@ -42,8 +42,16 @@ def book(session: nox.Session) -> None:
 
 @job
 def study(session: nox.Session) -> None:
-    """Run any study, for example ``-- run smoke`` or ``-- list``."""
-    session.run(PYTHON, "-m", "stce.study", *session.posargs)
+    """Run a study or a group of them: ``-- laptop``, ``-- smoke --seeds 1``, ``-- list``."""
+    words = session.posargs or ["list"]
+    command = [] if words[0] in ("list", "run") else ["run"]
+    session.run(PYTHON, "-m", "stce.study", *command, *words)
+
+
+@job
+def publish(session: nox.Session) -> None:
+    """Put the results of finished runs into ``book/results`` and the pages that show them."""
+    session.run(PYTHON, "book/publish.py", *session.posargs)
 
 
 @job

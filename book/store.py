@@ -31,13 +31,17 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", type=Path, help="folder of executed notebooks")
-    folder = parser.parse_args().notebooks
+def keep(folder: Path) -> None:
+    """Store a run's executed notebooks and its picture."""
     for path in sorted(folder.glob("[0-9]*.ipynb")):
         if not path.stem.endswith(".failed"):
             nbformat.write(tidy(nbformat.read(path, as_version=4)), ROOT / "notebooks" / path.name)
     images = ROOT / "book" / "_images"
     images.mkdir(exist_ok=True)
     shutil.copy(folder.parent / "visualize" / "result.png", images)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", type=Path, help="folder of executed notebooks")
+    keep(parser.parse_args().notebooks)

@@ -138,7 +138,7 @@ PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 
 _RUN = {"run_folder": _COMMON["run_folder"]}
 _CLASS = {"class_name": Parameter("boxing", "Class shown.")}
-_RESULTS = {"results": Parameter("../book/results", "Folder of published results.")}
+_RESULTS = {"results_folder": Parameter("../book/results", "Folder of published results.")}
 
 # Notebooks that only show what runs have found: the paper's tables and figures, the explorer.
 PAGES: dict[str, dict[str, Parameter]] = {
@@ -150,6 +150,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "small_folder": Parameter("../data/runs/actors-small/seed-0", "Run, small setting."),
         **_CLASS,
     },
+    "tables": _RESULTS,
     **{f"table_{n}": _RESULTS for n in range(1, 7)},
 }
 

@@ -8,7 +8,7 @@ from pandas.io.formats.style import Styler
 
 from stce.curves import accuracy_over_seeds
 
-__all__ = ["accuracy", "beside_paper", "composition", "provenance", "style", "verdicts"]
+__all__ = ["accuracy", "beside_paper", "composition", "provenance", "seeds", "style", "verdicts"]
 
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 
@@ -144,6 +144,31 @@ def verdicts(judged: dict[str, pd.DataFrame]) -> Styler:
     )
     shown = pd.concat(parts).rename_axis(index=(None, None), columns="q")
     return shown.style.set_caption(caption).set_properties(**{"text-align": "right"})
+
+
+def seeds(table: pd.DataFrame) -> Styler:
+    """Show, run by run and seed by seed, whether the orders stand as the paper has them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.verdict.by_seed`.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        One row a run, seed and mode; per cent and percentage points.
+    """
+    gain = [f"{t.gain:+.1f} ({t.ci_low:.1f} to {t.ci_high:.1f})" for t in table.itertuples()]
+    shown = table[["run", "seed", "mode"]].assign(
+        **{name: table[order] for order, name in ORDER_NAMES.items()},
+        **{
+            "top against least": gain,
+            "random between": table["between"].map({True: "yes", False: "no"}),
+        },
+    )
+    caption = "Accuracy, means over q, in per cent; gains in points with 95 % intervals over clips"
+    return style(shown.set_index(["run", "seed", "mode"]), caption)
 
 
 def provenance(runs: pd.DataFrame) -> Styler:

@@ -6,12 +6,42 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from stce.curves import difference
 from stce.paper import N_TEST
 
-__all__ = ["gaps", "judge", "paper_gaps", "sentence"]
+__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "sentence"]
 
 PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
 COLUMNS = ["model", "mode", "q", "first", "second", "gap", "p"]
+
+
+def by_seed(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Compare the orders of each run with each seed, averaged over q >= 1.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Of :class:`stce.results.Results`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``run``, ``seed`` and ``mode``: accuracies ``top``, ``random`` and ``least`` in
+        per cent; ``gain`` of top over least in percentage points, positive in the paper's
+        direction, with ``ci_low`` and ``ci_high`` (95 %, paired, over clips); ``between``:
+        whether random orders lie between the two.
+    """
+    rows = []
+    for (run, seed), part in outcomes.groupby(["run", "seed"], sort=False):
+        gains = difference(part.rename(columns={"id": "video"})).set_index("mode")
+        steps = part[part["q"] > 0]
+        means = 100 * steps.groupby(["mode", "order"])["correct"].mean().unstack()
+        for mode, (top, random, least) in means[["top", "random", "least"]].iterrows():
+            gain = 100 * gains.loc[mode, ["gain", "ci_low", "ci_high"]].astype(float)
+            between = min(top, least) < random < max(top, least)
+            rows.append((run, seed, mode, top, random, least, *gain, between))
+    columns = ["run", "seed", "mode", "top", "random", "least", "gain", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=[*columns, "between"])
 
 
 def _sign_flips(differences: np.ndarray, n: int, rng: np.random.Generator) -> float:

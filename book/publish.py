@@ -1,0 +1,56 @@
+"""Publish what runs have found: ``python book/publish.py``.
+
+Writes the small tables of every finished run beneath ``data/runs`` to ``book/results``, executes
+the pages that look across runs, and stores them with their outputs in ``notebooks``.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import nbformat
+from store import ROOT, keep, tidy
+
+from stce import results
+from stce.parameters import PAGES
+from stce.settings import known
+from stce.study import run_notebook
+
+RESULTS = ROOT / "book" / "results"
+
+
+def publish_runs() -> None:
+    """Publish each finished run of a group; the others keep what was published before."""
+    for run in known().values():
+        for seed in run.seeds if run.groups else []:
+            place = results.publish(run, run.folder(seed), RESULTS)
+            done = "published" if place else "not finished here"
+            print(f"{run.name} seed {seed}: {done}")
+
+
+def execute_pages(names: list[str]) -> None:
+    """Execute pages and store them; a page that fails leaves its stored version as it was."""
+    os.environ["STCE_PROGRESS"] = "0"
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            source = ROOT / "notebooks" / f"{name}.ipynb"
+            executed = Path(folder) / source.name
+            run_notebook(source, executed, {})
+            nbformat.write(tidy(nbformat.read(executed, as_version=4)), source)
+            print(f"{source.name} executed and stored")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pages", nargs="*", help="pages to execute, all of them by default")
+    chosen = parser.parse_args().pages
+    unknown = sorted(set(chosen) - set(PAGES))
+    if unknown:
+        parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(PAGES)}")
+    publish_runs()
+    default = ROOT / "data" / "runs" / "actors"
+    if not chosen and (default / "visualize" / "manifest.json").exists():
+        keep(default / "notebooks")
+        print("notebooks of run 'actors' stored")
+    execute_pages(chosen or list(PAGES))
