@@ -170,9 +170,9 @@ def load(folder: str | Path) -> Results:
         outcomes.append(_long(pd.read_csv(file.with_name("outcomes.csv"))).assign(**keys))
         scores.append(pd.read_csv(file.with_name("scores.csv")).assign(**keys))
     if not facts:
-        empty = {"runs": [], "outcomes": [*KEYS, "q", "correct"], "scores": SCORES}
-        frames = {name: pd.DataFrame(columns=["run", "seed", *c]) for name, c in empty.items()}
-        return Results(frames["runs"].assign(tables=[]), frames["outcomes"], frames["scores"])
+        about = ["groups", "tables", "dataset", "network", "model", "setting"]
+        columns = (about, [*KEYS, "q", "correct"], SCORES)
+        return Results(*(pd.DataFrame(columns=["run", "seed", *c], dtype=object) for c in columns))
     runs = pd.DataFrame(facts)
     runs["model"] = runs["network"].map(MODELS)
     runs["minutes"] = [round(sum(f["seconds"].values()) / 60, 1) for f in facts]

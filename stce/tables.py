@@ -104,8 +104,8 @@ def beside_paper(cells: pd.DataFrame, found) -> Styler:
     paper = cells.assign(text=cells["accuracy"].map("{:.2f}".format))
     sides = {f"Paper ({cells['dataset'].iloc[0]})": _in_the_papers_shape(paper, mode)}
     runs = found.runs
-    for (dataset, scale), part in runs.groupby(
-        [runs["dataset"], runs["groups"].str[0]], sort=False
+    for (dataset, scale), part in runs.assign(scale=runs["groups"].str[0]).groupby(
+        ["dataset", "scale"], sort=False
     ):
         named = part[["run", "seed", "model"]].merge(found.outcomes)
         sides[f"Ours ({dataset}, {scale})"] = _in_the_papers_shape(_ours(named, mode), mode)

@@ -1,0 +1,145 @@
+"""Published results: what is written is what the run found, and pages say what is missing."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stce import paper, results, tables
+from stce.run import STAGES, Run
+from stce.settings import Known
+
+CLASSES = ("boxing", "walking")
+
+
+def finish(folder, seed=0, network="c3d", dataset="actors"):
+    """Write a run with all six stages, small but of the real form."""
+    rng = np.random.default_rng(seed)
+    parameters = {
+        "train": {
+            "dataset": dataset,
+            "network": network,
+            "width": 0.125,
+            "n_frames": 16,
+            "crop": [56, 56],
+            "epochs": 3,
+        },
+        "segment": {"n_segments": [15, 50, 80], "n_discovery": 20},
+        "cluster": {"n_concepts": 25, "stretch": False},
+        "tcav": {"n_groups": 50},
+    }
+    ids = [f"{c}{i}" for c in CLASSES for i in range(20)]
+    for number, name in enumerate(STAGES):
+        stage = Run(folder).stage(name, {**parameters.get(name, {}), "seed": seed}, STAGES[:number])
+        with stage.write() as out:
+            if name == "train":
+                (out / "videos-train").mkdir()
+                pd.DataFrame({"id": ids}).to_parquet(out / "videos-train" / "table.parquet")
+                pd.DataFrame({"correct": rng.random(40) < 0.9}).to_parquet(
+                    out / "predictions.parquet"
+                )
+            if name == "tcav":
+                stage.notes["random_clips"] = "HMDB51"
+                pd.DataFrame(
+                    {c: [1, 2] if c != "class" else list(CLASSES) for c in results.SCORES}
+                ).to_parquet(out / "scores.parquet")
+            if name == "ablate":
+                rows = [
+                    (v, ids[v], ids[v][:-1].rstrip("1"), mode, order, repeat, q)
+                    for v in range(40)
+                    for mode in ("add", "remove")
+                    for order, repeats in (("top", 1), ("random", 4), ("least", 1))
+                    for repeat in range(repeats)
+                    for q in range(6)
+                ]
+                names = ["video", "id", "class", "mode", "order", "repeat", "q"]
+                table = pd.DataFrame(rows, columns=names)
+                chance = {"top": 0.8, "random": 0.5, "least": 0.2}
+                level = table["order"].map(chance)
+                level = level.where(table["mode"] == "add", 1 - level)
+                table["correct"] = rng.random(len(table)) < level
+                table["revealed"] = 0.5
+                table.to_parquet(out / "outcomes.parquet")
+
+
+KNOWN = Known("kth-standard", groups=["kth"], tables=[3, 4], seeds=[0, 1])
+
+
+def test_published_outcomes_give_the_runs_own_accuracies(tmp_path):
+    finish(tmp_path / "run", seed=1)
+    place = results.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    assert place == tmp_path / "results" / "kth-standard" / "seed-1"
+    found = results.load(tmp_path / "results")
+    original = pd.read_parquet(tmp_path / "run" / "ablate" / "outcomes.parquet")
+    keys = ["mode", "order", "q"]
+    pd.testing.assert_series_equal(
+        found.outcomes.groupby(keys)["correct"].mean(),
+        original.groupby(keys)["correct"].mean(),
+        check_index_type=False,
+    )
+    fact = found.runs.iloc[0]
+    assert (fact["model"], fact["setting"], fact["seed"]) == ("C3D", "standard", 1)
+    assert fact["random_clips"] == "HMDB51" and fact["n_trained_on"] == 40
+    assert sum(f.stat().st_size for f in place.iterdir()) < 100_000
+
+
+def test_an_unfinished_run_publishes_nothing(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert results.publish(KNOWN, tmp_path / "run", tmp_path / "results") is None
+    assert not (tmp_path / "results").exists()
+    assert results.load(tmp_path / "results").runs.empty
+
+
+def test_publishing_again_replaces_and_other_seeds_stay(tmp_path):
+    for seed in (0, 1):
+        finish(tmp_path / f"run{seed}", seed=seed)
+        results.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
+    finish(tmp_path / "again", seed=0, network="r3d18")
+    results.publish(KNOWN, tmp_path / "again", tmp_path / "results")
+    found = results.load(tmp_path / "results")
+    assert found.runs[["seed", "model"]].to_numpy().tolist() == [[0, "R3D"], [1, "C3D"]]
+    assert not list((tmp_path / "results").rglob("*.partial"))
+
+
+def test_no_manifest_of_a_published_run_names_this_machine(tmp_path):
+    finish(tmp_path / "run")
+    place = results.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    assert str(tmp_path) not in (place / "facts.json").read_text()
+    assert set(json.loads((place / "facts.json").read_text())["seconds"]) == set(STAGES)
+
+
+def test_a_table_holds_the_papers_cells_and_ours_in_one_shape(tmp_path):
+    for seed in (0, 1):
+        finish(tmp_path / f"run{seed}", seed=seed)
+        results.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
+    found = results.load(tmp_path / "results")
+    shown = tables.beside_paper(paper.table(3), found.beside(3)).data
+    assert list(shown.index) == [("C3D", "Top"), ("C3D", "Random"), ("C3D", "Least")]
+    assert list(shown.columns.get_level_values(0).unique()) == ["Paper (KTH)", "Ours (actors, kth)"]
+    assert shown.loc[("C3D", "Top"), ("Paper (KTH)", "5")] == "<b>46.23</b>"
+    assert shown.loc[("C3D", "Random"), ("Paper (KTH)", "Baseline")] == "91.31"
+    mine = found.outcomes.query("mode == 'add' and order == 'top' and q == 5")["correct"].mean()
+    cell = shown.loc[("C3D", "Top"), ("Ours (actors, kth)", "5")]
+    assert f">{100 * mine:.1f}</a>" in cell and "05_ablate.html" in cell
+
+
+def test_a_model_that_was_not_run_leaves_its_cells_empty(tmp_path):
+    finish(tmp_path / "run", network="i3d")
+    known = Known("kinetics-i3d", groups=["kinetics"], tables=[1])
+    results.publish(known, tmp_path / "run", tmp_path / "results")
+    shown = tables.beside_paper(paper.table(1), results.load(tmp_path / "results").beside(1)).data
+    ours = shown["Ours (actors, kinetics)"]
+    assert (ours.loc["C3D"] == "").all().all() and (ours.loc["I3D"].iloc[0, :5] != "").all()
+
+
+def test_without_any_run_the_papers_numbers_stand_alone(tmp_path):
+    shown = tables.beside_paper(paper.table(1), results.load(tmp_path).beside(1)).data
+    assert shown.shape == (9, 6)
+    assert "<b>58.54</b>" in shown.to_numpy()
+
+
+@pytest.mark.parametrize("number", [0, 7, "1"])
+def test_there_are_six_tables(number):
+    with pytest.raises(ValueError, match="tables 1 to 6"):
+        paper.table(number)
