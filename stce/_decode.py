@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 
-def decode(path, fps=None):
+def decode(path, fps=None, grey=False):
     """Decode a whole video file.
 
     pytorchvideo's `EncodedVideo` opens the file. The frames are taken from its PyAV container in
@@ -20,11 +20,13 @@ def decode(path, fps=None):
     fps : float, optional
         Resample to this many frames per second by the nearest time stamp: frames are dropped or
         repeated, never mixed. The video's own frames by default.
+    grey : bool
+        Return one channel, the luma of ITU-R BT.601; a film without colour keeps its values.
 
     Returns
     -------
-    frames : (T, H, W, 3) uint8
-        RGB, in the video's own size. Takes 3 bytes a voxel of memory.
+    frames : (T, H, W, 3) or (T, H, W, 1) uint8
+        RGB or grey, in the video's own size. Takes 3 bytes a voxel of memory.
 
     Raises
     ------
@@ -42,12 +44,46 @@ def decode(path, fps=None):
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
     frames, times, step = _frames(path)
     keep = range(len(frames)) if fps is None else _nearest_times(times, step, fps)
-    video = np.empty((len(keep), *frames[0].shape), np.uint8)
+    video = np.empty((len(keep), *frames[0].shape[:2], 1 if grey else 3), np.uint8)
     for j, i in enumerate(keep):
-        video[j] = frames[i]
+        video[j] = _grey(frames[i]) if grey else frames[i]
         if j + 1 == len(keep) or keep[j + 1] != i:
             frames[i] = None  # so that the video is not in memory twice
     return video
+
+
+def header(path):
+    """Return what the header of a video file states, without decoding a frame.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    n_frames, height, width : int
+        `n_frames` is 0 where the format does not state it.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be opened as a video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return stream.frames, stream.height, stream.width
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise ValueError(
+            f"The file {path} cannot be read as a video ({error}); fetch it again or delete it."
+        ) from error
+
+
+def _grey(frame):
+    """Return the luma (H, W, 1) of an RGB frame; the weights sum to 2**16, so grey stays exact."""
+    red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None]
 
 
 def _frames(path):

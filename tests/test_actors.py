@@ -209,7 +209,7 @@ def test_people_differ_and_d3_adds_clothes():
     ("options", "names"),
     [
         ({"split": "val"}, "'val'"),
-        ({"takes": 0}, "takes"),
+        ({"takes": -1}, "takes"),
         ({"takes": 2.0}, "takes"),
         ({"n_frames": True}, "n_frames"),
         ({"seed": -1}, "seed"),
@@ -220,3 +220,12 @@ def test_people_differ_and_d3_adds_clothes():
 def test_errors(options, names):
     with pytest.raises(ValueError, match=names):
         actors.load(**{"split": "test", **options})
+
+
+def test_no_takes_means_as_many_videos_as_kth_has_sequences():
+    train, test = (actors.load(split, takes=0) for split in ("train", "test"))
+    assert (len(train), len(test)) == (1528, 863)
+    every = pd.concat([train.table, test.table])
+    assert not (
+        (every["person"] == 13) & (every["class"] == "handclapping") & (every["scenario"] == 3)
+    ).any()  # KTH's missing film

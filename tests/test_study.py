@@ -90,7 +90,7 @@ def test_the_list_of_runs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "Unknown run 'nothing'; choose from"),
+        (["run", "nothing"], "Unknown run 'nothing'; choose a run ("),
         (["run", "smoke", "--set", "epoch=3"], "Unknown parameter 'epoch'; did you mean 'epochs'?"),
         (["run", "smoke", "--set", "epochs=3.5"], "'epochs' of 'train' is 3.5 (float)"),
         (["run", "smoke", "--set", "epochs"], "--set takes KEY=VALUE"),

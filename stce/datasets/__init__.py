@@ -11,7 +11,7 @@ import os
 import types
 import typing
 
-NAMES = ("actors", "folder")
+NAMES = ("actors", "folder", "kth", "kinetics")
 
 
 def load(name, split, **options):

@@ -19,6 +19,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
+from stce.datasets import kth
 from stce.datasets.render.canvas import Canvas
 from stce.datasets.render.figure import CUE, Figure
 from stce.datasets.render.motion import perform
@@ -81,7 +82,8 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
     split : str
         "train" (16 persons: KTH's training and validation) or "test" (9 persons).
     takes : int
-        Videos of each (person, action, scenario); 2 gives 768 training and 432 test videos.
+        Videos of each (person, action, scenario); 2 gives 768 training and 432 test videos. 0 for
+        as many as KTH has sequences of each: 1,528 and 863.
     n_frames : int
         Frames a video, at 25 a second; 1 to 1000. Who walks, jogs or runs is in view in the middle.
     seed : int
@@ -118,7 +120,7 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test' for the actors, not {split!r}.")
     for name, value, low, high in (
-        ("takes", takes, 1, 100),
+        ("takes", takes, 0, 100),
         ("n_frames", n_frames, 1, 1000),
         ("seed", seed, 0, 2**31 - 1),
         ("persons", persons, 0, 25),
@@ -132,13 +134,14 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
             f"shortcut must be '' (no planted cue) or one of {', '.join(CLASSES)}, "
             f"not {shortcut!r}."
         )
+    count = {} if takes else kth.sequences().value_counts(["person", "class", "scenario"])
     cast = [p for p in PERSONS if (p in TEST_PERSONS) == (split == "test")][: persons or None]
     rows = [
         (f"person{p:02d}_{action}_d{d}_t{take}", label, action, f"person{p:02d}", p, d, take)
         for p in cast
         for label, action in enumerate(CLASSES)
         for d in (1, 2, 3, 4)
-        for take in range(takes)
+        for take in range(takes or count.get((p, action, d), 0))
     ]
     names = ["id", "label", "class", "group", "person", "scenario", "take"]
     return ActorVideos(pd.DataFrame(rows, columns=names), int(n_frames), int(seed), shortcut)

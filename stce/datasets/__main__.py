@@ -1,0 +1,78 @@
+"""Check or fetch a data set from the command line: ``python -m stce.datasets kth --check``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from stce.datasets import kinetics, kth
+
+DATA = kth.DATA.parent
+
+
+def main(arguments=None):
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line's by default.
+
+    Returns
+    -------
+    status : int
+        0 if the data set can be used: all films of KTH are there and fit; every chosen class of
+        Kinetics has a good video in both parts, although others may be missing. 1 otherwise.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.name == "kth" and options.download:
+            kth.download(options.folder, url=options.url)
+        return _report(options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m stce.datasets", description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True, metavar="kth|kinetics")
+    for name in ("kth", "kinetics"):
+        one = names.add_parser(name)
+        one.add_argument("--folder", type=Path, default=DATA / name, help="default: %(default)s")
+        one.add_argument("--check", action="store_true", help="say what is missing (always done)")
+        if name == "kth":
+            one.add_argument("--download", action="store_true", help="fetch what is missing first")
+            one.add_argument("--url", default=kth.URL, help="address before CLASS.zip")
+        else:
+            one.add_argument("--classes", nargs="*", default=[], help="default: ten, drawn")
+            one.add_argument("--n-classes", type=int, default=0, help="draw up to so many")
+            one.add_argument("--seed", type=int, default=0, help="of the draw")
+            one.add_argument("--annotations", default="", help="CSV file; default: in the folder")
+    return parser
+
+
+def _report(options):
+    """Print how many files of each class are good, and each problem; return the status."""
+    if options.name == "kth":
+        table = kth.check(options.folder)
+    else:
+        table = kinetics.check(
+            options.folder,
+            classes=options.classes,
+            n_classes=options.n_classes,
+            seed=options.seed,
+            annotations=options.annotations,
+        )
+    bad = table[table["problem"] != ""]
+    keys = ["class"] if options.name == "kth" else ["class", "split"]
+    counts = table.assign(good=table["problem"] == "").groupby(keys, sort=False)["good"]
+    counts = counts.agg(files="size", good="sum")
+    print(f"{options.name} in {options.folder}: {len(table)} files, {len(table) - len(bad)} good")
+    print(counts.to_string())
+    for row in bad.itertuples():
+        print(f"{row.file}: {row.problem}")
+    return int(len(bad) > 0 if options.name == "kth" else not counts["good"].all())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""HMDB51: the random clips that concepts are told apart from, as in the paper (section 3.3).
+
+The user's own copy [1]_ is one folder a class with its avi files, as the data set is published.
+Classes that a network was trained for are left out by name.
+
+References
+----------
+.. [1] H. Kuehne et al., "HMDB: a large video database for human motion recognition", ICCV 2011,
+       DOI 10.1109/ICCV.2011.6126543.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter, deque
+from numbers import Integral
+from pathlib import Path
+
+import joblib
+import numpy as np
+
+from stce.clips import Clips
+from stce.datasets._draw import shuffled
+from stce.datasets.folder import ENDINGS
+from stce.frames import resize
+from stce.videos import decode
+
+CLASSES = ("random",)
+#: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
+SYNONYMS = {
+    "walking": "walk",
+    "jogging": "run",
+    "running": "run",
+    "handclapping": "clap",
+    "clapping": "clap",
+    "handwaving": "wave",
+    "wavinghand": "wave",
+    "boxing": "punch",
+}
+
+
+def random_clips(
+    n,
+    *,
+    folder="../data/hmdb51",
+    n_frames=16,
+    size=(112, 112),
+    channels=1,
+    exclude=(),
+    seed=0,
+    n_jobs=1,
+):
+    """Take clips of HMDB51, evenly from all its classes but the excluded ones.
+
+    Each video gives its middle frames. Where there are fewer videos than clips, a video also gives
+    windows before and after the middle one, without overlap. A class with too few videos is made
+    up for by the others. Videos that are broken or too short are skipped with a warning. The
+    classes take turns, so that any group of consecutive clips is mixed.
+
+    Parameters
+    ----------
+    n : int
+        Number of clips N, 1 or more.
+    folder : path
+        Holds one sub-folder a class with its videos. A relative one is taken from where the
+        notebook runs, ``notebooks/``.
+    n_frames : int
+        Frames T a clip, consecutive.
+    size : tuple of int
+        (H, W) in pixels, to which whole frames are resized.
+    channels : int
+        1 (grey) or 3 (RGB).
+    exclude : sequence of str
+        Classes of the target: those of the same name are left out (case, spaces and underscores do
+        not matter), and those of `SYNONYMS`.
+    seed : int
+        Decides on the order of classes and videos.
+    n_jobs : int
+        Processes that decode; the result does not depend on it.
+
+    Returns
+    -------
+    Clips
+        Frames (N, T, H, W, C) uint8 of the one class "random"; the group is the video.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is not there.
+    ValueError
+        If a value is out of range, all classes are excluded, or the videos give fewer than `n`
+        clips.
+    """
+    height, width = size
+    for name, value, low in (
+        ("n", n, 1),
+        ("n_frames", n_frames, 1),
+        ("height in size", height, 1),
+        ("width in size", width, 1),
+        ("seed", seed, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+            raise ValueError(f"{name} must be a whole number from {low} for HMDB51, not {value!r}.")
+    if isinstance(channels, bool) or channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour) for HMDB51, not {channels!r}.")
+    videos = _videos(folder, exclude)
+    names = shuffled(videos, seed)
+    queues = {name: deque((file, 0) for file in shuffled(videos[name], seed)) for name in names}
+    frames = np.empty((n, n_frames, height, width, channels), np.uint8)
+    taken, skipped = [], []
+    run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator")
+    while len(taken) < n and any(queues.values()):
+        tasks = _deal(queues, Counter(file.split("/")[0] for file, _ in taken), n - len(taken))
+        windows = run(
+            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels)
+            for file, k in tasks
+        )
+        for (file, k), window in zip(tasks, windows, strict=True):
+            if window is not None:
+                frames[len(taken)] = window
+                taken.append((file, k))
+                queues[file.split("/")[0]].append((file, k + 1))
+            elif k == 0:
+                skipped.append(file)
+    if skipped:
+        warnings.warn(
+            f"{len(skipped)} videos of HMDB51 are skipped, broken or shorter than {n_frames} "
+            f"frames; the first is {skipped[0]!r}.",
+            stacklevel=2,
+        )
+    if len(taken) < n:
+        raise ValueError(
+            f"The videos of HMDB51 in {folder} give {len(taken)} random clips of {n_frames} "
+            f"frames, fewer than n={n}; add videos, lower n, or exclude fewer classes."
+        )
+    ids = [f"{file}#{k}" for file, k in taken]
+    groups = [file for file, _ in taken]
+    return Clips(frames, np.zeros(n, np.int64), ids, groups, CLASSES)
+
+
+def _key(name):
+    """Return the name by which classes of two data sets are compared."""
+    plain = re.sub(r"[\s_]+", "", name).lower()
+    return SYNONYMS.get(plain, plain)
+
+
+def _videos(folder, exclude):
+    """Return the videos of each class, as ``CLASS/NAME``, without the excluded classes."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The HMDB51 folder {folder} is not there (seen from {Path.cwd()}); correct `folder`. "
+            "stce does not download HMDB51: get a copy yourself, as book/data.md says."
+        )
+    unwanted = {_key(name) for name in exclude}
+    videos = {}
+    for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
+        names = sorted(p.name for p in sub.iterdir() if p.suffix.lower() in ENDINGS)
+        files = [f"{sub.name}/{name}" for name in names if name[0] != "."]
+        if files and _key(sub.name) not in unwanted:
+            videos[sub.name] = files
+    if not videos:
+        raise ValueError(
+            f"The HMDB51 folder {folder} has no class folder with videos besides the excluded "
+            f"classes ({', '.join(exclude) or 'none'}); it must hold CLASS/NAME.avi."
+        )
+    return videos
+
+
+def _deal(queues, counts, n):
+    """Take the next `n` videos off the queues, from the class with the fewest clips each time."""
+    tasks = []
+    while len(tasks) < n and any(queues.values()):
+        name = min((name for name in queues if queues[name]), key=lambda name: counts[name])
+        counts[name] += 1
+        tasks.append(queues[name].popleft())
+    return tasks
+
+
+def _window(path, k, n_frames, size, channels):
+    """Return window `k` of a video (T, H, W, C), 0 in the middle, or None if there is none."""
+    try:
+        video = decode(path, grey=channels == 1)
+    except (ValueError, FileNotFoundError):
+        return None
+    middle = (len(video) - n_frames) // 2
+    start = middle + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
+    if not 0 <= start <= len(video) - n_frames:
+        return None
+    return resize(video[start : start + n_frames], size)
