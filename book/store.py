@@ -32,10 +32,25 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def keep(folder: Path) -> None:
-    """Store a run's executed notebooks and its picture."""
+    """Store a run's executed notebooks and its picture.
+
+    Raises SystemExit, with nothing stored, if a notebook has been edited since it was executed.
+    """
+    executed = {}
     for path in sorted(folder.glob("[0-9]*.ipynb")):
-        if not path.stem.endswith(".failed"):
-            nbformat.write(tidy(nbformat.read(path, as_version=4)), ROOT / "notebooks" / path.name)
+        if path.stem.endswith(".failed"):
+            continue
+        notebook = executed[ROOT / "notebooks" / path.name] = tidy(
+            nbformat.read(path, as_version=4)
+        )
+        now = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
+        if [c.source for c in notebook.cells] != [c.source for c in now.cells]:
+            raise SystemExit(
+                f"{path.name} has been edited since it was executed in {folder}: delete that one "
+                "and run the study again, which takes what is finished from its stages."
+            )
+    for target, notebook in executed.items():
+        nbformat.write(notebook, target)
     images = ROOT / "book" / "_images"
     images.mkdir(exist_ok=True)
     shutil.copy(folder.parent / "visualize" / "result.png", images)

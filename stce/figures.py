@@ -1,4 +1,4 @@
-"""Figures: arrays and tables in, a matplotlib Figure (or frames for a video) out."""
+"""Figures: arrays and tables in, a matplotlib Figure out."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from skimage.segmentation import find_boundaries
+
+from stce.pictures import fullest, highlight, lift, outlined, revealed, rgb
+from stce.tables import ORDER_NAMES
 
 __all__ = [
     "accuracy_curves",
+    "class_curves",
     "clip_sheet",
     "concept_frames",
     "concept_montage",
-    "highlight",
+    "gains",
+    "high_resolution",
     "learning_curve",
     "part_lift",
     "resolutions",
     "reveal_strip",
     "score_chart",
-    "side_by_side",
-    "typical",
+    "settings",
 ]
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 COLOURS = {"top": "#D55E00", "random": "#7A7A7A", "least": "#0072B2"}
-EDGE = np.array([255, 176, 0], np.uint8)
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 
 
-def _rgb(frames: np.ndarray) -> np.ndarray:
-    return frames.repeat(3, axis=-1) if frames.shape[-1] == 1 else frames
-
-
-def _evenly(n: int, count: int) -> np.ndarray:
+def evenly(n: int, count: int) -> np.ndarray:
+    """Return up to `count` of n indices, evenly spaced, the first and the last among them."""
     return np.unique(np.linspace(0, n - 1, count).round().astype(int))
 
 
-def _image(ax, image: np.ndarray, title: str = "", **options) -> None:
+def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
+    """Draw an image ``(H, W, C) uint8`` without ticks or frame."""
     ax.imshow(image, interpolation="nearest", vmin=0, vmax=255, cmap="gray", **options)
     ax.set_xticks([])
     ax.set_yticks([])
@@ -64,14 +64,14 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
     matplotlib.figure.Figure
         N rows.
     """
-    chosen = _evenly(frames.shape[1], n_frames)
+    chosen = evenly(frames.shape[1], n_frames)
     height, width = frames.shape[2:4]
     inches = 9 / len(chosen)
     figure, axes = plt.subplots(
         len(frames), 1, figsize=(9.5, len(frames) * inches * height / width), squeeze=False
     )
     for ax, clip, title in zip(axes[:, 0], frames, titles, strict=True):
-        _image(ax, np.hstack(list(_rgb(clip)[chosen])))
+        show_image(ax, np.hstack(list(rgb(clip)[chosen])))
         ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
     figure.subplots_adjust(left=0.13, right=0.995, top=0.995, bottom=0.005, hspace=0.04)
     return figure
@@ -108,14 +108,6 @@ def learning_curve(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _outlined(image: np.ndarray, labels: np.ndarray, zoom: int = 4) -> np.ndarray:
-    """Draw the borders of a label image over the image, one thin line each."""
-    image = _rgb(image).repeat(zoom, 0).repeat(zoom, 1).copy()
-    labels = labels.repeat(zoom, 0).repeat(zoom, 1)
-    image[find_boundaries(labels, mode="inner")] = EDGE
-    return image
-
-
 def resolutions(
     frames: np.ndarray, labels: np.ndarray, names: list[str], n_frames: int = 5
 ) -> Figure:
@@ -137,99 +129,17 @@ def resolutions(
     matplotlib.figure.Figure
         A row for the clip and one for each level.
     """
-    chosen = _evenly(len(frames), n_frames)
+    chosen = evenly(len(frames), n_frames)
     rows = 1 + len(labels)
     figure, axes = plt.subplots(rows, len(chosen), figsize=(9.5, 1.85 * rows), squeeze=False)
     for column, t in enumerate(chosen):
-        _image(axes[0, column], frames[t], f"frame {t + 1}")
+        show_image(axes[0, column], frames[t], f"frame {t + 1}")
         for level in range(len(labels)):
-            _image(axes[1 + level, column], _outlined(frames[t], labels[level, t]))
+            show_image(axes[1 + level, column], outlined(frames[t], labels[level, t]))
     for ax, name in zip(axes[:, 0], ["clip", *names], strict=True):
         ax.set_ylabel(name, fontsize=10)
     figure.subplots_adjust(left=0.04, right=0.995, top=0.95, bottom=0.005, hspace=0.04, wspace=0.04)
     return figure
-
-
-def highlight(frames: np.ndarray, mask: np.ndarray, dim: float = 0.3) -> np.ndarray:
-    """Let a supervoxel stand out: the rest is dimmed, its border drawn (Figure 5).
-
-    Parameters
-    ----------
-    frames : numpy.ndarray
-        ``(T, H, W, C) uint8``.
-    mask : numpy.ndarray
-        ``(T, H, W) bool``.
-    dim : float, default 0.3
-        Brightness left outside, 0 to 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W, 3) uint8``.
-
-    Examples
-    --------
-    >>> lit = highlight(np.full((1, 4, 4, 1), 200, np.uint8), np.zeros((1, 4, 4), bool))
-    >>> int(lit.max())
-    60
-    """
-    rgb = _rgb(frames)
-    lit = np.where(mask[..., None], rgb, (rgb * dim).astype(np.uint8))
-    for t in range(len(lit)):
-        lit[t][find_boundaries(mask[t], mode="inner")] = EDGE
-    return lit
-
-
-def typical(clips, supervoxels, rows: np.ndarray, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the first n supervoxels that lie in different clips, lit and raw.
-
-    Parameters
-    ----------
-    clips : stce.clips.Clips
-        The clips they were cut from.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
-    rows : numpy.ndarray
-        Supervoxels of one concept, nearest to its centre first.
-    n : int
-        How many at most.
-
-    Returns
-    -------
-    list of (numpy.ndarray, numpy.ndarray)
-        Highlighted ``(T, H, W, 3)`` and raw ``(T, H, W, C) uint8`` clips.
-    """
-    videos = supervoxels.table["video"].to_numpy()
-    pairs, seen = [], set()
-    for row in rows:
-        if videos[row] not in seen and len(pairs) < n:
-            seen.add(videos[row])
-            frames = np.asarray(clips.frames[int(videos[row])])
-            pairs.append((highlight(frames, supervoxels.mask(row)), frames))
-    return pairs
-
-
-def side_by_side(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> np.ndarray:
-    """Stack highlighted over raw, and set several clips side by side, for one video.
-
-    Parameters
-    ----------
-    columns : list of (numpy.ndarray, numpy.ndarray)
-        Pairs ``(T, H, W, 3)`` and ``(T, H, W, C) uint8``: highlighted and raw.
-    gap : int, default 2
-        White pixels between clips.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, 2 H + gap, n (W + gap) - gap, 3) uint8``.
-    """
-    pad = ((0, 0), (0, gap), (0, gap), (0, 0))
-    stacked = [
-        np.concatenate([np.pad(_rgb(clip), pad, constant_values=255) for clip in pair], axis=1)
-        for pair in columns
-    ]
-    return np.concatenate(stacked, axis=2)[:, :-gap, :-gap]
 
 
 def concept_montage(
@@ -240,7 +150,7 @@ def concept_montage(
     Parameters
     ----------
     concepts : list
-        For each concept what :func:`typical` returns.
+        For each concept what :func:`stce.pictures.typical` returns.
     titles : list of str
         One a concept.
     columns : int, default 5
@@ -258,11 +168,10 @@ def concept_montage(
     for ax in axes.flat[len(concepts) :]:
         ax.axis("off")
     for ax, pairs, title in zip(axes.flat, concepts, titles, strict=False):
-        # The brightest frame is the one in which most of the supervoxel is lit.
-        tiles = [lit[lit.sum((1, 2, 3)).argmax()] for lit, _ in pairs[:4]]
+        tiles = [fullest(lit) for lit, _ in pairs[:4]]
         tiles += [np.full_like(tiles[0], 255)] * (4 - len(tiles))
         cells = [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles]
-        _image(ax, np.vstack([np.hstack(cells[:2]), np.hstack(cells[2:])]), title)
+        show_image(ax, np.vstack([np.hstack(cells[:2]), np.hstack(cells[2:])]), title)
     figure.subplots_adjust(
         left=0.005, right=0.995, top=1 - 0.2 / (2.1 * rows), bottom=0.005, hspace=0.14, wspace=0.05
     )
@@ -277,7 +186,7 @@ def concept_frames(
     Parameters
     ----------
     pairs : list of (numpy.ndarray, numpy.ndarray)
-        For each concept one highlighted and one raw clip, see :func:`typical`.
+        For each concept one highlighted and one raw clip, see :func:`stce.pictures.typical`.
     titles : list of str
         One a concept.
     n_frames : int, default 6
@@ -289,17 +198,89 @@ def concept_frames(
         Two concepts a row.
     """
     rows = -(-len(pairs) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(9.5, 2.05 * rows), squeeze=False)
+    height, width = pairs[0][1].shape[1:3]
+    tall = 4.66 * 2 * height / (min(n_frames, len(pairs[0][1])) * width)
+    head = 0.45  # inches for the title
+    size = (9.5, rows * (tall + head))
+    figure, axes = plt.subplots(rows, 2, figsize=size, squeeze=False)
     for ax in axes.flat[len(pairs) :]:
         ax.axis("off")
     for ax, (lit, raw), title in zip(axes.flat, pairs, titles, strict=False):
-        chosen = _evenly(len(raw), n_frames)
-        both = [np.hstack(list(_rgb(clip)[chosen])) for clip in (lit, raw)]
-        _image(ax, np.vstack(both), title)
+        chosen = evenly(len(raw), n_frames)
+        both = [np.hstack(list(rgb(clip)[chosen])) for clip in (lit, raw)]
+        show_image(ax, np.vstack(both), title)
     figure.subplots_adjust(
-        left=0.005, right=0.995, top=1 - 0.13 / rows, bottom=0.005, hspace=0.2, wspace=0.03
+        left=0.005,
+        right=0.995,
+        top=1 - 0.3 / size[1],
+        bottom=0.08 / size[1],
+        hspace=head / tall,
+        wspace=0.03,
     )
     return figure
+
+
+def high_resolution(
+    clips: list[np.ndarray],
+    masks: list[np.ndarray],
+    titles: list[str],
+    frame_size: tuple[int, int],
+    n_frames: int = 4,
+) -> Figure:
+    """Show concepts on the videos themselves, at their own resolution (Figure 9).
+
+    Parameters
+    ----------
+    clips : list of numpy.ndarray
+        For each concept the frames of one video, ``(T, H, W, C) uint8``, as they were before
+        they were resized and cropped; see :func:`stce.pictures.middle`.
+    masks : list of numpy.ndarray
+        For each a supervoxel ``(T, h, w) bool`` at the network's resolution.
+    titles : list of str
+        One a concept.
+    frame_size : tuple of int
+        (height, width) to which frames were resized before the crop.
+    n_frames : int, default 4
+        Frames shown.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two concepts a row, highlighted above raw.
+    """
+    pairs = []
+    for frames, mask in zip(clips, masks, strict=True):
+        own = lift(mask, frame_size, frames.shape[1:3])
+        # A border of one pixel would be lost where large frames are drawn small.
+        pairs.append((highlight(frames, own, width=max(1, round(len(frames[0]) / 120))), frames))
+    figure = concept_frames(pairs, titles, n_frames)
+    figure.set_dpi(150)
+    return figure
+
+
+def settings(
+    frames: np.ndarray, masks: list[np.ndarray], titles: list[str], n_frames: int = 8
+) -> Figure:
+    """Show the most important concept that each setting of the method finds in a clip (Figure 8).
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        ``(T, H, W, C) uint8``.
+    masks : list of numpy.ndarray
+        The concept's voxels in this clip, ``(T, H, W) bool``, one a setting.
+    titles : list of str
+        One a setting.
+    n_frames : int, default 8
+        Frames shown.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A row for the raw clip and one a setting, highlighted.
+    """
+    rows = [rgb(frames), *(highlight(frames, mask) for mask in masks)]
+    return clip_sheet(np.stack(rows), ["raw", *titles], n_frames)
 
 
 def score_chart(scores: pd.DataFrame) -> Figure:
@@ -352,8 +333,29 @@ def score_chart(scores: pd.DataFrame) -> Figure:
     return figure
 
 
+LONG_NAMES = {
+    "top": "most important first",
+    "random": "random order",
+    "least": "least important first",
+}
+
+
+def _draw_curves(ax, table: pd.DataFrame, mode: str, names: dict[str, str]) -> float:
+    """Draw one curve an order with its band, and the intact clips; return their accuracy in %."""
+    intact = table[(table["mode"] == "remove") & (table["q"] == 0)]
+    baseline = 100 * intact["accuracy"].iloc[0]
+    ax.axhline(baseline, color="#333333", lw=1, ls=":")
+    for order, marker in (("top", "o"), ("random", "s"), ("least", "^")):
+        part = table[(table["mode"] == mode) & (table["order"] == order)].sort_values("q")
+        q, low, high = part["q"], 100 * part["ci_low"], 100 * part["ci_high"]
+        style = {"color": COLOURS[order], "label": names[order]}
+        ax.plot(q, 100 * part["accuracy"], marker=marker, **style)
+        ax.fill_between(q, low, high, lw=0, alpha=0.15, color=COLOURS[order])
+    return baseline
+
+
 def accuracy_curves(table: pd.DataFrame) -> Figure:
-    """Plot accuracy while concepts are added and removed (Figures 6 and 7).
+    """Plot accuracy while concepts are added and removed.
 
     Parameters
     ----------
@@ -365,39 +367,18 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
     """
-    baseline = 100 * table.query("mode == 'remove' and q == 0")["accuracy"].iloc[0]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
         for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
-            ax.axhline(baseline, color="#333333", lw=1, ls=":")
-            ax.annotate(
-                f"intact clips: {baseline:.1f} %",
-                (0.02, baseline - 1.5),
-                fontsize=9,
-                va="top",
-                xycoords=("axes fraction", "data"),
-                color="#333333",
-            ) if mode == "add" else None
-            for order, marker in (("top", "o"), ("random", "s"), ("least", "^")):
-                part = table[(table["mode"] == mode) & (table["order"] == order)].sort_values("q")
-                ax.plot(
-                    part["q"],
-                    100 * part["accuracy"],
-                    marker=marker,
-                    color=COLOURS[order],
-                    label={
-                        "top": "most important first",
-                        "random": "random order",
-                        "least": "least important first",
-                    }[order],
-                )
-                ax.fill_between(
-                    part["q"],
-                    100 * part["ci_low"],
-                    100 * part["ci_high"],
-                    lw=0,
-                    alpha=0.15,
-                    color=COLOURS[order],
+            baseline = _draw_curves(ax, table, mode, LONG_NAMES)
+            if mode == "add":
+                ax.annotate(
+                    f"intact clips: {baseline:.1f} %",
+                    (0.02, baseline - 1.5),
+                    fontsize=9,
+                    va="top",
+                    xycoords=("axes fraction", "data"),
+                    color="#333333",
                 )
             ax.set(xlabel=f"concepts {verb}", title=f"Concepts {verb}", ylim=(0, 102))
         axes[0].set_ylabel("accuracy (%)")
@@ -405,7 +386,54 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def reveal_strip(frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int):
+def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: str) -> Figure:
+    """Plot one class's accuracy in two settings of the method (Figures 6 and 7).
+
+    Parameters
+    ----------
+    standard, small : pandas.DataFrame
+        What :func:`stce.curves.accuracy_table` returns for the clips of one class, in the
+        paper's standard and small settings.
+    mode : {"add", "remove"}
+        Adding (Figure 6) or removing (Figure 7).
+    name : str
+        The class.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
+
+    Raises
+    ------
+    ValueError
+        If the mode is neither of the two, or there are no results of the class.
+    """
+    if mode not in ("add", "remove"):
+        raise ValueError(f"mode is {mode!r}; choose 'add' or 'remove'.")
+    if not (len(standard) and len(small)):
+        raise ValueError(f"There are no results of class {name!r}; is its name misspelt?")
+    verb = {"add": "added", "remove": "removed"}[mode]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+        panels = (("(a) standard setting", standard), ("(b) small setting", small))
+        for ax, (title, table) in zip(axes, panels, strict=True):
+            baseline = _draw_curves(ax, table, mode, ORDER_NAMES)
+            steps = sorted(table["q"].unique())
+            ax.set(xlabel=f"number of concepts {verb}", xticks=steps, ylim=(0, 104))
+            ax.set_title(f"{title}: {name}, intact {baseline:.1f} %", fontsize=10)
+        axes[0].set_ylabel("accuracy (%)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        intact, text = axes[0].lines[0], "intact clips"
+        # Curves may run anywhere in the panels, so the legend stands below them.
+        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend([*handles, intact], [*labels, text], **place)
+    return figure
+
+
+def reveal_strip(
+    frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int, mode: str = ""
+) -> Figure:
     """Show what is visible at each step of adding or removing (Figures 3 and 4).
 
     Parameters
@@ -413,29 +441,57 @@ def reveal_strip(frames: np.ndarray, masks: list[np.ndarray], titles: list[str],
     frames : numpy.ndarray
         ``(T, H, W, C) uint8``.
     masks : list of numpy.ndarray
-        Visible voxels ``(T, H, W) bool`` of each step.
+        Visible voxels ``(T, H, W) bool`` of each step, see :func:`stce.ablation.visible`.
     titles : list of str
         One a step.
     fill : int
         Grey value of hidden voxels, 0 to 255.
+    mode : {"", "add", "remove"}, default ""
+        Names the mode above the steps, joins them with arrows, and outlines in each step the
+        voxels that it added or removed.
 
     Returns
     -------
     matplotlib.figure.Figure
         One column a step, three frames each.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown.
     """
-    chosen = _evenly(len(frames), 3)
-    figure, axes = plt.subplots(
-        len(chosen), len(masks), figsize=(9.5, 9.5 / len(masks) * len(chosen)), squeeze=False
-    )
-    rgb = _rgb(frames)
+    headings = {
+        "": "",
+        "add": "Adding concepts to a blank clip, the most important first",
+        "remove": "Removing concepts from the whole clip, the most important first",
+    }
+    if mode not in headings:
+        raise ValueError(f"mode is {mode!r}; choose 'add', 'remove' or ''.")
+    chosen = evenly(len(frames), 3)
+    # With a heading there is room between the steps for arrows, and above them for two lines.
+    gap, head = (0.2, 0.75) if mode else (0.04, 0.0)
+    height, width = frames.shape[1:3]
+    cell = 9.4 / (len(masks) + gap * (len(masks) - 1))
+    tall = cell * len(chosen) * height / width / (1 - 0.02)
+    size = (9.5, tall + head) if mode else (9.5, 9.5 / len(masks) * len(chosen))
+    figure, axes = plt.subplots(len(chosen), len(masks), figsize=size, squeeze=False)
     for column, (mask, title) in enumerate(zip(masks, titles, strict=True)):
-        shown = np.where(mask[..., None], rgb, np.uint8(fill))
+        changed = masks[column - 1] ^ mask if mode and column else None
+        shown = revealed(frames, mask, fill, changed)
         for row, t in enumerate(chosen):
-            _image(axes[row, column], shown[t], title if row == 0 else "")
-    figure.subplots_adjust(
-        left=0.005, right=0.995, top=0.93, bottom=0.005, hspace=0.04, wspace=0.04
-    )
+            show_image(axes[row, column], shown[t], title if row == 0 else "")
+        if mode and column:
+            axes[len(chosen) // 2, column].annotate(
+                "",
+                (-0.02, 0.5),
+                (-gap + 0.02, 0.5),
+                xycoords="axes fraction",
+                arrowprops={"arrowstyle": "-|>", "color": "#333333", "lw": 1.5},
+            )
+    top = 1 - head / size[1] if mode else 0.93
+    figure.subplots_adjust(left=0.005, right=0.995, top=top, bottom=0.005, hspace=0.04, wspace=gap)
+    if mode:
+        figure.text(0.005, 1 - 0.06 / size[1], headings[mode], fontsize=11, va="top")
     return figure
 
 
@@ -478,4 +534,42 @@ def part_lift(table: pd.DataFrame) -> Figure:
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])
     bar.set_ticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     bar.set_label("share of the part, relative to the clip")
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Plot how far the most important concepts are ahead of the least, run by run.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.verdict.by_seed`: ``run``, ``seed``, ``mode``, ``gain``, ``ci_low`` and
+        ``ci_high`` in percentage points.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row a run and two panels, adding and removing; a dot is a seed, its bar the 95 %
+        interval over clips.
+    """
+    runs = list(dict.fromkeys(table["run"]))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1,
+            2,
+            figsize=(9.5, 1.1 + 0.55 * max(len(runs), 1)),
+            sharey=True,
+            layout="constrained",
+        )
+        for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
+            ax.axvline(0, color="#333333", lw=1, ls=":")
+            for row, run in enumerate(runs):
+                part = table[(table["run"] == run) & (table["mode"] == mode)]
+                place = row + 0.16 * (np.arange(len(part)) - (len(part) - 1) / 2)
+                ax.hlines(place, part["ci_low"], part["ci_high"], color=COLOURS["top"], lw=2)
+                ax.plot(part["gain"], place, "o", color=COLOURS["top"], ms=5)
+            ax.set(title=f"Concepts {verb}", xlabel="top against least (points)")
+            ax.grid(axis="x", color="#E5E5E5", lw=0.8)
+        axes[0].set_yticks(range(len(runs)), runs)
+        axes[0].set_ylim(len(runs) - 0.5, -0.5)
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import curves, figures, tables
+from stce import curves, figures, pictures, tables
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
@@ -53,37 +53,9 @@ def _outcomes():
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_highlight_keeps_the_inside_and_dims_the_rest():
-    frames = np.full((2, 9, 9, 1), 200, np.uint8)
-    mask = np.zeros((2, 9, 9), bool)
-    mask[0, 2:7, 2:7] = True
-    lit = figures.highlight(frames, mask, dim=0.25)
-    assert (lit[0, 3:6, 3:6] == 200).all()
-    assert (lit[0, 2, 2:7] == figures.EDGE).all()
-    assert (lit[~mask] == 50).all()
-    assert (frames == 200).all()
-
-
-def test_side_by_side_has_lit_above_raw():
-    lit, raw = np.full((3, 4, 5, 3), 9, np.uint8), np.full((3, 4, 5, 1), 7, np.uint8)
-    both = figures.side_by_side([(lit, raw)] * 3, gap=2)
-    assert both.shape == (3, 4 + 2 + 4, 3 * 5 + 2 * 2, 3)
-    assert (both[:, :4, :5] == 9).all()
-    assert (both[:, 6:, :5] == 7).all()
-    assert (both[:, 4:6] == 255).all()
-
-
-def test_typical_takes_one_supervoxel_a_clip_in_order(world):
-    clips, supervoxels, _ = world
-    pairs = figures.typical(clips, supervoxels, np.array([0, 1, 2, 4, 6]), 3)
-    assert len(pairs) == 3
-    assert all(np.array_equal(raw, clips.frames[0]) for _, raw in pairs)
-    assert (pairs[0][0][:, :, :3].mean()) > (pairs[0][0][:, :, 5:].mean())
-
-
 def test_every_figure_is_drawn(world):
     clips, supervoxels, concepts = world
-    pairs = figures.typical(clips, supervoxels, concepts.members("wave", 0), 4)
+    pairs = pictures.typical(clips, supervoxels, concepts.members("wave", 0), 4)
     accuracy = curves.accuracy_table(_outcomes(), n_bootstrap=10)
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2, 1.0], "accuracy": [0.2, 0.5]})
     history["test_accuracy"] = [np.nan, 0.4]
@@ -135,3 +107,127 @@ def test_composition_is_lift_over_the_clips(world):
     assert by_rank.loc[1, "arm"] == 0
     assert by_rank.loc[1, "back"] == pytest.approx(1 / 0.75)
     assert "leg" not in table
+
+
+def _classes(shift=0.0):
+    rows = [
+        (mode, order, q, 0.1 * q + shift + 0.05 * i, 0.1 * q, 0.1 * q + 0.4)
+        for mode in ("add", "remove")
+        for i, order in enumerate(("top", "random", "least"))
+        for q in range(4)
+    ]
+    return pd.DataFrame(rows, columns=["mode", "order", "q", "accuracy", "ci_low", "ci_high"])
+
+
+@pytest.mark.parametrize(("mode", "word"), [("add", "added"), ("remove", "removed")])
+def test_class_curves_draw_both_settings(mode, word):
+    standard, small = _classes(), _classes(shift=0.2)
+    figure = figures.class_curves(standard, small, mode, "jogging")
+    for ax, table, title in zip(figure.axes, (standard, small), ("(a) st", "(b) sm"), strict=True):
+        assert ax.get_title().startswith(title) and "jogging" in ax.get_title()
+        assert ax.get_xlabel() == f"number of concepts {word}"
+        baseline, *lines = ax.lines
+        start = table.query("mode == 'remove' and q == 0 and order == 'top'")["accuracy"].item()
+        assert baseline.get_ydata() == pytest.approx([100 * start] * 2)
+        for line, order in zip(lines, ("top", "random", "least"), strict=True):
+            part = table[(table["mode"] == mode) & (table["order"] == order)]
+            np.testing.assert_allclose(line.get_ydata(), 100 * part["accuracy"])
+            np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2, 3])
+        band = ax.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((0, 70))
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["Top", "Random", "Least", "intact clips"]
+
+
+def test_class_curves_say_what_is_wrong():
+    with pytest.raises(ValueError, match="mode is 'adding'; choose 'add' or 'remove'"):
+        figures.class_curves(_classes(), _classes(), "adding", "jogging")
+    with pytest.raises(ValueError, match="no results of class 'joging'"):
+        figures.class_curves(_classes(), _classes()[:0], "add", "joging")
+
+
+def _shown(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def test_a_reveal_strip_names_its_mode_and_outlines_each_step():
+    frames = np.full((6, 12, 12, 1), 120, np.uint8)
+    masks = [np.zeros((6, 12, 12), bool) for _ in range(3)]
+    masks[1][:, 2:8, 2:8] = True
+    masks[2][:, 2:11, 2:8] = True
+    figure = figures.reveal_strip(frames, masks, ["blank", "+ rank 1", "+ rank 2"], 40, "add")
+    assert figure.texts[0].get_text().startswith("Adding concepts")
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["blank", "+ rank 1", "+ rank 2"]
+    blank, first, second = (_shown(ax) for ax in figure.axes[:3])
+    assert (blank == 40).all()
+    assert (first[3:7, 3:7] == 120).all() and (first[9:] == 40).all()
+    assert (first[2, 2:8] == pictures.EDGE).all()
+    assert (second[2:7, 3:7] == 120).all()  # the concept before is no longer outlined
+    assert (second[8, 2:8] == pictures.EDGE).all()
+    plain = figures.reveal_strip(frames, masks, ["a", "b", "c"], 40)
+    assert not plain.texts
+    assert (_shown(plain.axes[1])[2:8, 2:8] == 120).all()
+    with pytest.raises(ValueError, match="mode is 'show'; choose 'add', 'remove' or ''"):
+        figures.reveal_strip(frames, masks, ["a", "b", "c"], 40, "show")
+
+
+def test_settings_light_the_masks_in_the_same_clip():
+    frames = np.full((4, 10, 10, 1), 200, np.uint8)
+    left, right = np.zeros((2, 4, 10, 10), bool)
+    left[..., :5], right[..., 5:] = True, True
+    figure = figures.settings(frames, [left, right], ["standard", "small"], n_frames=2)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["raw", "standard", "small"]
+    raw, standard, small = (_shown(ax) for ax in figure.axes)
+    assert (raw == 200).all()
+    assert (standard[:, :4] == 200).all() and (standard[:, 5:10] == 60).all()
+    assert (small[:, 16:] == 200).all() and (small[:, 10:15] == 60).all()
+
+
+def test_high_resolution_lights_the_videos_own_pixels():
+    frames = np.full((4, 120, 160, 1), 200, np.uint8)
+    mask = np.zeros((4, 56, 56), bool)
+    mask[:, 18:38, 18:38] = True  # 20 of the 60 x 60 voxels, from 20 on: the middle third
+    figure = figures.high_resolution([frames], [mask], ["rank 1"], (60, 60), n_frames=1)
+    assert figure.axes[0].get_title() == "rank 1"
+    both = _shown(figure.axes[0])
+    assert both.shape == (240, 160, 3)
+    lit, raw = both[:120], both[120:]
+    assert (raw == 200).all()
+    assert (lit[42:78, 56:104] == 200).all()
+    assert (lit[40, 60:100] == pictures.EDGE).all()
+    assert (lit[:39] == 60).all() and (lit[81:] == 60).all()
+    assert (lit[:, :52] == 60).all() and (lit[:, 108:] == 60).all()
+
+
+def test_figures_are_opaque_and_legible(world):
+    clips, supervoxels, concepts = world
+    pairs = pictures.typical(clips, supervoxels, concepts.members("wave", 0), 2)
+    masks = [np.zeros((6, 8, 8), bool)] * 3
+    for figure in (
+        figures.class_curves(_classes(), _classes(), "add", "jogging"),
+        figures.concept_frames(pairs, ["one", "two"]),
+        figures.reveal_strip(clips.frames[0], masks, ["a", "b", "c"], 90, "remove"),
+        figures.settings(clips.frames[0], masks[:1], ["small"]),
+    ):
+        figure.canvas.draw()
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+        assert figure.get_size_inches()[0] == 9.5
+        texts = [t for t in figure.findobj(plt.Text) if t.get_text() and t.get_visible()]
+        assert min(t.get_fontsize() for t in texts) >= 8
+
+
+def test_gains_are_drawn_run_by_run_with_their_intervals():
+    rows = [
+        (run, seed, mode, gain + seed, gain - 5, gain + 5)
+        for run, gain in (("a", 20), ("b", -3))
+        for seed in (0, 1)
+        for mode in ("add", "remove")
+    ]
+    table = pd.DataFrame(rows, columns=["run", "seed", "mode", "gain", "ci_low", "ci_high"])
+    figure = figures.gains(table)
+    left = figure.axes[0]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+    dots = [line for line in left.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[20, 21], [-3, -2]]
+    assert left.get_ylim()[0] > left.get_ylim()[1]  # the first run at the top
+    plt.close(figure)
