@@ -176,6 +176,9 @@ def load(folder: str | Path) -> Results:
     runs = pd.DataFrame(facts)
     runs["model"] = runs["network"].map(MODELS)
     runs["minutes"] = [round(sum(f["seconds"].values()) / 60, 1) for f in facts]
+    # As the paper's tables list them.
+    rank = {model: i for i, model in enumerate(MODELS.values())}
+    runs = runs.sort_values("model", key=lambda m: m.map(rank), kind="stable", ignore_index=True)
     runs["setting"] = np.where(runs["n_concepts"] == 25, "standard", "small")
     return Results(
         runs,

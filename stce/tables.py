@@ -44,7 +44,7 @@ def accuracy(table: pd.DataFrame, mode: str) -> pd.DataFrame:
 
 
 # Where a number of the table comes from: the section of the notebook with the line that makes it.
-BASELINE_FROM = "01_train.html#what-we-found"
+BASELINE_FROM = "01_train.html#videos-in-network-out"
 CELL_FROM = "05_ablate.html#mask-and-predict"
 
 

@@ -175,20 +175,16 @@ def sentence(judged: pd.DataFrame, whose: str) -> str:
     >>> rows = [("C3D", "add", 1, "top", "least", 5.0, 0.01, 0.01, "holds"),
     ...         ("C3D", "add", 2, "top", "least", -1.0, 0.4, 0.4, "within noise")]
     >>> print(sentence(pd.DataFrame(rows, columns=[*COLUMNS, "p_holm", "verdict"]), "Paper"))
-    **Paper.** Top against least: in the expected direction in 1 of 2 cells, clear of noise in 1,
-    reversed beyond noise in 0 (opposite sign, within noise, at C3D q = 2).
+    **Paper**
+    - Top against least: expected sign in 1 of 2 cells, clear of noise in 1; not at C3D q = 2.
     """
-    lines = []
+    lines = [f"**{whose}**"]
     for (first, second), part in judged.groupby(["first", "second"], sort=False):
-        right, verdict = part["gap"] > 0, part["verdict"]
-        line = (
-            f"{first.capitalize()} against {second}: in the expected direction in {right.sum()} "
-            f"of {len(part)} cells, clear of noise in {(verdict == 'holds').sum()},\n"
-            f"reversed beyond noise in {(verdict == 'reversed').sum()}"
-        )
-        wrong = part[~right & (verdict != "reversed")]
-        if len(wrong):
+        clear = (part["verdict"] == "holds").sum()
+        line = f"- {first.capitalize()} against {second}: expected sign in "
+        line += f"{(part['gap'] > 0).sum()} of {len(part)} cells, clear of noise in {clear}"
+        for name, wrong in part[part["gap"] <= 0].groupby(part["verdict"] == "reversed"):
             cells = ", ".join(f"{r.model} q = {r.q}" for r in wrong.itertuples())
-            line += f" (opposite sign, within noise, at {cells})"
+            line += f"; {'reversed beyond noise' if name else 'not'} at {cells}"
         lines.append(line + ".")
-    return f"**{whose}.** " + " ".join(lines)
+    return "\n".join(lines)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
+from browser import Browser, find
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -219,6 +220,40 @@ def test_no_link_or_picture_is_missing(html):
     for path in pages(html):
         missing = [a for a in Page(path).local() if not (path.parent / a).exists()]
         assert missing == [], path.name
+
+
+def test_a_number_of_a_table_leads_to_the_line_that_made_it(html):
+    folder = html / "notebooks"
+    links = set(
+        re.findall(r"href=['\"]([^'\"]*)['\"]>\d+\.\d</a>", (folder / "table_1.html").read_text())
+    )
+    lines = {"05_ablate.html": "ablation.run(", "01_train.html": "evaluate("}
+    assert {link.split("#")[0] for link in links} == set(lines)
+    for link in links:
+        file, _, section = link.partition("#")
+        page = (folder / file).read_text()
+        _, found, rest = page.partition(f'<section id="{section}"')
+        assert found, link
+        code = re.sub("<[^>]*>", "", rest.partition("<section")[0])
+        assert lines[file] in code, link
+
+
+def test_a_real_browser_plays_the_concepts_in_the_book(html, tmp_path):
+    if find() is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    with Browser(tmp_path) as browser:
+        browser.open(html / "notebooks" / "explore.html")
+        view = "document.querySelector('.stce-explorer')"
+        browser.wait(f"{view}.querySelector('video').readyState == 4")
+        said = browser.evaluate(f"{view}.querySelector('video').getAttribute('aria-label')")
+        assert browser.evaluate(f"{view}.querySelector('video').videoWidth") > 0
+        browser.evaluate(
+            f"(() => {{ const list = {view}.querySelector('[data-part=concept]'); "
+            "list.value = 3; list.dispatchEvent(new Event('change')); })()"
+        )
+        browser.wait(f"{view}.querySelector('video').readyState == 4")
+        assert said != browser.evaluate(f"{view}.querySelector('video').getAttribute('aria-label')")
+        assert {url.split(":")[0] for url in browser.requests()} <= {"file", "data", "blob"}
 
 
 def test_formulas_have_their_script(html):

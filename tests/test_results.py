@@ -98,7 +98,7 @@ def test_publishing_again_replaces_and_other_seeds_stay(tmp_path):
     finish(tmp_path / "again", seed=0, network="r3d18")
     results.publish(KNOWN, tmp_path / "again", tmp_path / "results")
     found = results.load(tmp_path / "results")
-    assert found.runs[["seed", "model"]].to_numpy().tolist() == [[0, "R3D"], [1, "C3D"]]
+    assert found.runs[["seed", "model"]].to_numpy().tolist() == [[1, "C3D"], [0, "R3D"]]
     assert not list((tmp_path / "results").rglob("*.partial"))
 
 
