@@ -2,10 +2,23 @@
 
 The package holds one module for each step of the method; nothing is imported until it is asked for.
 
-- `stce.clips`: `Clips` (fixed length), `resize`, `middle_clips`
-- `stce.videos`: `Videos` (variable length), `CachedVideos`, `decode`, `cache`, `moments`
-- `stce.datasets`: `load(name, split)` for the known data sets and for a folder of one's own
-- `stce.video`: frames to an in-memory H.264 video for a page
+- `stce.explain`: all steps for one class of anybody's network, `explain(model, layer, clips, ...)`
+- `stce.clips`, `stce.videos`, `stce.datasets`: clips of fixed length, videos of any, where from
+- `stce.models`, `stce.training`: the paper's three networks; `stce.models.adapt` for any other
+- `stce.supervoxels`, `stce.features`, `stce.concepts`: clips into pieces, vectors, concepts
+- `stce.cav`, `stce.tcav`: the concepts' directions and scores
+- `stce.ablation`, `stce.curves`: concepts added and removed
+- `stce.figures`, `stce.tables`, `stce.explorer`: results to look at
+- `stce.run`, `stce.study`: the notebooks as a study with parameters
 """
 
+__all__ = ["__version__", "explain"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "explain":
+        from stce.explanation import explain
+
+        return explain
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

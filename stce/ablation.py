@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,9 @@ import torch
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce.progress import bar
+from stce._masking import check, each_clip, explained, filling, outcomes, predict
 
-__all__ = ["clip_bits", "concept_bits", "orders", "run", "visible"]
+__all__ = ["Case", "case", "clip_bits", "concept_bits", "orders", "run", "visible"]
 
 MODES = ("add", "remove")
 
@@ -168,21 +170,71 @@ def _visible(bits: torch.Tensor, shown: list[tuple[str, int]]) -> torch.Tensor:
     return covered ^ remove[:, None, None, None]
 
 
-@torch.inference_mode()
-def _predict(network, clip, bits, wanted, batch_size) -> dict:
-    """Return (probabilities, visible fraction) for each (mode, concept set) of one clip."""
-    answers = {}
-    for start in range(0, len(wanted), batch_size):
-        part = wanted[start : start + batch_size]
-        visible = _visible(bits, part)
-        # Hidden voxels hold 0: the data set's mean, after normalisation.
-        probability = network(
-            (clip * visible[:, None]).contiguous(memory_format=torch.channels_last_3d)
-        ).softmax(1)
-        fraction = visible.flatten(1).float().mean(1)
-        for key, p, f in zip(part, probability.cpu().numpy(), fraction.cpu().numpy(), strict=True):
-            answers[key] = (p, float(f))
-    return answers
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One test clip, with the concepts that explain it.
+
+    Attributes
+    ----------
+    clip : torch.Tensor
+        ``(1, C, T, H, W) float32``, prepared.
+    owner : str
+        The class whose concepts they are.
+    bits : numpy.ndarray
+        ``(T, H, W) int64``, see :func:`concept_bits`.
+    """
+
+    clip: torch.Tensor
+    owner: str
+    bits: np.ndarray
+
+
+def case(
+    network,
+    clips,
+    supervoxels,
+    concepts,
+    video: int,
+    names: Collection[str],
+    *,
+    assign: str = "true",
+    stretch: bool = True,
+    batch_size: int = 64,
+    device="cpu",
+) -> Case:
+    """Prepare one test clip and assign its supervoxels to concepts.
+
+    Parameters
+    ----------
+    network, clips, supervoxels, concepts, assign, stretch, batch_size, device
+        See :func:`run`.
+    video : int
+        Index of the clip.
+    names : collection of str
+        Classes with concepts; where the predicted one has none, the clip's own is taken.
+
+    Returns
+    -------
+    Case
+    """
+    frames = torch.from_numpy(np.asarray(clips.frames[video]))[None].to(device)
+    owner = clips.classes[clips.labels[video]]
+    with torch.inference_mode():
+        clip = network.prepare(frames)
+        if assign == "predicted":
+            predicted = clips.classes[int(network(clip).softmax(1).argmax())]
+            owner = predicted if predicted in names else owner
+    bits = clip_bits(
+        network,
+        clips,
+        supervoxels,
+        video,
+        concepts.centres[owner],
+        stretch=stretch,
+        batch_size=batch_size,
+        device=device,
+    )
+    return Case(clip, owner, bits)
 
 
 def run(
@@ -195,6 +247,7 @@ def run(
     q_max: int = 5,
     n_random: int = 10,
     assign: str = "true",
+    fill: str = "mean",
     stretch: bool = True,
     seed: int = 0,
     videos: np.ndarray | None = None,
@@ -207,7 +260,7 @@ def run(
 
     Every test supervoxel goes to the nearest concept centre (equation 4). With q concepts the
     clip shows the union of their supervoxels (adding, equation 5) or all but it (removing);
-    hidden voxels hold the data set's mean. A concept that a clip lacks uses up its step.
+    hidden voxels hold the data set's mean (`fill`). A concept that a clip lacks uses up its step.
     Supervoxels are embedded and forgotten clip by clip, and a set of concepts that several
     orders reach is shown to the network once.
 
@@ -230,10 +283,14 @@ def run(
     assign : {"true", "predicted"}, default "true"
         Whose concepts a clip is explained with: those of its label (the paper) or those of the
         class that the network predicts, which needs no label.
+    fill : {"mean", "blur", "noise"}, default "mean"
+        What hidden voxels hold: the data set's mean (the paper's blank video), the clip itself
+        under a Gaussian of an eighth of each axis, or white noise with the data set's moments. A
+        blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
     stretch : bool, default True
         How supervoxels are embedded, see :func:`stce.features.batches`; as for the centres.
     seed : int, default 0
-        Seeds the random orders.
+        Seeds the random orders and the noise.
     videos : numpy.ndarray, optional
         Indices of the clips to run, default all.
     batch_size : int, default 64
@@ -257,53 +314,23 @@ def run(
     Raises
     ------
     ValueError
-        If `assign` is unknown or `q_max` exceeds the concepts of a class.
+        If `assign` or `fill` is unknown, or `q_max` exceeds the concepts of a class.
     """
-    if assign not in ("true", "predicted"):
-        raise ValueError(f"assign is {assign!r}; choose 'true' or 'predicted'.")
-    for name, ranking in rankings.items():
-        if q_max > len(ranking):
-            raise ValueError(
-                f"q_max is {q_max}, but class {name!r} has {len(ranking)} concepts. "
-                "Lower q_max or raise n_concepts."
-            )
+    check(rankings, q_max, assign, fill)
     network = network.to(device).eval()
     plans = {}
     for name, ranking in rankings.items():
         # A class's random orders depend on its name and the seed alone, not on the other classes.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         plans[name] = _plan(orders(ranking, n_random, rng), q_max)
-    videos = range(len(clips)) if videos is None else videos
-    videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in rankings]
-    for n in bar(videos, show=progress, desc="ablate", unit="clip"):
-        kept = None if folder is None else Path(folder) / f"{n:06d}.parquet"
-        if kept is not None and kept.exists():
-            yield pd.read_parquet(kept)
-            continue
-        frames = torch.from_numpy(np.asarray(clips.frames[n]))[None].to(device)
-        with torch.inference_mode():
-            clip = network.prepare(frames)
-            intact = network(clip).softmax(1)[0].cpu().numpy()
-        owner = clips.classes[clips.labels[n]]
-        if assign == "predicted":
-            predicted = clips.classes[int(intact.argmax())]
-            owner = predicted if predicted in plans else owner
-        bits = clip_bits(
-            network,
-            clips,
-            supervoxels,
-            n,
-            concepts.centres[owner],
-            stretch=stretch,
-            batch_size=batch_size,
-            device=device,
-        )
-        table = _outcomes(network, clips, n, clip, bits, plans[owner], batch_size)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(kept.with_suffix(".partial"))
-            kept.with_suffix(".partial").rename(kept)
-        yield table
+    how = {"assign": assign, "stretch": stretch, "batch_size": batch_size, "device": device}
+
+    def answer(n: int) -> pd.DataFrame:
+        one = case(network, clips, supervoxels, concepts, n, plans, **how)
+        blank = filling(one.clip, fill, seed, n)
+        return _outcomes(network, clips, n, one, plans[one.owner], blank, batch_size)
+
+    yield from each_clip(explained(clips, rankings, videos), answer, folder, progress, "ablate")
 
 
 def _plan(listed, q_max: int) -> list[tuple[str, str, int, int, int]]:
@@ -319,25 +346,12 @@ def _plan(listed, q_max: int) -> list[tuple[str, str, int, int, int]]:
     return plan
 
 
-def _outcomes(network, clips, n, clip, bits, plan, batch_size) -> pd.DataFrame:
-    present = int(np.bitwise_or.reduce(bits, axis=None))
+def _outcomes(network, clips, n, one: Case, plan, blank, batch_size) -> pd.DataFrame:
+    present = int(np.bitwise_or.reduce(one.bits, axis=None))
     # A concept the clip lacks changes nothing, so sets are compared by what is present.
     keys = [(mode, shown & present) for mode, *_, shown in plan]
-    wanted = list(dict.fromkeys(keys))
-    bits = torch.from_numpy(bits).to(clip.device)
-    answers = _predict(network, clip, bits, wanted, batch_size)
-    label = int(clips.labels[n])
-    rows = []
-    for (mode, order, repeat, q, _), key in zip(plan, keys, strict=True):
-        probability, revealed = answers[key]
-        predicted = int(probability.argmax())
-        rows.append((mode, order, repeat, q, predicted, probability[label], revealed))
-    table = pd.DataFrame(
-        rows, columns=["mode", "order", "repeat", "q", "predicted", "probability", "revealed"]
+    bits = torch.from_numpy(one.bits).to(one.clip.device)
+    answers = predict(
+        network, one.clip, list(dict.fromkeys(keys)), partial(_visible, bits), blank, batch_size
     )
-    table.insert(0, "class", clips.classes[label])
-    table.insert(0, "id", clips.ids[n])
-    table.insert(0, "video", n)
-    table.insert(8, "correct", table["predicted"] == label)
-    table["predicted"] = [clips.classes[p] for p in table["predicted"]]
-    return table
+    return outcomes(clips, n, [step[:4] for step in plan], [answers[key] for key in keys])

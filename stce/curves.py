@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-__all__ = ["accuracy_over_seeds", "accuracy_table", "difference"]
+__all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference"]
 
 
 def _interval(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -143,3 +143,76 @@ def difference(
     return pd.DataFrame(
         rows, columns=["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
     )
+
+
+def areas(
+    outcomes: pd.DataFrame,
+    first: str = "top",
+    value: str = "correct",
+    n_bootstrap: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the area under the insertion and the deletion curve of each order.
+
+    The curve is a step function of the share of concepts added or removed: the mean over
+    q = 1 to K, 1 if a clip is recognised throughout. Let the ablation run with `q_max` as large as
+    the number of concepts, and few random orders; with a smaller one this is the area up to there.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Rows of :func:`stce.ablation.run`, :func:`stce.controls.run` or both joined. Clips that lack
+        an order are left out.
+    first : str, default "top"
+        The order that all are compared with.
+    value : {"correct", "probability"}, default "correct"
+        What the curve shows: accuracy, or the probability of the true class [1]_.
+    n_bootstrap : int, default 10000
+        Resamples of the clips, the same for all orders.
+    seed : int, default 0
+        Seeds the resampling.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a mode and order: ``area`` (0 to 1) with ``ci_low`` and ``ci_high`` (95 %, over
+        clips); ``gain``, how much better `first` does than this order (a larger area when adding,
+        a smaller one when removing), with its paired ``gain_low`` and ``gain_high``; ``n_clips``.
+
+    Raises
+    ------
+    ValueError
+        If there is no order `first`, or `value` is unknown.
+
+    References
+    ----------
+    .. [1] V. Petsiuk, A. Das, K. Saenko, "RISE: randomized input sampling for explanation of
+       black-box models", BMVC 2018.
+
+    Examples
+    --------
+    >>> rows = [(v, "add", o, q, q >= at) for v in range(8) for q in range(5)
+    ...         for o, at in (("top", 1), ("least", 4))]
+    >>> table = pd.DataFrame(rows, columns=["video", "mode", "order", "q", "correct"])
+    >>> areas(table)[["order", "area", "gain"]].to_numpy().tolist()
+    [['least', 0.25, 0.75], ['top', 1.0, 0.0]]
+    """
+    if value not in ("correct", "probability"):
+        raise ValueError(f"value is {value!r}; choose 'correct' or 'probability'.")
+    if first not in set(outcomes["order"]):
+        known = ", ".join(sorted(outcomes["order"].unique()))
+        raise ValueError(f"The outcomes have no order {first!r}; their orders are {known}.")
+    rng = np.random.default_rng(seed)
+    rows = []
+    for mode, part in outcomes[outcomes["q"] > 0].groupby("mode"):
+        clip = part.groupby(["video", "order"])[value].mean().unstack("order").dropna()
+        n = len(clip)
+        draws = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        sign = 1 if mode == "add" else -1
+        for order in clip:
+            area = clip[order].to_numpy(float)
+            gain = sign * (clip[first].to_numpy(float) - area)
+            limits = [np.quantile(draws @ x / n, [0.025, 0.975]) for x in (area, gain)]
+            rows.append((mode, order, area.mean(), *limits[0], gain.mean(), *limits[1], n))
+    names = ["area", "ci_low", "ci_high", "gain", "gain_low", "gain_high", "n_clips"]
+    return pd.DataFrame(rows, columns=["mode", "order", *names])

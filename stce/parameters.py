@@ -143,6 +143,22 @@ _RESULTS = {"results_folder": Parameter("../book/results", "Folder of published 
 # Notebooks that only show what runs have found: the paper's tables and figures, the explorer.
 PAGES: dict[str, dict[str, Parameter]] = {
     "explore": {**_RUN, "n_examples": Parameter(2, "Supervoxels shown a concept.", 1, 40)},
+    "08_your_own": {
+        "videos_folder": Parameter("", "Your videos, a sub-folder a class; empty for the run's."),
+        "test_groups": Parameter(["test"], "Groups of your videos to test on."),
+        "model_name": Parameter("", "Network of torchvision.models.video; empty for the run's."),
+        "weights": Parameter("", "Its weights, as torch.save(model.state_dict(), ...) wrote them."),
+        "mean": Parameter([0.432, 0.395, 0.376], "The network's normalisation.", 0, 1),
+        "std": Parameter([0.228, 0.221, 0.217], "The network's normalisation.", 1e-6, 10),
+        "layer": Parameter("pool5", "Name of the layer."),
+        "class_name": Parameter("handwaving", "Class to explain."),
+        "crop": Parameter([56, 56], "Input size of the network.", 16, length=2),
+        "n_clips": Parameter(30, "Clips to find concepts in, and to test them on.", 2),
+        "n_concepts": Parameter(15, "Concepts.", 5, 63),
+        "run_folder": _COMMON["run_folder"],
+        "seed": _COMMON["seed"],
+        "device": _COMMON["device"],
+    },
     **{f"figure_{n}": {**_RUN, **_CLASS} for n in (1, 2, 3, 4, 5, 9)},
     **{f"figure_{n}": {**_RESULTS, "class_name": Parameter("jogging", "Class.")} for n in (6, 7)},
     "figure_8": {

@@ -157,6 +157,7 @@ def score(
     n_bootstrap: int = 1000,
     seed: int = 0,
     device="cpu",
+    gradient: dict[str, np.ndarray] | None = None,
 ) -> Tcav:
     """Score every concept of every class (equations 1 and 2).
 
@@ -197,6 +198,9 @@ def score(
         Seeds the resampling.
     device : torch.device, default "cpu"
         Where the head runs and the classifiers are solved.
+    gradient : dict of str to numpy.ndarray, optional
+        For each class :func:`gradients` of its clips, ``(K, D) float32``, where a network has no
+        head to compute them from.
 
     Returns
     -------
@@ -223,14 +227,17 @@ def score(
     null_cavs = pool.null_cavs()
     rows, cavs, sensitivity, null = [], {}, {}, []
     for name, z in clips.items():
-        gradient = gradients(network, z, classes.index(name), target, device=device)
-        null.append(_means(null_cavs, gradient))
+        if gradient is None:
+            slope = gradients(network, z, classes.index(name), target, device=device)
+        else:
+            slope = gradient[name]
+        null.append(_means(null_cavs, slope))
         vectors, shares = [], []
         for k in range(len(concepts.centres[name])):
             positives = np.searchsorted(used, members[name, k])
             vector, accuracy = pool.cavs(positives)
-            derivative = vector @ gradient.T
-            share, mean, cosine = _means(vector[None], gradient)
+            derivative = vector @ slope.T
+            share, mean, cosine = _means(vector[None], slope)
             low, high = _interval(derivative > 0, n_bootstrap, rng)
             vectors.append(vector.astype(np.float32))
             shares.append(derivative.mean(0).astype(np.float32))

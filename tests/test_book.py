@@ -250,6 +250,13 @@ def test_a_real_browser_plays_the_concepts_in_the_book(html, tmp_path):
         assert {url.split(":")[0] for url in browser.requests()} <= {"file", "data", "blob"}
 
 
+def test_every_picture_says_in_words_what_it_shows(html):
+    for path in pages(html):
+        for tag in re.findall(r"<img[^>]*>", path.read_text()):
+            alt = re.search(r'alt="([^"]*)"', tag)
+            assert alt and len(alt[1]) > 15 and not alt[1].endswith(".png"), (path.name, tag[:100])
+
+
 def test_formulas_have_their_script(html):
     page = (html / "book" / "method.html").read_text()
     assert page.count('class="math notranslate nohighlight"') > 5

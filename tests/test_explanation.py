@@ -1,77 +1,398 @@
-"""An explanation holds what the stages of a run left about one class."""
+"""All steps in one call: worlds with known answers, real films, and the chapter's own code."""
+
+import dataclasses
+import os
+import re
+from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from stce import concepts, features, models, supervoxels, tcav
+from stce import _compat  # noqa: F401
+
+# isort: split
+from torchvision.models.video import r3d_18
+
+from stce import clips as clips_module
+from stce import concepts, datasets, features, models, supervoxels, tcav, videos
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.explanation import Explanation
-from stce.run import Run
+from stce.explanation import Explanation, explain
+from stce.models.adapt import Functions, adapt
+
+ROOT = Path(__file__).parents[1]
+FILMS = Path(os.environ.get("STCE_CLIPS", ROOT.parent / "shared" / "clips"))
+SMALL = {
+    "random": 12,
+    "n_segments": (4, 8),
+    "n_concepts": 3,
+    "n_keep": 6,
+    "n_groups": 3,
+    "n_random_orders": 2,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run of two classes on textures, each stage made by its own module."""
-    run = Run(tmp_path_factory.mktemp("run"))
-    frames = textures(6, n_frames=8, size=(32, 32), seed=1).frames
-    clips = Clips(frames, [0, 0, 0, 1, 1, 1], list("abcdef"), ["p"] * 6, ("walk", "wave"))
-    network = models.build(
-        "r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32), layer="dropout"
+def some():
+    return textures(4, n_frames=8, size=(32, 32), channels=3)
+
+
+@pytest.fixture
+def model():
+    """A chain that stce knows nothing of."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv3d(3, 6, 3, 2, 1),
+            norm=nn.BatchNorm3d(6),
+            relu=nn.ReLU(inplace=True),
+            pool=nn.AdaptiveAvgPool3d(1),
+            flat=nn.Flatten(),
+            fc=nn.Linear(6, 2),
+        )
     )
-    network.mean.fill_(0.4)
-    with run.stage("train", {}).write() as folder:
-        models.save(folder / "last.safetensors", network)
-    with run.stage("segment", {}).write() as folder:
-        for split in ("train", "test"):
-            clips.save(folder / f"{split}-clips")
-            cut = folder / f"{split}-supervoxels"
-            supervoxels.segment(clips, cut, n_segments=(4, 8, 12), progress=False)
-    cut = supervoxels.Supervoxels.load(run.path("segment") / "train-supervoxels")
-    z = features.extract(network, clips, cut, progress=False)
-    videos = cut.table["video"].to_numpy()
-    found = concepts.cluster(z, clips.labels[videos], videos, clips.classes, n_concepts=5)
-    with run.stage("cluster", {"layer": "dropout", "stretch": True}).write() as folder:
-        found.save(folder)
-    whole = features.extract_clips(network, clips)
-    mine = {name: whole[clips.indices_of(name)] for name in clips.classes}
-    groups = np.array([[0, 1, 2], [3, 4, 5], [1, 3, 5]])
-    scored = tcav.score(network, found, z, mine, whole, groups, clips.classes, n_bootstrap=10)
-    with run.stage("tcav", {}).write() as folder:
-        scored.save(folder)
-    return run
 
 
-def test_it_holds_one_class(run):
-    it = Explanation.load(run, "wave")
-    scores = tcav.Tcav.load(run.path("tcav"))
-    assert it.ranking == scores.ranking("wave")
-    assert it.scores["rank"].tolist() == [1, 2, 3, 4, 5]
-    assert set(it.scores["class"]) == {"wave"}
-    assert np.array_equal(it.cavs, scores.cavs["wave"])
-    assert it.fill == 102
-    assert it.network.layer == "dropout"
-    assert len(it.clips) == 6
+def coloured(n=6, t=8, side=32):
+    """Clips with a red, a green and a blue square, each somewhere else in every clip."""
+    rng = np.random.default_rng(0)
+    frames = np.full((n, t, side, side, 3), 128, np.uint8)
+    half = side // 2
+    for clip in frames:
+        for channel, quarter in enumerate(rng.permutation(4)[:3]):
+            y, x = half * (quarter // 2) + 2, half * (quarter % 2) + 2
+            clip[:, y : y + 12, x : x + 12] = np.where(np.arange(3) == channel, 230, 40)
+    return frames
 
 
-def test_the_ends_of_the_ranking(run):
-    it = Explanation.load(run, "walk", "test")
-    order = it.ranking
-    assert it.ends(2) == [*order[:2], *order[-2:]]
-    assert it.ends(4) == order  # five concepts: none is shown twice
-    best = it.scores.iloc[0]
-    assert it.title(order[0]) == f"rank 1 of 5, score {best['score']:.2f}"
-    members = it.members(order[0])
-    assert len(members) == best["n_members"]
-    videos = it.supervoxels.table["video"].iloc[members]
-    assert (it.clips.labels[videos] == 0).all()
+def redness(x):
+    """Return how much of a clip is red, green, blue: ``(N, 3)``."""
+    return torch.relu(2 * x - x.sum(1, keepdim=True)).mean((2, 3, 4))
 
 
-def test_a_class_that_was_not_explained(run):
-    with pytest.raises(ValueError, match=r"class_name is 'jump', .* choose one of walk, wave"):
-        Explanation.load(run, "jump")
+def share_of_red(found, concept):
+    """Return how red the voxels of a concept are."""
+    rows, frames = found.members(concept), found.clips.frames
+    table = found.supervoxels.table
+    red = [frames[table["video"][r]][found.supervoxels.mask(r)][:, 0].mean() for r in rows]
+    return np.mean(red)
 
 
-def test_a_run_that_was_never_made(tmp_path):
-    with pytest.raises(FileNotFoundError, match="reads stage 'cluster'"):
-        Explanation.load(Run(tmp_path), "walk")
+class Colours(nn.Module):
+    """Says "red" for red, whatever else is there; averages at the very end."""
+
+    def __init__(self):
+        super().__init__()
+        self.look = nn.Conv3d(3, 3, 1)
+        self.act, self.pool = nn.ReLU(), nn.AdaptiveAvgPool3d(1)
+        with torch.no_grad():
+            self.look.weight.copy_((2 * torch.eye(3) - 1)[..., None, None, None])
+            self.look.bias.zero_()
+
+    def forward(self, x):
+        z = self.pool(self.act(self.look(x))).flatten(1)
+        return torch.stack([z[:, 0] - z[:, 1] - z[:, 2], -z[:, 0]], 1)
+
+
+@pytest.mark.parametrize("kind", ["split", "gradient pass", "functions"])
+def test_what_the_model_looks_for_ranks_first(kind):
+    frames = coloured()
+    options = SMALL | {"n_segments": (20,), "n_concepts": 4, "random": 20, "compactness": 2.0}
+    if kind == "functions":
+        head = nn.Linear(3, 2, bias=False)
+        head.weight.data = torch.tensor([[1.0, -1, -1], [-1, 0, 0]])
+        network = Functions(redness, head, (3, 8, 32, 32), mean=0.5)
+        found = explain(network, None, frames, "red", classes=("red", "other"), **options)
+    else:
+        layer = "act" if kind == "gradient pass" else "pool"
+        found = explain(
+            Colours(), layer, frames, "red", classes=("red", "other"), mean=0.5, **options
+        )
+        assert found.network.splits == ("no" if kind == "gradient pass" else "replay")
+    shares = [share_of_red(found, k) for k in found.ranking]
+    assert np.argmax(shares) == 0
+    assert found.scores["score"].iloc[0] == 1
+    assert found.scores["score"].iloc[-1] == 0
+
+
+def test_same_scores_as_the_stages_by_hand(some):
+    network = models.build("r3d18", 2, 0.125, input_size=(8, 32, 32), seed=1)
+    network.set_moments([0.4] * 3, [0.2] * 3)
+    found = explain(network, None, some, 1, **SMALL)
+    cut = supervoxels.segment(some, n_segments=(4, 8))
+    z = features.extract(network, some, cut, stretch=False)
+    rows = cut.table["video"].to_numpy()
+    mine = concepts.cluster(z, np.ones(len(rows), int), rows, ("0", "1"), n_concepts=3, n_keep=6)
+    random = textures(12, n_frames=8, size=(32, 32), channels=3)
+    by_hand = tcav.score(
+        network,
+        mine,
+        z,
+        {"1": features.extract_clips(network, some)},
+        features.extract_clips(network, random),
+        tcav.random_groups(12, 3, 6, np.random.default_rng(0)),
+        ("0", "1"),
+    )
+    assert found.tcav.scores.equals(by_hand.scores)
+    assert found.network is network
+    # The same weights as a module that stce knows nothing of
+    plain = nn.Sequential(OrderedDict(network.blocks()))
+    other = explain(plain, "avgpool", some, 1, mean=[0.4] * 3, std=[0.2] * 3, **SMALL)
+    assert other.network.splits == "chain"
+    columns = ["class", "concept", "rank", "score", "n_members"]
+    assert other.tcav.scores[columns].equals(by_hand.scores[columns])
+    np.testing.assert_allclose(other.scores["derivative"], found.scores["derivative"], rtol=1e-3)
+
+
+def test_another_layer_of_a_network_of_ours(some):
+    network = models.build("r3d18", 2, 0.125, input_size=(8, 32, 32)).train()
+    found = explain(network, "layer3", some, 0, **SMALL)
+    assert (found.network.layer, network.layer) == ("layer3", "avgpool")
+    assert all(part.training for part in network.modules())
+
+
+def test_ranking_is_tested_on_test_clips(model, some):
+    found = explain(model, "relu", some, 0, test_clips=some.select([0, 2]), mean=0.4, **SMALL)
+    assert set(found.outcomes["order"]) == {"top", "least", "random"}
+    assert set(found.accuracy["q"]) == {0, 1, 2, 3}
+    intact = found.outcomes.query("mode == 'remove' and q == 0")
+    assert (intact["revealed"] == 1).all()
+    with torch.no_grad():
+        wanted = found.network(found.network.prepare(torch.from_numpy(some.frames[[0, 2]])))
+    wanted = wanted.softmax(1)[:, 0].numpy()
+    np.testing.assert_allclose(intact.groupby("video")["probability"].mean(), wanted, rtol=1e-5)
+
+
+def state(model):
+    """Return everything of a module that must not change."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [t.detach().double().sum().item() for t in tensors],
+        [None if p.grad is None else p.grad.sum().item() for p in model.parameters()],
+        [(t.data_ptr(), t.dtype, t.device) for t in tensors],
+        [len(m._forward_hooks) for m in model.modules()],
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("given", ["module", "adapted"])
+def test_module_comes_back_as_it_was(model, some, given, fails):
+    model.train()
+    model.norm.eval()
+    model.conv.bias.requires_grad_(False)
+    model(torch.rand(2, 3, 8, 32, 32)).sum().backward()
+    before = state(model)
+    calls = []
+
+    def watch(module, args):
+        calls.append(module.training)
+        if fails and len(calls) == 20:
+            raise RuntimeError("half way")
+
+    handle = model.fc.register_forward_pre_hook(watch)
+    layer, network = "pool", model
+    if given == "adapted":
+        layer, network = None, adapt(model, "pool", clip_shape=(3, 8, 32, 32))
+    options = SMALL | {"test_clips": some, "batch_size": 2}
+    if fails:
+        with pytest.raises(RuntimeError, match="half way"):
+            explain(network, layer, some, 0, **options)
+    else:
+        assert explain(network, layer, some, 0, **options).network.model is model
+    handle.remove()
+    assert state(model) == before
+    assert calls and not any(calls)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(model, some, dtype):
+    found = explain(model.to(dtype), "pool", some, 0, **SMALL)
+    assert found.tcav.cavs["0"].dtype == np.float32
+    assert found.scores["score"].between(0, 1).all()
+    assert next(model.parameters()).dtype is dtype
+
+
+def test_all_ways_to_give_clips(model, some):
+    first = np.moveaxis(some.frames, -1, 1)
+    labelled = Clips(
+        np.concatenate([some.frames, 255 - some.frames]),
+        np.repeat([1, 0], 4),
+        [f"c{i}" for i in range(8)],
+        ["g"] * 8,
+        ("other", "mine"),
+    )
+    wanted = explain(model, "pool", some.frames, 1, **SMALL)
+    for given, target in (
+        (first, 1),
+        (torch.from_numpy(first.copy()), np.int64(1)),
+        (torch.from_numpy(first.copy()).double() / 255, 1),
+        (labelled, "mine"),
+        (some, 1),
+    ):
+        found = explain(model, "pool", given, target, **SMALL)
+        assert np.array_equal(found.clips.frames, some.frames)
+        assert found.scores["score"].tolist() == wanted.scores["score"].tolist()
+    assert explain(model, "pool", labelled, "mine", **SMALL).class_name == "mine"
+
+
+def test_two_runs_agree_to_the_last_bit(model, some):
+    one, two = (explain(model, "relu", some, 1, test_clips=some, **SMALL) for _ in range(2))
+    assert one.tcav.scores.equals(two.tcav.scores)
+    assert one.outcomes.equals(two.outcomes)
+
+
+def test_saved_and_loaded(model, some, tmp_path, monkeypatch):
+    found = explain(model, "pool", some, 1, test_clips=some, **SMALL)
+    found.save(tmp_path / "kept")
+    again = Explanation.load(tmp_path / "kept")
+    assert again.ranking == found.ranking and again.settings == found.settings
+    assert again.scores.equals(found.scores) and again.accuracy.equals(found.accuracy)
+    assert np.array_equal(again.supervoxels.mask(1), found.supervoxels.mask(1))
+    assert again.members(0).tolist() == found.members(0).tolist()
+    assert again.network is None
+    with pytest.raises(FileExistsError, match="kept is there already"):
+        found.save(tmp_path / "kept")
+    with pytest.raises(FileNotFoundError, match="There is no explanation in"):
+        Explanation.load(tmp_path)
+    broken = dataclasses.replace(found, settings={"layer": object()})
+    with pytest.raises(TypeError):
+        broken.save(tmp_path / "half")
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def one_of_each(frames):
+    return Clips(frames[:2], [0, 1], ["a", "b"], ["g", "g"], ("wave", "clap"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"clips": lambda c: c.frames[0]}, r"clips is of shape \(8, 32, 32, 3\)"),
+        ({"clips": lambda c: c.frames[:, :3]}, "C = 1 or 3 on one side only"),
+        ({"clips": lambda c: c.frames[:1]}, "clips has 1 clips; give two or more"),
+        ({"clips": lambda c: c.frames / 100}, "give uint8, or floats in 0..1"),
+        ({"clips": lambda c: c.frames[..., :1]}, r"cannot take clips \(2, 1, 8, 32, 32\)"),
+        ({"clips": lambda c: one_of_each(c.frames), "target_class": 0}, "clips has 1 clips"),
+        (
+            {"clips": lambda c: one_of_each(c.frames), "classes": ("a", "b"), "target_class": "a"},
+            "clips has no clip of 'a' but of clap, wave",
+        ),
+        ({"target_class": "jump"}, "target_class is 'jump'; give one of 0, 1, or an index below 2"),
+        ({"target_class": 2}, "target_class is 2"),
+        ({"classes": ("a", "b", "c")}, "classes has 3 names"),
+        ({"random": 5}, "random has 5 clips, fewer than one group of n_keep=6"),
+        ({"random": textures(9, n_frames=8, size=(16, 16), channels=3)}, "random has clips"),
+        ({"test_clips": textures(2, n_frames=8, size=(32, 32)).frames}, "test_clips has clips"),
+        ({"target": "loss"}, "target is 'loss'; choose one of logit, log_prob"),
+        ({"n_groups": 1}, "n_groups is 1; give 2 or more"),
+        ({"n_concepts": 60}, "has .* supervoxels, fewer than n_concepts=60"),
+        ({"layer": "pol"}, "no layer 'pol'; near to it are pool"),
+        ({"layer": None}, "no layer None"),
+        ({"device": "cuda:7"}, None),
+    ],
+)
+def test_errors(model, some, changed, message):
+    arguments = {"model": model, "layer": "pool", "clips": lambda c: c, "target_class": 0}
+    arguments |= SMALL | changed
+    arguments["clips"] = arguments["clips"](some)
+    before = state(model)
+    with pytest.raises(Exception if message is None else ValueError, match=message):
+        explain(**arguments)
+    assert state(model) == before
+
+
+def test_fewer_different_features_than_concepts(model, some):
+    with torch.no_grad():
+        model.norm.weight.zero_(), model.norm.bias.fill_(-1)
+    with pytest.raises(ValueError, match="n_concepts is 3, but .* only 1 different features"):
+        with pytest.warns(UserWarning, match="distinct clusters"):
+            explain(model, "pool", some, 1, **SMALL)
+
+
+def test_errors_of_networks_that_have_their_layer(some):
+    own = Functions(redness, nn.Linear(3, 2), (3, 8, 32, 32))
+    with pytest.raises(ValueError, match="layer is 'fc', but the features of model are fixed"):
+        explain(own, "fc", some, 0, **SMALL)
+    network = models.build("c3d", 2, 0.125, input_size=(16, 32, 32))
+    with pytest.raises(ValueError, match=r"clips have .* but the model takes \(3, 16, 32, 32\)"):
+        explain(network, None, some, 0, **SMALL)
+
+
+# ----- Real films.
+
+
+@pytest.mark.skipif(not FILMS.is_dir(), reason="the real films are not here")
+def test_real_films_of_a_folder(tmp_path):
+    options = {"folder": FILMS / "arm_actions", "test_groups": ["person3"]}
+    made = {}
+    for split in ("train", "test"):
+        found = datasets.load("folder", split, **options)
+        found = found.select(found.table["class"].to_numpy() == "wave_one_hand")
+        cached = videos.cache(found, tmp_path / split, (40, 40), min_frames=8, progress=False)
+        made[split] = clips_module.middle_clips(cached, n_frames=8, crop=(32, 32))
+    torch.manual_seed(0)
+    found = explain(
+        r3d_18(num_classes=3),
+        "layer3",
+        made["train"],
+        "wave_one_hand",
+        test_clips=made["test"],
+        mean=(0.43216, 0.394666, 0.37645),
+        std=(0.22803, 0.22145, 0.216989),
+        classes=made["train"].classes,
+        **SMALL,
+    )
+    assert len(found.clips) == 6 and found.class_name == "wave_one_hand"
+    assert len(found.scores) == 3 and found.outcomes["video"].nunique() == 3
+
+
+@pytest.mark.skipif(not FILMS.is_dir(), reason="the real films are not here")
+def test_films_in_odd_formats(model):
+    frames = []
+    for path in sorted((FILMS / "formats").iterdir()):
+        film = clips_module.resize(videos.decode(path)[:64], (32, 32))
+        frames.append(film[np.linspace(0, len(film) - 1, 8).astype(int)])
+    found = explain(model, "relu", np.stack(frames), 1, **SMALL)
+    assert len(found.clips) == 4 and len(found.scores) == 3
+
+
+# ----- The chapter: every block is run as it stands, with smaller numbers.
+
+CHAPTER = ROOT / "book" / "your_own.md"
+SMALLER = {
+    "size=(128, 171)": "size=(40, 48)",
+    "crop=(112, 112)": "crop=(32, 32)",
+    "clip_shape=(3, 16, 112, 112)": "clip_shape=(3, 8, 32, 32)",
+    "n_frames=16": "n_frames=8",
+    "min_frames=16": "min_frames=8",
+    "((4, 4, 4), (16, 4, 4))": "((2, 1, 1), (8, 1, 1))",
+    "random=400": "random=12",
+    "n_groups=50": "n_groups=3, n_keep=6, n_concepts=6, n_segments=(4, 8), n_random_orders=2",
+}
+
+
+def test_every_block_of_the_chapter_runs(films, tmp_path, monkeypatch):
+    for person in ("anna", "ben"):
+        for action in ("boxing", "handwaving"):
+            for take in (1, 2, 3):
+                path = tmp_path / "my-videos" / action / f"{person}_{take}.avi"
+                films.write(path, films.frames(action, 20, person=take + 3 * (person == "ben")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STCE_PROGRESS", "0")
+    text = CHAPTER.read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) >= 8
+    names = {}
+    torch.manual_seed(0)
+    for block in blocks:
+        for old, new in SMALLER.items():
+            block = block.replace(old, new)
+        exec(compile(block, str(CHAPTER), "exec"), names)
+    assert (tmp_path / "explained" / "explanation.json").is_file()
+    assert all(old in text for old in SMALLER)

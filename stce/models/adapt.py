@@ -1,0 +1,283 @@
+"""Anybody's network, seen at one of its layers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from stce.models._borrow import borrowed, hooked
+from stce.models._explainable import Explainable, Functions, Prepared
+from stce.models._probe import probe, through
+
+__all__ = ["Adapted", "Explainable", "Functions", "adapt"]
+
+
+def adapt(
+    model: nn.Module,
+    layer: str,
+    *,
+    clip_shape: tuple[int, int, int, int],
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    classes: Sequence[str] | None = None,
+    pool: bool = True,
+    channel_axis: int | None = None,
+) -> Adapted:
+    """Look at any module at one of its layers, without changing it.
+
+    Two random clips are sent through it to find out what the layer gives, and whether the features
+    alone decide on the logits.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``.
+    layer : str
+        A name in ``dict(model.named_modules())``, run once in a forward pass.
+    clip_shape : tuple of int
+        (C, T, H, W) of a clip.
+    mean, std : float or sequence of float, default 0 and 1
+        The model's own normalisation: it is given ``(pixel / 255 - mean) / std``.
+    classes : sequence of str, optional
+        Names of the logits, in order; default "0", "1", ...
+    pool : bool, default True
+        Average a layer's output over its positions (frames, height, width), so that D is its
+        number of channels. A concept then means the same wherever it is seen, and features stay
+        small: `layer1` of a ResNet-18 has 64 channels, but 1.6 million values a clip. False
+        flattens the output, as the original TCAV did.
+    channel_axis : int, optional
+        Where the layer's output has its channels. Default 1, and the last for tokens
+        ``(N, L, C)``; give -1 for a Swin transformer's ``(N, T, H, W, C)``.
+
+    Returns
+    -------
+    Adapted
+        Can be given to every stage in place of a `Network`.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module.
+    ValueError
+        If there is no such layer, it runs more than once or not at all, it or the model does not
+        give one tensor, the model does not take such clips, or clips of a batch are mixed.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Conv3d(3, 8, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
+    ...                       nn.Linear(8, 2))
+    >>> seen = adapt(model, "1", clip_shape=(3, 4, 16, 16), mean=0.5, std=0.25)
+    >>> seen.n_features, seen.splits, seen.features(torch.zeros(5, 3, 4, 16, 16)).shape
+    (8, 'chain', torch.Size([5, 8]))
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}; give a torch.nn.Module, or for features of your "
+            "own stce.models.adapt.Functions."
+        )
+    adapted = Adapted(model, layer, clip_shape, mean, std, pool, channel_axis)
+    n_classes = probe(adapted)
+    names = [str(y) for y in range(n_classes)] if classes is None else [str(c) for c in classes]
+    if len(names) != n_classes:
+        raise ValueError(
+            f"classes has {len(names)} names, but {adapted.name} has {n_classes} logits; name "
+            "every one, in their order."
+        )
+    adapted.classes = tuple(names)
+    return adapted
+
+
+class _Reached(BaseException):
+    """Ends a forward pass at the layer; no model's own ``except Exception`` can hold it up."""
+
+
+class Adapted(Prepared):
+    """A module seen at one layer; made by :func:`adapt`.
+
+    The module is run with a temporary hook at the layer and is between calls as its owner left
+    it: mode, gradients, hooks, dtype and buffers.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The module itself, not a copy.
+    layer : str
+        Name of the layer l.
+    classes : tuple of str
+        Names of the logits.
+    n_features : int
+        D: the layer's channels if its output is averaged over positions.
+    splits : str
+        How `logits` gets from the features to the logits: ``"chain"`` (through the modules after
+        the layer), ``"replay"`` (through the whole module, with the layer's output replaced), or
+        ``"no"`` (the features alone do not decide on the logits; `gradient` is used).
+    """
+
+    def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis):
+        super().__init__(clip_shape, mean, std)
+        self.model, self.layer, self.name = model, layer, type(model).__name__
+        self._at = _find(model, layer)
+        self._pool, self._channel_axis = pool, channel_axis
+        self.classes: tuple[str, ...] = ()
+        self.n_features = 0
+        tensors = [*model.parameters(), *model.buffers()]
+        floating = [t.dtype for t in tensors if t.is_floating_point()]
+        self._dtype = floating[0] if floating else torch.float32
+        self._shape: tuple[int, ...] = ()  # of the layer's output for one clip
+        self._per_clip = 1  # rows of the layer's output a clip: frames, if it sees them one by one
+        self._layout = torch.channels_last_3d
+        self._head: list[nn.Module] = []
+        self.splits = "no"
+        self.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is now."""
+        first = next(iter([*self.model.parameters(), *self.model.buffers()]), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def to(self, device):
+        """Prepare clips on the module's device, which must be this one. Returns itself."""
+        device, here = torch.device(device), self.device
+        if device.type != here.type or device.index not in (None, here.index):
+            raise ValueError(
+                f"{self.name} is on {here}, but device is {device}; pass device={str(here)!r}, or "
+                f"move the module with model.to({str(device)!r})."
+            )
+        self.mean, self.std = self.mean.to(here), self.std.to(here)
+        return self
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
+        with self._running():
+            return self._vector(self._activation(self._input(x)), torch.mean)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return the logits ``(N, Y) float32`` of features ``(N, D)``, differentiable.
+
+        Raises
+        ------
+        ValueError
+            If `splits` is "no".
+        """
+        if self.splits == "no":
+            raise ValueError(
+                f"the features of {self.name} at {self.layer!r} do not decide on its logits by "
+                "themselves (averaged over positions, or passed by on another way); use gradient, "
+                "or a layer that all of the network's signal goes through."
+            )
+        a = self._unvector(z)
+        with borrowed(self.model):
+            if self.splits == "chain":
+                return through(self._head, a).float()
+            blank = torch.zeros(len(z), *self.clip_shape, device=a.device, dtype=self._dtype)
+            blank = blank.contiguous(memory_format=self._layout)
+            with hooked(self._at, lambda output: a):
+                return self.model(blank).float()
+
+    def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
+        """Return the gradient of a class output by the features at these very clips.
+
+        Where the features are averages over positions, moving them along a CAV means moving every
+        position along it. By the chain rule the derivative along a vector v is then the dot
+        product of v with the sum of the gradient over positions, which is what is returned.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            ``(N, C, T, H, W)``, prepared clips.
+        class_index : int
+            The class y.
+        target : {"logit", "log_prob"}, default "logit"
+            See :func:`stce.tcav.gradients`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(N, D) float32``.
+        """
+        reached = []
+
+        def replace(output):
+            reached.append(output.detach().clone().requires_grad_())
+            return reached[0].clone()  # a later step may write to it in place
+
+        with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
+            with hooked(self._at, replace):
+                output = self.model(self._input(x)).float()
+            if target == "log_prob":
+                output = output.log_softmax(dim=1)
+            chosen = output[:, class_index].sum()
+            if not chosen.requires_grad:
+                raise ValueError(
+                    f"the logits of {self.name} have no gradient at {self.layer!r}; choose a layer "
+                    "that they depend on, and take torch.no_grad and argmax out of its forward."
+                )
+            (slope,) = torch.autograd.grad(chosen, reached[0])
+        return self._vector(slope, torch.sum).detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits ``(N, Y) float32`` of prepared clips."""
+        with self._running():
+            return self.model(self._input(x)).float()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        # Not in inference mode: what the module may keep of a forward pass stays usable to it.
+        with borrowed(self.model), torch.inference_mode(False), torch.no_grad():
+            yield
+
+    def _input(self, x: Tensor) -> Tensor:
+        # A copy: the model may write to its input, and the caller's may be an inference tensor.
+        x = self._check(x).to(self._dtype, copy=True)
+        return x.contiguous(memory_format=self._layout)
+
+    def _activation(self, x: Tensor) -> Tensor:
+        reached = []
+
+        def stop(output):
+            reached.append(output)
+            raise _Reached
+
+        try:
+            with hooked(self._at, stop):
+                self.model(x)
+        except _Reached:
+            pass
+        return reached[0]
+
+    def _vector(self, a: Tensor, reduce) -> Tensor:
+        """Turn a layer's output, or a gradient by it, into one row a clip."""
+        a = a.float().unflatten(0, (-1, self._per_clip))
+        if not self._pool:
+            return a.flatten(1)
+        axis = self._channel_axis
+        if axis is None:
+            axis = -1 if a.ndim == 4 else 1  # (N, L, C) are a transformer's tokens
+        a = a.movedim(axis + 1 if axis >= 0 else axis, 1).flatten(2)
+        return reduce(a, dim=2)
+
+    def _unvector(self, z: Tensor) -> Tensor:
+        if z.ndim != 2 or z.shape[1] != self.n_features:
+            raise ValueError(
+                f"the features of {self.name} at {self.layer!r} are (N, {self.n_features}), got "
+                f"{tuple(z.shape)}; were they computed at another layer?"
+            )
+        # A copy, since the step after the layer may write to it in place.
+        return z.reshape(len(z) * self._per_clip, *self._shape).to(self._dtype).clone()
+
+
+def _find(model: nn.Module, layer: str) -> nn.Module:
+    known = dict(model.named_modules(remove_duplicate=False))
+    known.pop("")
+    if layer not in known:
+        close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]
+        raise ValueError(
+            f"{type(model).__name__} has no layer {layer!r}; near to it are {', '.join(close)}. "
+            "All names: print(*dict(model.named_modules()), sep='\\n')."
+        )
+    return known[layer]

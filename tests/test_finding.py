@@ -1,0 +1,77 @@
+"""A finding holds what the stages of a run left about one class."""
+
+import numpy as np
+import pytest
+
+from stce import concepts, features, models, supervoxels, tcav
+from stce.clips import Clips
+from stce.datasets.textures import textures
+from stce.finding import Finding
+from stce.run import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two classes on textures, each stage made by its own module."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    frames = textures(6, n_frames=8, size=(32, 32), seed=1).frames
+    clips = Clips(frames, [0, 0, 0, 1, 1, 1], list("abcdef"), ["p"] * 6, ("walk", "wave"))
+    network = models.build(
+        "r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32), layer="dropout"
+    )
+    network.mean.fill_(0.4)
+    with run.stage("train", {}).write() as folder:
+        models.save(folder / "last.safetensors", network)
+    with run.stage("segment", {}).write() as folder:
+        for split in ("train", "test"):
+            clips.save(folder / f"{split}-clips")
+            cut = folder / f"{split}-supervoxels"
+            supervoxels.segment(clips, cut, n_segments=(4, 8, 12), progress=False)
+    cut = supervoxels.Supervoxels.load(run.path("segment") / "train-supervoxels")
+    z = features.extract(network, clips, cut, progress=False)
+    videos = cut.table["video"].to_numpy()
+    found = concepts.cluster(z, clips.labels[videos], videos, clips.classes, n_concepts=5)
+    with run.stage("cluster", {"layer": "dropout", "stretch": True}).write() as folder:
+        found.save(folder)
+    whole = features.extract_clips(network, clips)
+    mine = {name: whole[clips.indices_of(name)] for name in clips.classes}
+    groups = np.array([[0, 1, 2], [3, 4, 5], [1, 3, 5]])
+    scored = tcav.score(network, found, z, mine, whole, groups, clips.classes, n_bootstrap=10)
+    with run.stage("tcav", {}).write() as folder:
+        scored.save(folder)
+    return run
+
+
+def test_it_holds_one_class(run):
+    it = Finding.load(run, "wave")
+    scores = tcav.Tcav.load(run.path("tcav"))
+    assert it.ranking == scores.ranking("wave")
+    assert it.scores["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert set(it.scores["class"]) == {"wave"}
+    assert np.array_equal(it.cavs, scores.cavs["wave"])
+    assert it.fill == 102
+    assert it.network.layer == "dropout"
+    assert len(it.clips) == 6
+
+
+def test_the_ends_of_the_ranking(run):
+    it = Finding.load(run, "walk", "test")
+    order = it.ranking
+    assert it.ends(2) == [*order[:2], *order[-2:]]
+    assert it.ends(4) == order  # five concepts: none is shown twice
+    best = it.scores.iloc[0]
+    assert it.title(order[0]) == f"rank 1 of 5, score {best['score']:.2f}"
+    members = it.members(order[0])
+    assert len(members) == best["n_members"]
+    videos = it.supervoxels.table["video"].iloc[members]
+    assert (it.clips.labels[videos] == 0).all()
+
+
+def test_a_class_that_was_not_explained(run):
+    with pytest.raises(ValueError, match=r"class_name is 'jump', .* choose one of walk, wave"):
+        Finding.load(run, "jump")
+
+
+def test_a_run_that_was_never_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match="reads stage 'cluster'"):
+        Finding.load(Run(tmp_path), "walk")
