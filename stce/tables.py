@@ -169,6 +169,31 @@ def seeds(table: pd.DataFrame) -> Styler:
     return style(shown.set_index(["run", "seed", "mode"]), caption)
 
 
+def blank_class(table: pd.DataFrame) -> Styler:
+    """Show the gains of removing with and without the class that a blank clip is taken for.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.verdict.without_blank_class`.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        One row a run and seed; percentage points.
+    """
+    others = [f"{t.gain:+.1f} ({t.ci_low:.1f} to {t.ci_high:.1f})" for t in table.itertuples()]
+    shown = table[["run", "seed"]].assign(
+        **{
+            "a blank clip is taken for": table["blank"],
+            "top against least, that class": [f"{g:+.1f}" for g in table["gain_blank"]],
+            "all other classes": others,
+        }
+    )
+    caption = "Removing, means over q, in points with 95 % intervals over clips"
+    return style(shown.set_index(["run", "seed"]), caption)
+
+
 def provenance(runs: pd.DataFrame) -> Styler:
     """Say where published numbers come from, one row a run and its seeds.
 

@@ -9,7 +9,7 @@ from scipy import stats
 from stce.curves import difference
 from stce.paper import N_TEST
 
-__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "sentence"]
+__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "sentence", "without_blank_class"]
 
 PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
 COLUMNS = ["model", "mode", "q", "first", "second", "gap", "p"]
@@ -42,6 +42,36 @@ def by_seed(outcomes: pd.DataFrame) -> pd.DataFrame:
             rows.append((run, seed, mode, top, random, least, *gain, between))
     columns = ["run", "seed", "mode", "top", "random", "least", "gain", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=[*columns, "between"])
+
+
+def without_blank_class(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Compare the orders, removing, without the class that a blank clip is taken for.
+
+    The more is removed, the nearer a clip comes to a blank one. What a network answers to a blank
+    clip is one of the classes, and removing the evidence for that class cannot take it away.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Of :class:`stce.results.Results`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``run`` and ``seed``: ``blank`` (the class a blank clip is taken for),
+        ``gain_blank`` (of top over least in that class, percentage points), and ``gain`` over all
+        other classes with ``ci_low`` and ``ci_high``; see :func:`by_seed`.
+    """
+    rows = []
+    for (run, seed), part in outcomes.groupby(["run", "seed"], sort=False):
+        start = part[(part["mode"] == "add") & (part["q"] == 0)]
+        blank = start.groupby("class")["correct"].mean().idxmax()
+        removed = part[part["mode"] == "remove"]
+        mine = by_seed(removed[removed["class"] == blank])["gain"].iloc[0]
+        others = by_seed(removed[removed["class"] != blank]).iloc[0]
+        rows.append((run, seed, blank, mine, *others[["gain", "ci_low", "ci_high"]]))
+    columns = ["run", "seed", "blank", "gain_blank", "gain", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _sign_flips(differences: np.ndarray, n: int, rng: np.random.Generator) -> float:

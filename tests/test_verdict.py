@@ -86,3 +86,16 @@ def test_seed_by_seed():
     table = verdict.by_seed(world(0.2))
     assert list(table["seed"]) == [0, 1]
     assert (table["gain"] > 30).all() and (table["ci_low"] > 20).all() and table["between"].all()
+
+
+def test_the_class_of_a_blank_clip_is_told_apart():
+    there = world(0.2, mode="remove").assign(**{"class": "walking"})
+    stays = world(0.0, mode="remove").assign(**{"class": "running", "correct": True})
+    stays["id"] = "other" + stays["id"]
+    blank = pd.concat([there, stays]).query("q == 1").assign(mode="add", q=0)
+    blank["correct"] = blank["class"] == "running"
+    table = verdict.without_blank_class(pd.concat([there, stays, blank], ignore_index=True))
+    assert set(table["blank"]) == {"running"} and (table["gain_blank"] == 0).all()
+    plain = verdict.by_seed(there)
+    np.testing.assert_allclose(table["gain"], plain["gain"])
+    assert (table["ci_low"] > 20).all()
