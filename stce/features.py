@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import zarr
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from stce import supervoxels as supervoxels_module
 from stce.progress import bar
@@ -16,6 +17,9 @@ from stce.progress import bar
 __all__ = ["batches", "cut", "extract", "extract_clips", "extract_random", "load"]
 
 ROWS_PER_CHUNK = 1024
+
+# A CPU is fastest on so few clips that what passes between two layers stays in its cache.
+CPU_BATCH = 8
 
 
 def _resampler(start: Tensor, stop: Tensor, length: int) -> Tensor:
@@ -41,14 +45,15 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = Non
     """Cut supervoxels out of their clips, and stretch each to the full input size (paper 3.1).
 
     Outside the supervoxel the patch holds 0, which after normalisation is the data set's mean
-    ("the empty regions are filled with the average image value"). The stretch of each box is
-    three small matrix products, so all supervoxels of a batch are cut at once on the device.
+    ("the empty regions are filled with the average image value"). On a GPU the stretch of each
+    box is three small matrix products, so all supervoxels of a batch are cut at once; a CPU
+    is faster if it goes from box to box and reads no voxel outside.
 
     Parameters
     ----------
-    clips : torch.Tensor
+    clips : torch.Tensor or list of torch.Tensor
         ``(B, C, T, H, W) float32``, normalised: for each supervoxel the clip it lies in.
-    labels : torch.Tensor
+    labels : torch.Tensor or list of torch.Tensor
         ``(B, T, H, W)`` integer: for each supervoxel the label volume of its level.
     label : torch.Tensor
         ``(B,)`` integer: its label.
@@ -68,6 +73,11 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = Non
     >>> cut(clip, labels, torch.tensor([2]), torch.tensor([[0, 1, 0, 1, 2, 4]]))[0, 0, 0, 0]
     tensor([2.0000, 2.2500, 2.7500, 3.0000])
     """
+    way = _cut_each if label.device.type == "cpu" else _cut_together
+    return way(clips, labels, label, boxes)
+
+
+def _cut_together(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
     inside = labels == label[:, None, None, None]
     patches = clips * inside[:, None]
     if boxes is None:
@@ -79,6 +89,45 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = Non
     patches = patches.reshape(n, channels, frames, height * width)
     patches = _resampler(t0, t1, frames)[:, None] @ patches
     return patches.reshape(n, channels, frames, height, width)
+
+
+def _cut_each(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
+    _, frames, height, width = clips[0].shape
+    whole = torch.tensor([0, frames, 0, height, 0, width]).expand(len(label), 6)
+    patches = torch.empty(
+        len(label), *clips[0].shape, memory_format=torch.channels_last_3d, dtype=clips[0].dtype
+    )
+    edges = (whole if boxes is None else boxes).tolist()
+    for i, (t0, t1, y0, y1, x0, x1) in enumerate(edges):
+        box = slice(t0, t1), slice(y0, y1), slice(x0, x1)
+        # A plain number keeps the narrow type of the labels; a tensor would widen them all.
+        inside = labels[i][box] == int(label[i])
+        patch = clips[i][(slice(None), *box)] * inside
+        if boxes is not None:
+            size = (frames, height, width)
+            patch = interpolate(patch[None], size, mode="trilinear", align_corners=False)[0]
+        patches[i] = patch
+    return patches
+
+
+def forward(network, patches: Tensor) -> Tensor:
+    """Return the features of prepared clips, a few at a time on a CPU.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        In evaluation mode, where the clips are.
+    patches : torch.Tensor
+        ``(B, C, T, H, W) float32``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, D) float32``.
+    """
+    if patches.device.type != "cpu":
+        return network.features(patches)
+    return torch.cat([network.features(part) for part in patches.split(CPU_BATCH)])
 
 
 @torch.inference_mode()
@@ -133,11 +182,15 @@ def batches(
         frames = network.prepare(torch.from_numpy(frames).to(device))
         volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
         entry = torch.from_numpy(facts[part]).to(device)
-        position = torch.from_numpy(position).to(device)
-        boxes = entry[:, 3:] if stretch else None
-        patches = cut(frames[position], volumes[position, entry[:, 1]], entry[:, 2], boxes)
+        if frames.is_cuda:
+            position = torch.from_numpy(position).to(device)
+            clip, volume = frames[position], volumes[position, entry[:, 1]]
+        else:  # views: nothing is copied
+            clip = [frames[p] for p in position]
+            volume = [volumes[p, level] for p, level in zip(position, entry[:, 1], strict=True)]
+        patches = cut(clip, volume, entry[:, 2], entry[:, 3:] if stretch else None)
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
-        yield part, network.features(patches).cpu().numpy()
+        yield part, forward(network, patches).cpu().numpy()
 
 
 def extract(
@@ -227,7 +280,7 @@ def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     features = np.empty((len(clips), network.n_features), np.float32)
     for start in range(0, len(clips), batch_size):
         frames = torch.from_numpy(np.asarray(clips.frames[start : start + batch_size]))
-        z = network.features(network.prepare(frames.to(device)))
+        z = forward(network, network.prepare(frames.to(device)))
         features[start : start + batch_size] = z.cpu().numpy()
     return features
 
