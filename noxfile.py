@@ -1,4 +1,4 @@
-"""The study's jobs: ``nox -s book``, ``study``, ``publish``, ``tests``, ``nbval``, ``lint``.
+"""The jobs of this study: ``nox -s book``, or any other of ``nox --list``.
 
 Words after ``--`` are passed on, for example ``nox -s tests -- tests/test_tcav.py``.
 """
@@ -52,6 +52,12 @@ def study(session: nox.Session) -> None:
 def publish(session: nox.Session) -> None:
     """Put the results of finished runs into ``book/results`` and the pages that show them."""
     session.run(PYTHON, "book/publish.py", *session.posargs)
+
+
+@job
+def bench(session: nox.Session) -> None:
+    """Measure speed, side by side with what a user would pick instead (``-- --quick``)."""
+    session.run(PYTHON, "-m", "benchmarks", *session.posargs)
 
 
 @job

@@ -1,0 +1,74 @@
+"""Run the bench and write its results: ``python -m benchmarks [KEY ...] [--quick]``.
+
+Each comparison runs on the CPU, and on the GPU too where there is one. The file is written after
+each: run again, the bench goes on where it was stopped. A KEY that is named is measured anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import cutting, directions, growth, runner, whole
+
+COMPARISONS = {
+    "tcav_vs_captum": directions.captum,
+    "cav_vs_sklearn": directions.scikit_learn,
+    "segment_vs_naive": cutting.segment,
+    "features_vs_naive": cutting.naive("c3d", 0.25, 5.0),
+    "features_vs_naive_r3d18": cutting.naive("r3d18", 1.0, None),
+    "features_vs_bare": cutting.bare("c3d", 0.25),
+    "features_vs_bare_r3d18": cutting.bare("r3d18", 1.0),
+    "ablate_vs_naive": whole.ablate,
+    "study_vs_reference": whole.study,
+}
+CPU_ONLY = ("segment_vs_naive", "growth")
+KEYS = (*COMPARISONS, "growth")
+
+
+def _line(key: str, device: str, entry: dict) -> str:
+    verdict = "same" if entry["same"] else "NOT THE SAME"
+    if key == "growth":
+        return f"{key:<24} {device:<5} exponent {entry['exponent']:.2f}, {verdict}"
+    low, high, target = entry["ratio_low"], entry["ratio_high"], entry["target"]
+    aim = "" if target is None else f", to reach {target:g}"
+    return f"{key:<24} {device:<5} {entry['ratio']:7.2f}x ({low:.2f} to {high:.2f}{aim}), {verdict}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns 1 if two sides did not compute the same."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("keys", nargs="*", metavar="KEY", help=", ".join(KEYS))
+    parser.add_argument("--quick", action="store_true", help="small sizes: tests the bench itself")
+    parser.add_argument("--output", help="default benchmarks/results.json, with --quick none")
+    options = parser.parse_args(arguments)
+    unknown = [key for key in options.keys if key not in KEYS]
+    if unknown:
+        parser.error(f"there is no comparison {unknown[0]!r}; choose of {', '.join(KEYS)}")
+    results = None
+    if options.output or not options.quick:
+        path = options.output or Path(__file__).with_name("results.json")
+        results = runner.Results(path, runner.header(options.quick))
+    failed = False
+    for key in options.keys or KEYS:
+        gpu = torch.cuda.is_available() and key not in CPU_ONLY
+        for device in ("cpu", "cuda") if gpu else ("cpu",):
+            if results and not options.keys and results.has(key, device):
+                print(f"{key:<24} {device:<5} is done")
+                continue
+            if key == "growth":
+                entry = growth.grow(options.quick)
+            else:
+                entry = runner.compare(COMPARISONS[key], options.quick, device)
+            if results:
+                results.add(key, device, entry)
+            failed |= not entry["same"]
+            print(_line(key, device, entry), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

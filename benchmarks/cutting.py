@@ -1,0 +1,139 @@
+"""Supervoxels cut and embedded, against doing it one by one and against the bare network."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks import reference, worlds
+from benchmarks.runner import Check, Pair
+from stce import features, supervoxels
+
+__all__ = ["bare", "kept", "naive", "segment"]
+
+SMALL = {"n_segments": (4, 8)}
+
+
+def kept(cut: supervoxels.Supervoxels, n_clips: int) -> list[list[tuple[int, int]]]:
+    """Return for each clip the (level, label) of its supervoxels, as the reference lists them."""
+    table = cut.table[["video", "level", "label"]].to_numpy()
+    return [[(int(a), int(b)) for v, a, b in table if v == n] for n in range(n_clips)]
+
+
+def segment(quick: bool, device: str) -> Pair:
+    """Three levels of SLIC and the removal of duplicates."""
+    repeats, n, size = (2, 4, 48) if quick else (4, 64, 112)
+    clips = worlds.actors(n, size)
+    parts = [clips.select(part) for part in np.array_split(np.arange(n), repeats)]
+    options = SMALL if quick else {}
+
+    def same(mine, other, i: int) -> list[Check]:
+        names = zip(kept(mine, len(parts[i])), other, strict=True)
+        labels = zip(mine.labels, other, strict=True)
+        return [
+            Check("supervoxels kept by one side", sum(len({*a} ^ {*b}) for a, (_, b) in names), 0),
+            Check("voxels labelled otherwise", sum(int((a != b).sum()) for a, (b, _) in labels), 0),
+        ]
+
+    return Pair(
+        ours=lambda i: supervoxels.segment(parts[i], n_jobs=-1, progress=False, **options),
+        theirs=lambda i: reference.segment(parts[i], **options),
+        same=same,
+        work=f"three-level SLIC and de-duplication of {n} clips of 16x{size}x{size}",
+        against="skimage.slic for each level, each pair of boolean masks; a process a core, both",
+        measured=f"each pair: another {n // repeats} clips, the same on both sides",
+        target=3.0,
+        repeats=repeats,
+    )
+
+
+def _scene(name: str, width: float, quick: bool, device: str):
+    """Return a network, clips and a few of their supervoxels for each pair to be timed."""
+    repeats, n, size, few = (2, 2, 32, 8) if quick else (4, 16, 112, 104)
+    if name == "r3d18" and not quick:
+        repeats, few = 3, 12
+    torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
+    clips = worlds.actors(n, size, channels=3)
+    network = worlds.trained(name, 0.125 if quick else width, clips, device)
+    cut = supervoxels.segment(clips, n_jobs=-1, progress=False, **(SMALL if quick else {}))
+    rows = [cut.rows_of(video)[:few] for video in range(repeats)]
+    measured = (
+        f"each pair: the first {few} supervoxels of another clip, {sum(map(len, rows))} of the "
+        f"{len(cut)} in all; the same on both sides"
+    )
+    what = f"features of the supervoxels of {n} clips of 16x{size}x{size}x3, {name} width {width:g}"
+    return network, clips, cut, rows, {"work": what, "measured": measured, "repeats": repeats}
+
+
+def _ours(network, clips, cut, rows, device):
+    def ours(i: int) -> np.ndarray:
+        parts = features.batches(network, clips, cut, rows=rows[i], device=device)
+        return np.concatenate([z for _, z in parts])
+
+    return ours
+
+
+def _apart(mine: np.ndarray, other: np.ndarray, i: int) -> list[Check]:
+    difference = np.abs(mine - other).max() / np.abs(other).max()
+    return [Check("largest difference / largest feature", float(difference), 1e-4)]
+
+
+def naive(name: str, width: float, target: float | None):
+    """Return the comparison with one supervoxel at a time."""
+
+    def build(quick: bool, device: str) -> Pair:
+        network, clips, cut, rows, facts = _scene(name, width, quick, device)
+        copy, table = reference.plain(network), cut.table[["level", "label"]].to_numpy()
+
+        def theirs(i: int) -> np.ndarray:
+            chosen = [(int(level), int(label)) for level, label in table[rows[i]]]
+            one = clips.select([i]), [cut.labels[i]], [chosen]
+            return reference.embed(copy, *one, device=device)
+
+        return Pair(
+            ours=_ours(network, clips, cut, rows, device),
+            theirs=theirs,
+            same=_apart,
+            against="cut and resized one by one on the CPU, batches of one, default memory format",
+            target=target,
+            **facts,
+        )
+
+    return build
+
+
+def bare(name: str, width: float):
+    """Return the comparison with the network alone, on patches that are cut already."""
+
+    def build(quick: bool, device: str) -> Pair:
+        network, clips, cut, rows, facts = _scene(name, width, quick, device)
+        columns = ["t0", "t1", "y0", "y1", "x0", "x1"]
+        ready = []
+        for video, chosen in enumerate(rows):
+            clip = network.to(device).prepare(torch.from_numpy(clips.frames[video : video + 1]))
+            volumes = torch.from_numpy(cut.labels[video].astype(np.int16)).to(device)
+            entry = cut.table.iloc[chosen]
+            patches = features.cut(
+                clip.expand(len(entry), *clip.shape[1:]),
+                volumes[torch.tensor(entry["level"].to_numpy()).to(device)],
+                torch.tensor(entry["label"].to_numpy()).to(device),
+                torch.tensor(entry[columns].to_numpy()).to(device),
+            )
+            ready.append(patches.contiguous(memory_format=torch.channels_last_3d))
+
+        @torch.inference_mode()
+        def theirs(i: int) -> np.ndarray:
+            # The same batches as ours: 64 on a GPU; features.forward splits them for a CPU.
+            parts = [features.forward(network, part) for part in ready[i].split(64)]
+            return torch.cat(parts).cpu().numpy()
+
+        return Pair(
+            ours=_ours(network, clips, cut, rows, device),
+            theirs=theirs,
+            same=_apart,
+            against="the bare network on patches cut before, in the same batches",
+            target=0.9,
+            **facts,
+        )
+
+    return build

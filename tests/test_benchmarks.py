@@ -1,0 +1,150 @@
+"""The bench at small sizes: both sides of every comparison compute the same."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as bench
+from benchmarks import charts, growth, reference, runner, worlds
+from stce import features, supervoxels
+from stce.concepts import cluster
+
+
+@pytest.mark.parametrize("key", bench.COMPARISONS)
+def test_both_sides_compute_the_same(key):
+    if key == "tcav_vs_captum":
+        pytest.importorskip("captum")
+    pair = bench.COMPARISONS[key](True, "cpu")
+    checks = pair.same(pair.ours(1), pair.theirs(1), 1)
+    assert checks
+    assert [check for check in checks if not check.passed] == []
+
+
+def _pair(ours, theirs, limit=0.0, **options):
+    def same(mine, other, i):
+        return [runner.Check("difference", abs(mine - other), limit)]
+
+    return lambda quick, device: runner.Pair(
+        ours, theirs, same, "adding", "subtracting", "all", 1.0, repeats=3, **options
+    )
+
+
+def test_sides_take_turns_and_the_worst_difference_is_kept():
+    calls = []
+
+    def side(name, values):
+        def run(i):
+            calls.append(name)
+            return values[i]
+
+        return run
+
+    build = _pair(side("a", [1, 1, 1]), side("b", [1, 3, 2]), share=0.5)
+    entry = runner.compare(build, True)
+    assert calls == ["a", "b"] * 4  # the first two warm up
+    assert entry["checks"] == [{"name": "difference", "value": 2, "limit": 0.0}]
+    assert not entry["same"]
+    assert entry["ratio_low"] <= entry["ratio"] <= entry["ratio_high"]
+    seconds = entry["theirs"]["seconds"]
+    ratios = [2 * b / a for a, b in zip(entry["ours"]["seconds"], seconds, strict=True)]
+    assert entry["ratio"] == pytest.approx(np.median(ratios))
+
+
+def test_a_difference_that_is_no_number_fails():
+    assert not runner.Check("difference", float("nan"), 1.0).passed
+    values = [1.0, float("nan"), 1.0]
+    entry = runner.compare(_pair(lambda i: 1.0, lambda i: values[i], limit=1.0), True)
+    assert not entry["same"]
+    assert entry["checks"][0]["value"] is None
+
+
+def test_memory_that_a_side_takes_is_seen():
+    build = _pair(lambda i: 0, lambda i: int(np.ones(2**24).sum() * 0))  # 128 MB
+    entry = runner.compare(build, True)
+    assert entry["theirs"]["peak_added_mb"] > 80
+    assert entry["ours"]["peak_added_mb"] < 40
+
+
+def test_results_are_kept_and_a_change_of_the_machine_starts_anew(tmp_path):
+    path = tmp_path / "results.json"
+    results = runner.Results(path, {"cores": 2})
+    results.add("a", "cpu", {"ratio": 2.0})
+    results = runner.Results(path, {"cores": 2})
+    assert results.has("a", "cpu") and not results.has("a", "cuda") and not results.has("b", "cpu")
+    results.add("a", "cuda", {"ratio": 3.0})
+    assert set(json.loads(path.read_text())["results"]["a"]) == {"cpu", "cuda"}
+    assert not runner.Results(path, {"cores": 4}).has("a", "cpu")
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_command_line(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    assert bench.main(["cav_vs_sklearn", "--quick", "--output", str(path)]) == 0
+    content = json.loads(path.read_text())
+    entry = content["results"]["cav_vs_sklearn"]["cpu"]
+    assert content["quick"] and content["hardware"]["cores"] and content["versions"]["torch"]
+    assert entry["same"] and len(entry["ours"]["seconds"]) == len(entry["theirs"]["seconds"]) == 2
+    assert "cav_vs_sklearn" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        bench.main(["cav_vs_nothing"])
+    assert "there is no comparison 'cav_vs_nothing'; choose of" in capsys.readouterr().err
+
+
+def test_growth_measures_each_number_of_clips(tmp_path):
+    facts = growth.measure(2, tmp_path)
+    assert facts["seconds"] > 0 and facts["peak_mb"] > 50
+    assert (tmp_path / "features.zarr").exists()
+
+
+def test_world_network_is_decided():
+    clips = worlds.actors(24, 32)
+    network = worlds.trained("c3d", 0.125, clips)
+    with torch.inference_mode():
+        chance = network(network.prepare(torch.from_numpy(clips.frames))).softmax(1)
+    assert (chance.argmax(1).numpy() == clips.labels).mean() > 0.9
+    assert chance.max(1).values.median() > 0.5
+
+
+def test_reference_clusters_as_stce_does():
+    rng = np.random.default_rng(0)
+    z = (np.repeat(5 * rng.normal(size=(3, 8)), 30, 0) + rng.normal(size=(90, 8))).astype("f4")
+    ours = cluster(z, np.zeros(90, int), np.arange(90), ("a",), n_concepts=3, n_keep=10)
+    centres, members = reference.cluster(z, 3, 10)
+    np.testing.assert_allclose(ours.centres["a"], centres, rtol=1e-5)
+    for k in range(3):
+        np.testing.assert_array_equal(ours.members("a", k), members[k])
+
+
+@pytest.mark.parametrize("stretch", [True, False])
+def test_cutting_together_equals_one_by_one(stretch):
+    """The way of a GPU and the way of a CPU, both run on the CPU."""
+    clips = worlds.actors(1, 32, channels=3)
+    cut = supervoxels.segment(clips, n_segments=(4, 9), progress=False)
+    table = cut.table
+    x = torch.from_numpy(clips.frames).permute(0, 4, 1, 2, 3).float()
+    x = x.expand(len(table), *x.shape[1:])
+    labels = torch.from_numpy(cut.labels[0].astype(np.int16))[table["level"].tolist()]
+    label = torch.tensor(table["label"].tolist())
+    boxes = torch.tensor(table[["t0", "t1", "y0", "y1", "x0", "x1"]].to_numpy())
+    boxes = boxes if stretch else None
+    together = features._cut_together(x, labels, label, boxes)
+    torch.testing.assert_close(features.cut(x, labels, label, boxes), together, atol=1e-2, rtol=0)
+
+
+def test_charts_show_every_comparison():
+    pair = {"ratio": 4.0, "ratio_low": 3.0, "ratio_high": 6.0, "same": True}
+    pair |= {side: {"peak_added_mb": 10.0} for side in ("ours", "theirs")}
+    results = {
+        "a": {"cpu": pair | {"target": 3.0}, "cuda": pair | {"target": None}},
+        "growth": {"cpu": {"clips": [1, 2], "seconds": [[1, 2], [3, 2]], "peak_mb": [5, 5]}},
+    }
+    results["growth"]["cpu"]["exponent"] = 1.0
+    assert charts.table(results)["ratio"].tolist() == [4.0, 4.0]
+    shown = charts.ratios(results).axes[0]
+    assert [text.get_text() for text in shown.get_yticklabels()] == ["a", "a"]
+    left, _ = charts.growth(results["growth"]["cpu"]).axes
+    assert left.lines[0].get_ydata().tolist() == [1, 2]
+    plt.close("all")
