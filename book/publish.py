@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from store import ROOT, keep, tidy
 
-from stce import results
+from stce import campaign, results
 from stce.parameters import PAGES
 from stce.settings import known
 from stce.study import run_notebook
@@ -27,6 +27,16 @@ def publish_runs() -> None:
             place = results.publish(run, run.folder(seed), RESULTS)
             done = "published" if place else "not finished here"
             print(f"{run.name} seed {seed}: {done}")
+
+
+def publish_checks() -> None:
+    """Publish what campaigns and validations have found."""
+    for path in campaign.publish(RESULTS):
+        print(f"campaign {path.stem}: published")
+    for run in known().values():
+        for folder in [run.folder(seed) for seed in run.seeds] or [run.folder()]:
+            if place := results.publish_validation(folder, RESULTS):
+                print(f"validation of {place.name}: published")
 
 
 def execute_pages(names: list[str]) -> None:
@@ -49,6 +59,7 @@ if __name__ == "__main__":
     if unknown:
         parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(PAGES)}")
     publish_runs()
+    publish_checks()
     default = ROOT / "data" / "runs" / "actors"
     if not chosen and (default / "visualize" / "manifest.json").exists():
         keep(default / "notebooks")

@@ -106,6 +106,7 @@ def clip_bits(
     centres: np.ndarray,
     *,
     stretch: bool = True,
+    features: np.ndarray | None = None,
     batch_size: int = 64,
     device="cpu",
 ) -> np.ndarray:
@@ -113,7 +114,7 @@ def clip_bits(
 
     Parameters
     ----------
-    network, clips, supervoxels, stretch, batch_size, device
+    network, clips, supervoxels, stretch, features, batch_size, device
         See :func:`run`.
     video : int
         Index of the clip.
@@ -126,16 +127,19 @@ def clip_bits(
         ``(T, H, W) int64``, see :func:`concept_bits`.
     """
     rows = supervoxels.rows_of(video)
-    parts = features_module.batches(
-        network,
-        clips,
-        supervoxels,
-        rows=rows,
-        stretch=stretch,
-        batch_size=batch_size,
-        device=device,
-    )
-    embedded = np.concatenate([z for _, z in parts])
+    if features is None:
+        parts = features_module.batches(
+            network,
+            clips,
+            supervoxels,
+            rows=rows,
+            stretch=stretch,
+            batch_size=batch_size,
+            device=device,
+        )
+        embedded = np.concatenate([z for _, z in parts])
+    else:
+        embedded = features[rows]
     concept = concepts_module.assign(embedded, centres)
     labels = np.asarray(supervoxels.labels[video])
     return concept_bits(labels, supervoxels.table.iloc[rows], concept)
@@ -199,6 +203,7 @@ def case(
     *,
     assign: str = "true",
     stretch: bool = True,
+    features: np.ndarray | None = None,
     batch_size: int = 64,
     device="cpu",
 ) -> Case:
@@ -206,7 +211,7 @@ def case(
 
     Parameters
     ----------
-    network, clips, supervoxels, concepts, assign, stretch, batch_size, device
+    network, clips, supervoxels, concepts, assign, stretch, features, batch_size, device
         See :func:`run`.
     video : int
         Index of the clip.
@@ -231,6 +236,7 @@ def case(
         video,
         concepts.centres[owner],
         stretch=stretch,
+        features=features,
         batch_size=batch_size,
         device=device,
     )
@@ -249,6 +255,7 @@ def run(
     assign: str = "true",
     fill: str = "mean",
     stretch: bool = True,
+    features: np.ndarray | None = None,
     seed: int = 0,
     videos: np.ndarray | None = None,
     batch_size: int = 64,
@@ -289,6 +296,9 @@ def run(
         blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
     stretch : bool, default True
         How supervoxels are embedded, see :func:`stce.features.batches`; as for the centres.
+    features : numpy.ndarray, optional
+        ``(S, D)``, of all supervoxels of the test clips, where they are embedded already or in
+        another way, such as :func:`stce.pooled.extract`; `stretch` is then without effect.
     seed : int, default 0
         Seeds the random orders and the noise.
     videos : numpy.ndarray, optional
@@ -314,16 +324,23 @@ def run(
     Raises
     ------
     ValueError
-        If `assign` or `fill` is unknown, or `q_max` exceeds the concepts of a class.
+        If `assign` or `fill` is unknown, `q_max` exceeds the concepts of a class, or `features`
+        are not of these supervoxels.
     """
     check(rankings, q_max, assign, fill)
+    if features is not None and len(features) != len(supervoxels):
+        raise ValueError(
+            f"features has {len(features)} rows for {len(supervoxels)} supervoxels; embed the "
+            "supervoxels of these test clips."
+        )
     network = network.to(device).eval()
     plans = {}
     for name, ranking in rankings.items():
         # A class's random orders depend on its name and the seed alone, not on the other classes.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         plans[name] = _plan(orders(ranking, n_random, rng), q_max)
-    how = {"assign": assign, "stretch": stretch, "batch_size": batch_size, "device": device}
+    how = {"assign": assign, "stretch": stretch, "features": features}
+    how |= {"batch_size": batch_size, "device": device}
 
     def answer(n: int) -> pd.DataFrame:
         one = case(network, clips, supervoxels, concepts, n, plans, **how)

@@ -133,6 +133,20 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "n_shown": Parameter(2, "Most and least important concepts shown.", 1, 10),
         "scale": Parameter(3, "Enlargement of the clips shown.", 1, 20),
     },
+    "validate": {
+        "n_null": Parameter(99, "Random sets, and shuffled heads, of the tests.", 19),
+        "n_randomised": Parameter(2, "Networks randomised from the top down.", 1, 40),
+        "n_sgd": Parameter(5, "Random groups that the SGD classifiers are fitted to.", 3),
+        "others": Parameter([], "Folders of the same run with other seeds, to compare with."),
+        "n_clips": Parameter(1, "Test clips a class for controls, baselines and variants.", 1),
+        "n_controls": Parameter(2, "Draws of each control and of the random order, a clip.", 1),
+        "fills": Parameter(["mean", "blur", "noise"], "What hidden voxels may hold."),
+        "tried": Parameter(
+            ["fc7/log_prob/in place", "conv5b/logit/pooled"],
+            "Variants tried: layer/target/features; layers as the network names them.",
+        ),
+        "n_discovery_tried": Parameter(4, "Discovery clips a class for the variants.", 2),
+    },
 }
 PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 
@@ -165,6 +179,11 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "run_folder": Parameter("../data/runs/actors-standard/seed-0", "Run, standard setting."),
         "small_folder": Parameter("../data/runs/actors-small/seed-0", "Run, small setting."),
         **_CLASS,
+    },
+    "trust": {
+        **_RESULTS,
+        "validated": Parameter("validate", "Run whose validation is shown."),
+        "seed": Parameter(0, "Of the network that is shown.", low=0),
     },
     "tables": _RESULTS,
     **{f"table_{n}": _RESULTS for n in range(1, 7)},

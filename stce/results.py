@@ -20,7 +20,7 @@ import pandas as pd
 from stce.run import STAGES, Run
 from stce.settings import Known
 
-__all__ = ["MODELS", "Results", "load", "publish"]
+__all__ = ["MODELS", "Results", "load", "publish", "publish_validation", "tables"]
 
 MODELS = {"c3d": "C3D", "r3d18": "R3D", "i3d": "I3D"}  # as the paper's tables call them
 
@@ -148,6 +148,57 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
     return place
+
+
+def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
+    """Write the tables of a run's stage validate; whatever was there before is replaced.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run.
+    target : path
+        Folder of all published results; the tables go to ``validation/NAME`` in it.
+
+    Returns
+    -------
+    pathlib.Path or None
+        Where they are; None if the stage is not finished, and then nothing is written.
+    """
+    run = Run(folder)
+    if not (run.folder / "validate" / "manifest.json").exists():
+        return None
+    seed = f"-{run.folder.name}" if run.folder.name.startswith("seed-") else ""
+    place = Path(target) / "validation" / f"{run.name}{seed}"
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in sorted(run.path("validate").glob("*.parquet")):
+        if file.stem != "outcomes":  # large, and summed up in the others
+            table = pd.read_parquet(file)
+            table.to_csv(partial / f"{file.stem}.csv", index=False, float_format="%.6g")
+    manifest = run.manifest("validate")
+    facts = {name: manifest[name] for name in ("parameters", "revision", "hardware", "finished")}
+    (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return place
+
+
+def tables(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """Read all published tables of one folder, by name.
+
+    Parameters
+    ----------
+    folder : path
+        For example ``book/results/campaigns`` or ``book/results/validation/validate``.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        Empty if nothing was published.
+    """
+    return {file.stem: pd.read_csv(file) for file in sorted(Path(folder).glob("*.csv"))}
 
 
 def load(folder: str | Path) -> Results:

@@ -16,9 +16,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["STAGES", "Run", "Stage"]
+__all__ = ["OPTIONAL", "STAGES", "Run", "Stage", "notebook_name"]
 
 STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
+
+# Made on demand; no stage reads it.
+OPTIONAL = ("validate",)
 
 # What changes where or how fast a stage runs, but not what it computes.
 INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "force"})
@@ -261,4 +264,5 @@ class Run:
 
 def notebook_name(stage: str) -> str:
     """Return the file name of a stage's notebook."""
-    return f"{STAGES.index(stage) + 1:02d}_{stage}.ipynb" if stage in STAGES else stage
+    known = (*STAGES, *OPTIONAL)
+    return f"{known.index(stage) + 1:02d}_{stage}.ipynb" if stage in known else stage

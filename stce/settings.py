@@ -11,13 +11,14 @@ import yaml
 
 from stce import datasets
 from stce.parameters import check_all
+from stce.run import OPTIONAL
 
 __all__ = ["HOME", "Known", "groups", "known", "resolve", "settings"]
 
 # The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
 HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parent.parent))
 
-HEADER = {"description": str, "groups": list, "tables": list, "seeds": list}
+HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Known:
         The paper's tables, 1 to 6, that its numbers stand beside.
     seeds : list of int
         Seeds it is run with, each in a folder of its own; empty for one run with `seed`.
+    also : list of str
+        Stages made after the six, of :data:`stce.run.OPTIONAL`.
     values : dict
         Notebook parameters.
     """
@@ -45,6 +48,7 @@ class Known:
     groups: list[str] = field(default_factory=list)
     tables: list[int] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
     values: dict[str, object] = field(default_factory=dict)
 
     def folder(self, seed: int | None = None) -> Path:
@@ -59,7 +63,7 @@ def _read(path: Path) -> Known:
     for key, kind in HEADER.items():
         head[key] = values.pop(key, kind())
         entries = head[key] if kind is list else []
-        inner = str if key == "groups" else int
+        inner = str if key in ("groups", "also") else int
         if not isinstance(head[key], kind) or not all(type(e) is inner for e in entries):
             wanted = "text" if kind is str else f"a list of {inner.__name__}"
             raise ValueError(f"{key!r} in {path} is {head[key]!r}; it takes {wanted}.")
@@ -67,6 +71,8 @@ def _read(path: Path) -> Known:
         raise ValueError(f"'tables' in {path} is {head['tables']}; the paper has tables 1 to 6.")
     if len(set(head["seeds"])) < len(head["seeds"]) or min(head["seeds"], default=0) < 0:
         raise ValueError(f"'seeds' in {path} is {head['seeds']}; seeds are 0 or more, each once.")
+    if not set(head["also"]) <= set(OPTIONAL):
+        raise ValueError(f"'also' in {path} is {head['also']}; it takes {', '.join(OPTIONAL)}.")
     return Known(path.stem, **head, values=values)
 
 

@@ -6,20 +6,22 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from stce import jobs, progress
 from stce.parameters import PARAMETERS
-from stce.run import STAGES, Run, notebook_name
-from stce.settings import HOME, groups, known, resolve
+from stce.run import OPTIONAL, STAGES, Run, notebook_name
+from stce.settings import HOME, Known, groups, known, resolve
 
 __all__ = ["StageFailed", "execute", "main", "make", "run_notebook"]
 
 # Each stage reads all before it.
 READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
+READS |= dict.fromkeys(OPTIONAL, STAGES[:-1])
 
 
 class StageFailed(RuntimeError):
@@ -100,11 +102,12 @@ def make(
         If a notebook stops with an error. Stages finished before are kept.
     """
     chosen = job.settings()
-    if start is not None and start not in STAGES:
-        raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(STAGES)}.")
+    stages = (*STAGES, *job.run.also)
+    if start is not None and start not in stages:
+        raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
     folder = job.folder.resolve()
-    for number, name in enumerate(STAGES, start=1):
-        if start and number <= STAGES.index(start):
+    for number, name in enumerate(stages, start=1):
+        if start and number <= stages.index(start):
             continue
         parameters = chosen[name]
         parameters["run_folder"] = os.path.relpath(folder, HOME / "notebooks")
@@ -119,7 +122,7 @@ def make(
             any(stage.borrow(Run(other)) for other in job.siblings())
         changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
         started = time.monotonic()
-        with progress.watch(f"{job.name}  {number}/{len(STAGES)}", report):
+        with progress.watch(f"{job.name}  {number}/{len(stages)}", report):
             run_notebook(HOME / "notebooks" / executed.name, executed, changed)
         report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
     return folder
@@ -131,6 +134,7 @@ def execute(
     *,
     seeds: tuple[int, ...] = (),
     folder: str | Path | None = None,
+    also: Iterable[str] = (),
     **options,
 ) -> list[Path]:
     """Make a run, or all runs of a group, one after the other.
@@ -145,6 +149,8 @@ def execute(
         Seeds instead of those of the files.
     folder : path, optional
         Folder of the one run, default ``data/runs/NAME`` or ``data/runs/NAME/seed-N``.
+    also : iterable of str, optional
+        Stages to make after the six, beside those that the files name: "validate".
     **options
         `start`, `force` and `report` of :func:`make`.
 
@@ -160,8 +166,16 @@ def execute(
     StageFailed
         If a notebook stops with an error. What was finished before is kept.
     """
-    planned = jobs.plan(resolve(name), overrides, seeds, folder)
+    planned = jobs.plan(_with(resolve(name), also), overrides, seeds, folder)
     return [make(job, **options) for chain in jobs.chains(planned) for job in chain]
+
+
+def _with(runs: list[Known], also: Iterable[str]) -> list[Known]:
+    """Return the runs with further stages after the six."""
+    unknown = sorted(set(also) - set(OPTIONAL))
+    if unknown:
+        raise ValueError(f"also is {unknown[0]!r}; choose from {', '.join(OPTIONAL)}.")
+    return [replace(run, also=list(dict.fromkeys([*run.also, *also]))) for run in runs]
 
 
 def _assignments(pairs: list[str]) -> dict[str, object]:
@@ -180,13 +194,15 @@ def _assignments(pairs: list[str]) -> dict[str, object]:
 
 def _run(options: argparse.Namespace) -> int:
     overrides = _assignments(options.set)
-    planned = jobs.plan(resolve(options.name), overrides, options.seeds, options.folder)
+    runs = _with(resolve(options.name), options.also)
+    planned = jobs.plan(runs, overrides, options.seeds, options.folder)
     work = jobs.chains(planned)
     devices = jobs.gpus() if len(work) > 1 else []
     if len(devices) > 1:
         extra = ["--set", *options.set] if options.set else []
         extra += ["--from", options.start] if options.start else []
         extra += ["--force"] if options.force else []
+        extra += ["--also", *options.also] if options.also else []
         failed = jobs.side_by_side(work, devices, lambda job: jobs.study_command(job, extra))
         for job in failed:
             print(f"error: {job.name} is not finished; see above.", file=sys.stderr)
@@ -213,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend")
     run.add_argument("--seeds", nargs="+", default=[], type=int, metavar="SEED")
     run.add_argument("--from", dest="start", metavar="STAGE", help=", ".join(STAGES))
+    run.add_argument("--also", nargs="+", default=[], metavar="STAGE", help=", ".join(OPTIONAL))
     run.add_argument("--force", action="store_true", help="compute finished stages again")
     run.add_argument("--folder", help="folder of the run (default data/runs/NAME)")
     options = parser.parse_args(arguments)

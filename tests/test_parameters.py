@@ -9,14 +9,14 @@ import pytest
 
 from stce import parameters, settings
 from stce.parameters import PAGES, PARAMETERS, check, check_all, read
-from stce.run import STAGES, notebook_name
+from stce.run import OPTIONAL, STAGES, notebook_name
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
-@pytest.mark.parametrize("stage", [*STAGES, *PAGES])
+@pytest.mark.parametrize("stage", [*STAGES, *OPTIONAL, *PAGES])
 def test_the_parameters_cell_is_exactly_the_contract(stage):
-    name = notebook_name(stage) if stage in STAGES else f"{stage}.ipynb"
+    name = notebook_name(stage) if stage in PARAMETERS else f"{stage}.ipynb"
     notebook = nbformat.read(NOTEBOOKS / name, 4)
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(cells) == 1
@@ -110,10 +110,9 @@ def test_the_table_lists_them_all():
     assert list(parameters.table("tcav").index) == list(PARAMETERS["tcav"])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *OPTIONAL])
 def test_no_import_hides_a_parameter(stage):
-    name = notebook_name(stage) if stage in STAGES else f"{stage}.ipynb"
-    notebook = nbformat.read(NOTEBOOKS / name, 4)
+    notebook = nbformat.read(NOTEBOOKS / notebook_name(stage), 4)
     code = [c.source for c in notebook.cells if c.cell_type == "code"]
     before = next(i for i, source in enumerate(code) if "parameters.read" in source)
     imported = {

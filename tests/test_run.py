@@ -101,3 +101,4 @@ def test_a_run_folder_that_is_a_file(tmp_path):
 def test_notebook_names():
     assert notebook_name("train") == "01_train.ipynb"
     assert notebook_name("visualize") == "06_visualize.ipynb"
+    assert notebook_name("validate") == "07_validate.ipynb"

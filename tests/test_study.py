@@ -1,6 +1,7 @@
 """The study as users run it: the command line, all six notebooks, errors and exit codes."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from stce import datasets, study, video
+from stce import datasets, results, study, tcav, video
+from stce.evidence import Evidence
 from stce.run import STAGES, Run
 
 
@@ -56,6 +58,38 @@ def test_a_second_call_computes_nothing(smoke):
     study.execute("smoke", folder=smoke[0], report=lines.append)
     assert time.monotonic() - started < 5
     assert all("finished before" in line for line in lines)
+
+
+QUICK = {"n_null": 19, "n_randomised": 1, "n_sgd": 3, "n_controls": 1, "n_clips": 1}
+
+
+def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "smoke", "visualize")
+    shutil.copytree(smoke[0] / "notebooks", folder / "notebooks")
+    chosen = {**QUICK, "others": [str(smoke[0])], "n_discovery_tried": 2, "fills": ["blur"]}
+    study.execute("smoke", chosen, folder=folder, also=["validate"], report=lambda line: None)
+    found = {file.stem for file in (folder / "validate").glob("*.parquet")}
+    asked = {"significance", "truth", "composition", "sanity", "stability", "fills", "variants"}
+    assert found == asked | {"outcomes", "accuracy", "areas", "paired"}
+    orders = set(pd.read_parquet(folder / "validate" / "outcomes.parquet")["order"])
+    assert {"top", "random voxels", "occlusion", "integrated gradients"} < orders
+    # The same run, its concepts matched with themselves: nothing has changed.
+    table = pd.read_parquet(folder / "validate" / "stability.parquet")
+    itself = table[table["changed"].str.startswith("all, ")]
+    assert len(itself) and (itself["correlation"].dropna() > 0.999).all()
+    place = results.publish_validation(folder, tmp_path / "results")
+    assert {f.name for f in place.iterdir()} == {f"{n}.csv" for n in found - {"outcomes"}} | {
+        "facts.json"
+    }
+    assert set(results.tables(place)) == found - {"outcomes"}
+    with pytest.raises(ValueError, match="choose from validate"):
+        study.execute("smoke", folder=folder, also=["validation"])
+
+
+def test_the_evidence_of_a_run_gives_its_scores_again(smoke):
+    it = Evidence.load(Run(smoke[0]))
+    again = tcav.score(*it.given(), **it.options).scores
+    pd.testing.assert_frame_equal(again, it.result.scores)
 
 
 def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):

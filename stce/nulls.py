@@ -1,0 +1,209 @@
+"""What scores look like by chance: sets of random clips, and heads with shuffled weights."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from stce import cav, tcav
+
+__all__ = ["p_value", "random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
+
+
+def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
+    """Shuffle the entries within each parameter and each floating-point buffer, in place.
+
+    Sizes and spread of the weights stay, what they say is gone. If the weights were drawn at
+    random to begin with, the shuffled ones are as likely as they were.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed; pass a copy to keep the original.
+    rng : numpy.random.Generator
+        Source of the permutations.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(3, 2)
+    >>> before = layer.weight.sum().item()
+    >>> shuffle_weights(layer, np.random.default_rng(0))
+    >>> abs(layer.weight.sum().item() - before) < 1e-6
+    True
+    """
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                order = torch.from_numpy(rng.permutation(tensor.numel())).to(tensor.device)
+                tensor.copy_(tensor.reshape(-1)[order].reshape(tensor.shape))
+
+
+def _deals(n: int, size: int, n_groups: int, n_null: int, rng: np.random.Generator):
+    """Deal random clips into disjoint groups, anew until there are `n_null` groups."""
+    n_groups = min(n_groups, n // size)
+    if n_groups < 3:
+        raise ValueError(
+            f"{n} random clips make {n_groups} disjoint groups of {size}; a test needs 3 or more. "
+            "Raise n_random_clips or lower n_keep."
+        )
+    n_deals = -(-n_null // n_groups)
+    return [tcav.random_groups(n, n_groups, size, rng) for _ in range(n_deals)]
+
+
+def random_sets(
+    random: np.ndarray,
+    scale: np.ndarray,
+    gradients: dict[str, np.ndarray],
+    size: int,
+    *,
+    n_groups: int = 50,
+    n_null: int = 400,
+    strength: float = 1.0,
+    rng: np.random.Generator,
+    device="cpu",
+) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """Score sets of random clips as if they were concepts: the random-against-random CAVs.
+
+    The random clips are dealt into disjoint groups, and each group is scored against all others
+    of its deal, exactly as a concept is scored against the random groups.
+
+    Parameters
+    ----------
+    random : numpy.ndarray
+        ``(M, D) float64``, random clips, standardised.
+    scale : numpy.ndarray
+        ``(D,)``, by which they were divided.
+    gradients : dict of str to numpy.ndarray
+        For each class ``(N_y, D)``, see :func:`stce.tcav.gradients`.
+    size : int
+        Members of a set, as many as the concept has.
+    n_groups : int, default 50
+        Groups a deal; fewer where the clips do not suffice.
+    n_null : int, default 400
+        At least so many sets are scored. The smallest p-value is 1 / (`n_null` + 1).
+    strength : float, default 1
+        See :func:`stce.cav.classifiers`.
+    rng : numpy.random.Generator
+        Deals the groups.
+    device : torch.device, default "cpu"
+        Where the classifiers are solved.
+
+    Returns
+    -------
+    by_class : dict of str to pandas.DataFrame
+        One row a set: ``score`` and ``derivative``.
+    accuracy : numpy.ndarray
+        ``(B,)`` held-out accuracy of the sets' CAVs.
+
+    Raises
+    ------
+    ValueError
+        If there are too few random clips for three groups.
+    """
+    gram, sign = random @ random.T, np.repeat([1, -1], size)
+    options = {"strength": strength, "device": device}
+    deals = _deals(len(random), size, n_groups, n_null, rng)
+    n, together = len(deals[0]), max(1, 2000 // len(deals[0]) ** 2)
+    first, second = np.triu_indices(n, 1)
+    rows, accuracies = {name: [] for name in gradients}, []
+    for start in range(0, len(deals), together):  # bounds the memory, and many fits are faster
+        part = deals[start : start + together]
+        problems = np.concatenate([np.hstack([deal[first], deal[second]]) for deal in part])
+        weights, _ = cav.classifiers(random, gram, problems, sign, **options)
+        vectors = cav.unit(weights / scale)
+        blocks = np.array_split(problems, -(-len(problems) // 256))
+        right = np.concatenate(
+            [cav.held_out_accuracy(random, gram, block, sign, **options) for block in blocks]
+        )
+        # Swapping the two groups of a problem turns its CAV round, so each is fitted once.
+        accuracies.append(_means(n, first, second, right, right))
+        for name, gradient in gradients.items():
+            derivative = vectors @ gradient.T.astype(np.float64)
+            mean, above, below = derivative.mean(1), derivative > 0, derivative < 0
+            score = _means(n, first, second, above.mean(1), below.mean(1))
+            table = {"score": score, "derivative": _means(n, first, second, mean, -mean)}
+            rows[name].append(pd.DataFrame(table))
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
+    return tables, np.concatenate(accuracies)
+
+
+def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Average values of pairs of n groups, deal by deal, at both ends of the pairs."""
+    sums = np.zeros((len(forward) // len(first), n))
+    for end, values in ((first, forward), (second, backward)):
+        for deal, part in zip(sums, values.reshape(len(sums), -1), strict=True):
+            deal += np.bincount(end, part, n)
+    return (sums / (n - 1)).ravel()
+
+
+def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return Monte-Carlo p-values, one-sided: the share of the null as large as each value.
+
+    Parameters
+    ----------
+    null : numpy.ndarray
+        ``(B,)`` values by chance.
+    values : numpy.ndarray
+        ``(k,)`` values found.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(k,)``, above 0: the value found counts as one draw of the null itself.
+
+    Examples
+    --------
+    >>> p_value(np.arange(9.0), np.array([8.5, 0.0]))
+    array([0.1, 1. ])
+    """
+    # A hair of slack: values equal but for rounding count as "as large".
+    return (1 + (null[None] >= values[:, None] - 1e-12).sum(1)) / (1 + len(null))
+
+
+def unit_mean(gradient: np.ndarray) -> np.ndarray:
+    """Return the mean over clips of gradients ``(N, D)`` brought to length 1, ``(D,)``."""
+    return cav.unit(gradient.astype(np.float64)).mean(0)
+
+
+def shuffled_gradients(
+    network,
+    z: np.ndarray,
+    class_index: int,
+    n: int,
+    target: str,
+    rng: np.random.Generator,
+    device="cpu",
+) -> np.ndarray:
+    """Return the mean directions of a class gradient under shuffled heads.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Stays as it is. Of a network without a ``head`` all weights are shuffled; the features
+        are given, so only those behind the layer matter.
+    z : numpy.ndarray
+        ``(N, D) float32``, clips of the class at layer l.
+    class_index, target, device
+        See :func:`stce.tcav.gradients`.
+    n : int
+        Shuffles.
+    rng : numpy.random.Generator
+        Source of the shuffles.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n, D) float64``, see :func:`unit_mean`.
+    """
+    network = copy.deepcopy(network)
+    # An adapted model has no head of its own.
+    head = getattr(network, "head", None) or getattr(network, "model", network)
+    found = []
+    for _ in range(n):
+        shuffle_weights(head, rng)
+        found.append(unit_mean(tcav.gradients(network, z, class_index, target, device=device)))
+    return np.stack(found)

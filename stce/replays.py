@@ -1,0 +1,174 @@
+"""Checks of finished runs: two against each other, and what campaigns repeat on them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from stce import features, models, sanity, significance, stability, training, truth
+from stce._variant_inputs import take
+from stce.clips import Clips, middle_clips
+from stce.concepts import Concepts
+from stce.datasets.actors import PARTS
+from stce.evidence import Evidence
+from stce.run import Run
+from stce.settings import groups, known
+from stce.supervoxels import Supervoxels
+from stce.tcav import Tcav
+from stce.videos import CachedVideos
+
+__all__ = ["REPLAYS", "between"]
+
+GROUP, SANITY = "laptop", "actors-small"
+N_SEEDS = 3
+N_CLIPS = 6
+
+
+def _runs(seed: int) -> dict[str, Run]:
+    """Return the finished runs of the group with this seed."""
+    runs = {name: Run(known()[name].folder(seed)) for name in groups()[GROUP]}
+    for run in runs.values():
+        if run.missing():
+            raise FileNotFoundError(
+                f"{run.folder} is not finished. Make the runs first: "
+                f"`python -m stce.study run {GROUP} --seeds {seed}`."
+            )
+    return runs
+
+
+def carriers(seed: int) -> list[dict]:
+    """Ask of each run whether its ranking finds the limbs that carry the class."""
+    rows = []
+    for name, run in _runs(seed).items():
+        clips = Clips.load(run.path("segment") / "train-clips")
+        cut = Supervoxels.load(run.path("segment") / "train-supervoxels")
+        counts = truth.counts(
+            Concepts.load(run.path("cluster")), cut, clips.parts, PARTS, clips.groups
+        )
+        scores = Tcav.load(run.path("tcav")).scores
+        table = truth.found(truth.composition(counts), scores, truth.KTH_CARRIERS)
+        rows += table.assign(run=name).to_dict("records")
+    return rows
+
+
+def _shuffled(run: Run, rng: np.random.Generator):
+    """Train a network like the run's on labels that mean nothing; return it and its accuracy."""
+    p = run.manifest("train")["parameters"]
+    videos = sanity.ShuffledLabels(CachedVideos.load(run.path("train") / "videos-train"), rng)
+    size = (p["n_frames"], *p["crop"])
+    shape = videos.read(0).shape
+    network = models.build(
+        p["network"],
+        len(videos.classes),
+        p["width"],
+        shape[-1],
+        size,
+        dropout=p["dropout"],
+        seed=p["seed"],
+    )
+    names = ["epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule"]
+    names += ["lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed"]
+    with tempfile.TemporaryDirectory() as folder:
+        how = {name: p[name] for name in names}
+        training.train(network, videos, folder, progress=False, **how)
+    seen = training.evaluate(network, middle_clips(videos, None, p["n_frames"], p["crop"]))
+    return network, float(seen["correct"].mean())
+
+
+def randomised(seed: int) -> list[dict]:
+    """Randomise the weights of a run from the top down, and train it on shuffled labels."""
+    run = Run(known()[SANITY].folder(seed))
+    it = Evidence.load(run)
+    rng = np.random.default_rng(seed)
+    network, *given = it.given()
+    tables = {"trained": significance.assess(network, it.result, *given, **it.options)}
+    blocks = dict(sanity.cascade(network, rng))
+    names = list(blocks)
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, 4).round().astype(int)]
+    nets = {f"{name} and above random": blocks[name] for name in chosen}
+    nets["labels shuffled"], learnt = _shuffled(run, rng)
+    stretch = it.settings["cluster"]["stretch"]
+    inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
+    for name, net in nets.items():
+        net = net.split(network.layer) if name == "labels shuffled" else net
+        tables[name] = sanity.rescored(net, *inputs, stretch=stretch, **it.options)
+    found = sanity.check(tables)
+    for column in ("p_derivative", "p_weights"):
+        found[column] = [(table[column] < 0.05).mean() for table in tables.values()]
+    learnt_by = {"labels shuffled": learnt}
+    return found.assign(fits=found["network"].map(learnt_by)).to_dict("records")
+
+
+def between(
+    first: Run, second: Run, *, n_clips: int = N_CLIPS, value: str = "derivative", device="cpu"
+) -> pd.DataFrame:
+    """Match the concepts of two runs on the test clips they share, and compare their ranking.
+
+    Parameters
+    ----------
+    first, second : stce.run.Run
+        Runs with test clips in common, such as one parameter file with two seeds. Their networks,
+        supervoxels and concepts may differ.
+    n_clips : int, default 6
+        Test clips a class on which concepts are matched.
+    value : str, default "derivative"
+        See :func:`stce.stability.agreement`.
+    device : torch.device, default "cpu"
+        Where the supervoxels are embedded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of :func:`stce.stability.agreement`.
+
+    Raises
+    ------
+    ValueError
+        If the runs share no test clip.
+    """
+    runs = (first, second)
+    tested = [Clips.load(run.path("segment") / "test-clips") for run in runs]
+    shared = pd.Index(tested[0].ids).intersection(tested[1].ids, sort=True)
+    if shared.empty:
+        raise ValueError(
+            f"{first.folder} and {second.folder} have no test clip in common; compare runs on the "
+            "same data set and classes."
+        )
+    label = pd.Series(tested[0].labels, index=tested[0].ids)[shared]
+    shared = label.groupby(label).head(n_clips).index
+    sides, scores = [], []
+    for run, clips in zip(runs, tested, strict=True):
+        at = run.manifest("cluster")["parameters"]
+        weights = run.path("train") / "last.safetensors"
+        network = models.load(weights, layer=at["layer"] or None)
+        cut = Supervoxels.load(run.path("segment") / "test-supervoxels")
+        clips, cut = take(clips, cut, pd.Index(clips.ids).get_indexer(shared))
+        how = {"stretch": at["stretch"], "progress": False, "device": device}
+        z = features.extract(network, clips, cut, **how)
+        sides.append((cut, z, Concepts.load(run.path("cluster")).centres))
+        scores.append(Tcav.load(run.path("tcav")).scores)
+    pairs = {}
+    for name in set(sides[0][2]) & set(sides[1][2]):
+        both = [(cut, z, centres[name]) for cut, z, centres in sides]
+        pairs[name] = stability.match(stability.overlap(*both, clips.indices_of(name)))
+    return stability.agreement(*scores, pairs, value=value)
+
+
+def trained_again(seed: int) -> list[dict]:
+    """Compare each run with the run of the next seed: another training, all else anew too."""
+    rows = []
+    first, second = _runs(seed), _runs((seed + 1) % N_SEEDS)
+    for name, run in first.items():
+        table = between(run, second[name]).set_index("class")
+        rows.append({"run": name} | table.loc["all"].to_dict())
+    return rows
+
+
+REPLAYS: dict[str, Callable[[int], list[dict]]] = {
+    "truth": carriers,
+    "sanity": randomised,
+    "training": trained_again,
+}

@@ -1,0 +1,279 @@
+"""Do two runs tell the same story? Concepts matched between runs, and their scores compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+from sklearn.linear_model import SGDClassifier
+
+from stce import cav, tcav
+from stce.concepts import assign
+
+__all__ = ["agreement", "by_distance", "match", "overlap", "rank_correlation", "sgd_scores"]
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Spearman's rank correlation along the last axis; NaN where one side is constant.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray
+        ``(..., K)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(...)``, -1 to 1.
+
+    Examples
+    --------
+    >>> rank_correlation(np.array([1, 2, 3]), np.array([[2, 4, 9], [3, 2, 1]]))
+    array([ 1., -1.])
+    """
+    a, b = (rankdata(x, axis=-1) - (np.shape(x)[-1] + 1) / 2 for x in (a, b))
+    length = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    return np.where(length > 0, (a * b).sum(-1) / np.where(length > 0, length, 1), np.nan)
+
+
+def known_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the first axis of the values that are not NaN.
+
+    Examples
+    --------
+    >>> known_mean(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    array([ 2., nan])
+    """
+    n = np.isfinite(values).sum(0)
+    return np.where(n > 0, np.nansum(values, 0) / np.maximum(n, 1), np.nan)
+
+
+def middle(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of ``(B,)`` resamples, NaN left out."""
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of every concept of one run with every concept of another.
+
+    A concept is, in each clip, the union of the supervoxels that are nearest to its centre, at all
+    resolutions (equation 4). Voxels are compared, so the two runs may have other supervoxels and
+    other networks, as long as the clips are the same.
+
+    Parameters
+    ----------
+    first, second : tuple
+        Of each run: ``supervoxels`` (:class:`stce.supervoxels.Supervoxels`), ``features``
+        ``(S, D)`` of them, ``centres`` ``(K, D)`` of the class.
+    videos : numpy.ndarray
+        The clips of the class, as both runs count them.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(K_first, K_second)``, 0 to 1.
+    """
+    sizes = [len(run[2]) for run in (first, second)]
+    both, own = np.zeros(sizes), [np.zeros(k) for k in sizes]
+    for video in videos:
+        masks = [_concept_masks(*run, int(video)) for run in (first, second)]
+        both += masks[0].astype(np.float32) @ masks[1].astype(np.float32).T
+        for total, mask in zip(own, masks, strict=True):
+            total += mask.sum(1)
+    return both / np.maximum(own[0][:, None] + own[1][None] - both, 1)
+
+
+def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
+    """Return the voxels of each concept in one clip, ``(K, voxels) bool``."""
+    rows = supervoxels.rows_of(video)
+    z = features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+    volumes = np.asarray(supervoxels.labels[video])
+    masks = np.zeros((len(centres), volumes[0].size), bool)
+    entries = supervoxels.table.iloc[rows]
+    levels, labels = entries["level"].to_numpy(), entries["label"].to_numpy()
+    for level, volume in enumerate(volumes):
+        # Which concept a label belongs to, -1 for supervoxels that were not kept.
+        concept = np.full(int(volume.max()) + 1, -1)
+        here = levels == level
+        concept[labels[here]] = assign(z, centres)[here]
+        owner = concept[volume.ravel()]
+        masks[owner[owner >= 0], np.flatnonzero(owner >= 0)] = True
+    return masks
+
+
+def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the likeness of concepts by their centres, where features can be compared.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        ``(K, D)`` centres from one network.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(K_first, K_second)``, minus the Euclidean distance.
+
+    Examples
+    --------
+    >>> by_distance(np.array([[0.0]]), np.array([[3.0], [1.0]])).tolist()
+    [[-3.0, -1.0]]
+    """
+    return -np.linalg.norm(np.asarray(first)[:, None] - np.asarray(second)[None], axis=-1)
+
+
+def match(likeness: np.ndarray) -> pd.DataFrame:
+    """Pair the concepts of two runs one to one, with the greatest sum of likeness [1]_.
+
+    Parameters
+    ----------
+    likeness : numpy.ndarray
+        ``(K_first, K_second)``, of :func:`overlap` or :func:`by_distance`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair: ``first``, ``second`` (concepts) and ``likeness``.
+
+    References
+    ----------
+    .. [1] H. W. Kuhn, "The Hungarian method for the assignment problem", 1955,
+       :doi:`10.1002/nav.3800020109`.
+
+    Examples
+    --------
+    >>> match(np.array([[0.9, 0.8], [0.7, 0.1]]))["second"].tolist()
+    [1, 0]
+    """
+    first, second = linear_sum_assignment(likeness, maximize=True)
+    return pd.DataFrame({"first": first, "second": second, "likeness": likeness[first, second]})
+
+
+def agreement(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    pairs: Mapping[str, pd.DataFrame] | None = None,
+    *,
+    value: str = "derivative",
+    n_random: int = 1000,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Correlate the scores of matched concepts of two runs.
+
+    Parameters
+    ----------
+    first, second : pandas.DataFrame
+        Scores of the two runs, as of :class:`stce.tcav.Tcav`.
+    pairs : mapping of str to pandas.DataFrame, optional
+        For each class of :func:`match`; without it concepts of the same number are paired, which
+        is right where both runs score the same concepts.
+    value : str, default "derivative"
+        Column compared. At a layer that feeds a linear head the score is a vote of a few
+        groups and mostly 0 or 1: the derivative is the graded quantity.
+    n_random : int, default 1000
+        Random pairings, the null.
+    n_bootstrap : int, default 1000
+        Resamples of the pairs for the interval.
+    seed : int, default 0
+        Seeds both.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class and one, "all", for the mean over classes: ``n`` pairs, ``likeness`` (mean
+        of the pairs), ``correlation`` (Spearman) with its 95 % interval ``ci_low``, ``ci_high``,
+        and ``p`` (one-sided, random pairings that agree as well).
+
+    Raises
+    ------
+    ValueError
+        If the runs have no class in common.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({"class": "a", "concept": range(6), "derivative": range(6)})
+    >>> agreement(scores, scores)["correlation"].tolist()
+    [1.0, 1.0]
+    """
+    rng = np.random.default_rng(seed)
+    names = sorted(set(first["class"]) & set(second["class"]))
+    if not names:
+        raise ValueError(
+            f"The runs have no class in common: {', '.join(sorted(set(first['class'])))} and "
+            f"{', '.join(sorted(set(second['class'])))}; compare runs on the same classes."
+        )
+    rows, again, chance = [], [], []
+    for name in names:
+        a, b = (t[t["class"] == name].set_index("concept")[value] for t in (first, second))
+        if pairs is None:
+            joined = a.index.intersection(b.index)
+            pair = pd.DataFrame({"first": joined, "second": joined, "likeness": np.nan})
+        else:
+            pair = pairs[name]
+        a, b = a[pair["first"]].to_numpy(float), b[pair["second"]].to_numpy(float)
+        n = len(pair)
+        draws = rng.integers(0, n, (n_bootstrap, n))
+        again.append(rank_correlation(a[draws], b[draws]))
+        chance.append(rank_correlation(a[None], rng.permuted(np.tile(b, (n_random, 1)), axis=1)))
+        rows.append((name, n, pair["likeness"].mean(), float(rank_correlation(a, b))))
+    table = pd.DataFrame(rows, columns=["class", "n", "likeness", "correlation"])
+    means = table[["likeness", "correlation"]].mean()
+    table.loc[len(table)] = {"class": "all", "n": table["n"].sum(), **means}
+    again.append(known_mean(np.stack(again)))
+    chance.append(known_mean(np.stack(chance)))
+    table[["ci_low", "ci_high"]] = [middle(x) for x in again]
+    beaten = [(c >= r - 1e-12).sum() for c, r in zip(chance, table["correlation"], strict=True)]
+    table["p"] = (1 + np.array(beaten)) / (1 + n_random)
+    table.loc[table["correlation"].isna(), "p"] = 1.0
+    return table
+
+
+def sgd_scores(
+    network,
+    concepts,
+    features: np.ndarray,
+    clips: dict[str, np.ndarray],
+    random: np.ndarray,
+    groups: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    target: str = "logit",
+    seed: int = 0,
+    device="cpu",
+) -> pd.DataFrame:
+    """Score concepts with the reference code's classifier: a hinge loss by stochastic descent.
+
+    That code leaves it unseeded, so what changes with `seed` here changes from run to run there.
+
+    Parameters
+    ----------
+    network, concepts, features, clips, random, groups, classes, target, device
+        As for :func:`stce.tcav.score`.
+    seed : int, default 0
+        Seeds the order of the samples.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
+    """
+    vectors = {}
+    for name, centres in concepts.centres.items():
+        cavs = []
+        for k in range(len(centres)):
+            rows = concepts.members(name, k)[: groups.shape[1]]
+            held = features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+            for r, group in enumerate(groups):
+                x = np.concatenate([held, random[group[: len(rows)]]])
+                y = np.repeat([1, -1], len(rows))
+                state = np.random.RandomState([seed, k, r])
+                model = SGDClassifier(alpha=0.01, max_iter=1000, tol=1e-3, random_state=state)
+                cavs.append(cav.unit(model.fit(x, y).coef_[0]))
+        vectors[name] = np.reshape(cavs, (len(centres), len(groups), -1))
+    return tcav.rescore(network, vectors, clips, classes, target, device=device)

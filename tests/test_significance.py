@@ -1,0 +1,165 @@
+"""Tests of significance on features without signal, and with a planted one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stce import cav, noise, nulls, significance, tcav
+from stce.concepts import Concepts
+from stce.models.adapt import adapt
+
+
+class Net(torch.nn.Module):
+    """A linear head with given weights; only the head is used."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.head = torch.nn.Linear(len(weights[0]), len(weights))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor(weights))
+
+    def logits(self, z):
+        return self.head(z)
+
+
+def _sets(n_concepts, size, class_names=("a",)):
+    """Concept k holds rows k * size and on; the classes follow each other."""
+    parts = []
+    for y, name in enumerate(class_names):
+        rows = np.arange(n_concepts * size)
+        columns = {"concept": rows // size, "supervoxel": rows + y * len(rows)}
+        columns |= {"rank": rows % size, "distance": 0.0}
+        parts.append(pd.DataFrame({"class": name} | columns))
+    centres = {name: np.zeros((n_concepts, 1), np.float32) for name in class_names}
+    return Concepts(pd.concat(parts, ignore_index=True), pd.DataFrame(), centres)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_false_discovery_rate_without_signal(clustered):
+    tables = [noise.study(seed, clustered=clustered, n=60) for seed in range(100)]
+    everything = pd.concat(tables)
+    # Nothing is true here, so the false discovery rate is the share of studies that find any.
+    any_found = np.mean([(table["q_value"] < 0.05).any() for table in tables])
+    assert any_found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 100)
+    assert (everything["p_weights"] < 0.05).mean() < 0.09
+    assert 0.35 < everything["p_weights"].mean() < 0.65
+    if not clustered:
+        assert (everything["p_derivative"] < 0.05).mean() < 0.09
+        assert (everything["q_accuracy"] < 0.05).mean() < 0.05
+        assert (everything["verdict"] == "not separable").mean() > 0.9
+
+
+def test_planted_signal_is_found():
+    found = [noise.study(seed, planted=4.0, n=99).set_index("concept") for seed in range(0, 20, 2)]
+    assert sum(table.loc[0, "verdict"] == "for" for table in found) >= 8
+    assert sum(table.loc[0, "rank"] == 1 for table in found) >= 8
+    assert sum((table.loc[[1, 2], "q_value"] < 0.05).any() for table in found) <= 3
+
+
+def _study(rng, sizes=(12, 12)):
+    """Two classes; concept 0 of "a" lies along its gradient, concept 0 of "b" against its own."""
+    d, size = 40, sizes[0]
+    weights = rng.normal(size=(2, d)).astype(np.float32)
+    z = rng.normal(size=(4 * size, d)).astype(np.float32)
+    direction = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    z[:size] += 5 * direction[0]
+    z[2 * size : 3 * size] -= 5 * direction[1]
+    found = _sets(2, size, ("a", "b"))
+    keep = ~((found.table["concept"] == 1) & (found.table["rank"] >= sizes[1]))
+    found = Concepts(found.table[keep].reset_index(drop=True), found.sizes, found.centres)
+    random = rng.normal(size=(120, d)).astype(np.float32)
+    clips = {name: rng.normal(size=(6, d)).astype(np.float32) for name in "ab"}
+    groups = tcav.random_groups(120, 10, size, rng)
+    given = found, z, clips, random, groups, ("a", "b")
+    net = Net(weights)
+    return net, tcav.score(net, *given), given
+
+
+def test_for_against_and_not_separable():
+    net, result, given = _study(np.random.default_rng(0), sizes=(12, 7))
+    before = [p.clone() for p in net.parameters()]
+    scores = result.scores.copy()
+    table = significance.assess(net, result, *given, n_null=99, n_shuffles=199)
+    verdict = table.set_index(["class", "concept"])["verdict"]
+    assert (verdict["a", 0], verdict["b", 0]) == ("for", "against")
+    assert (verdict["a", 1], verdict["b", 1]) == ("not separable", "not separable")
+    assert significance.summary(table).loc["a"].tolist() == [1, 0, 0, 1]
+    assert (table["derivative_low"] <= table["derivative"] + 1e-6).all()
+    assert (table["derivative"] <= table["derivative_high"] + 1e-6).all()
+    assert (table["p"] >= table[["p_derivative", "p_weights"]].max(axis=1)).all()
+    assert table[["p_score", "p_accuracy"]].notna().all(axis=None)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert result.scores.equals(scores)
+    again = significance.assess(net, result, *given, n_null=99, n_shuffles=199)
+    assert again.equals(table)
+
+
+def test_random_sets_equal_every_pair_fitted():
+    rng = np.random.default_rng(0)
+    standard, _, scale = cav.standardise(rng.normal(size=(40, 6)) * np.arange(1, 7))
+    gradient = rng.normal(size=(5, 6))
+    options = {"n_groups": 4, "n_null": 4}
+    tables, accuracy = nulls.random_sets(
+        standard, scale, {"a": gradient}, 10, rng=np.random.default_rng(7), **options
+    )
+    groups = tcav.random_groups(40, 4, 10, np.random.default_rng(7))
+    sign, gram = np.repeat([1, -1], 10), standard @ standard.T
+    for i in range(4):
+        problems = np.stack([np.r_[groups[i], groups[j]] for j in range(4) if j != i])
+        weights, _ = cav.classifiers(standard, gram, problems, sign)
+        derivative = cav.unit(weights / scale) @ gradient.T
+        assert tables["a"]["derivative"][i] == pytest.approx(derivative.mean(), abs=1e-6)
+        assert tables["a"]["score"][i] == pytest.approx((derivative > 0).mean())
+        right = cav.held_out_accuracy(standard, gram, problems, sign)
+        assert accuracy[i] == pytest.approx(right.mean())
+
+
+def test_shuffled_weights_keep_their_values_and_lose_their_place():
+    layer = torch.nn.Sequential(torch.nn.Linear(20, 10), torch.nn.BatchNorm1d(10))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    nulls.shuffle_weights(layer, np.random.default_rng(0))
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values)
+    assert not torch.equal(layer[0].weight, before["0.weight"])
+
+
+def test_interval_covers_a_known_mean():
+    inside = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(30, 1)) + rng.normal(size=(1, 40))
+        low, high = significance.interval(values, 400, rng)
+        inside += low < 0 < high
+    assert inside >= 88
+
+
+def test_too_few_random_clips():
+    with pytest.raises(ValueError, match="20 random clips make 2 disjoint groups of 10"):
+        nulls.random_sets(
+            np.zeros((20, 2)), np.ones(2), {}, 10, rng=np.random.default_rng(0), n_groups=5
+        )
+
+
+def test_adapted_model_is_shuffled_behind_its_layer_and_left_alone():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 40, 3), torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten()
+    )
+    model = torch.nn.Sequential(model, torch.nn.Linear(40, 2)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    network = adapt(model, "0", clip_shape=(1, 4, 8, 8), classes=("a", "b"))
+    _, _, given = _study(np.random.default_rng(0))
+    result = tcav.score(network, *given)
+    table = significance.assess(network, result, *given, n_null=20, n_shuffles=20)
+    assert table["p_weights"].between(0, 1).all()
+    assert table["p_weights"].nunique() > 1
+    assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
+
+
+def test_given_gradients_have_no_weights_to_be_shuffled():
+    net, result, given = _study(np.random.default_rng(0))
+    slopes = {name: tcav.gradients(net, given[2][name], y) for y, name in enumerate("ab")}
+    table = significance.assess(None, result, *given, n_null=20, gradient=slopes)
+    assert table["p_weights"].isna().all()
+    assert (table["p"] == table["p_derivative"]).all()
