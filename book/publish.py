@@ -33,7 +33,7 @@ def publish_checks() -> None:
     """Publish what campaigns and validations have found."""
     for path in campaign.publish(RESULTS):
         print(f"campaign {path.stem}: published")
-    for run in known().values():
+    for run in (run for run in known().values() if run.also):
         for folder in [run.folder(seed) for seed in run.seeds] or [run.folder()]:
             if place := results.publish_validation(folder, RESULTS):
                 print(f"validation of {place.name}: published")

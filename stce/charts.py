@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stce.figures import COLOURS, STYLE
+from stce.figures import COLOURS, styled
 
 __all__ = ["agreement", "carriers", "orders", "sanity", "shortcut"]
 
@@ -44,7 +44,7 @@ def orders(table: pd.DataFrame) -> Figure:
         for "random" and "least", which show concepts of other sizes.
     """
     known = [name for name in LOOKS if name in set(table["order"])]
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, layout="constrained")
         for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
             for name in known:
@@ -88,7 +88,7 @@ def sanity(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
         the trained network and its 95 % interval.
     """
     height = 1.2 + 0.42 * len(table)
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(1, 2, figsize=(9.5, height), sharey=True, layout="constrained")
         axes[0].barh(range(len(table)), 100 * table["significant"], color=COLOURS["top"])
         axes[0].axvline(100 * nominal, color=LINE, lw=1, ls=":")
@@ -114,7 +114,7 @@ def agreement(table: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         One row a change; rank correlation of the concepts' derivatives, with intervals.
     """
-    with plt.rc_context(STYLE):
+    with styled():
         figure, ax = plt.subplots(figsize=(7, 1.2 + 0.4 * len(table)), layout="constrained")
         _dots(ax, table, "changed")
         ax.set(xlabel="rank agreement of the concepts (Spearman)", xlim=(-0.25, 1.05))
@@ -137,7 +137,7 @@ def carriers(table: pd.DataFrame) -> Figure:
         concepts is expected to hold.
     """
     names = list(dict.fromkeys(table["class"]))
-    with plt.rc_context(STYLE):
+    with styled():
         figure, ax = plt.subplots(figsize=(8, 1.2 + 0.5 * len(names)), layout="constrained")
         ax.axvline(1, color=LINE, lw=1, ls=":")
         for row, name in enumerate(names):
@@ -169,7 +169,7 @@ def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         One line a seed, with its 95 % interval over clips; 1 is as much as any place holds.
     """
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(
             1, 2, figsize=(9.5, 3.4), sharey=True, sharex=True, layout="constrained"
         )

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from stce.cav import unit
-from stce.figures import STYLE, evenly, show_image
+from stce.figures import evenly, show_image, styled
 from stce.pictures import outlined, rgb
 
 __all__ = ["cav", "framework", "plane", "stack"]
@@ -86,7 +86,7 @@ def framework(
             f"There are {len(scores)} rows of scores for {len(concepts)} concepts; pass one each."
         )
     chosen = evenly(len(frames), 4)
-    with plt.rc_context(STYLE):
+    with styled():
         figure = plt.figure(figsize=(9.5, 5), dpi=144)
         _step(figure, 0.01, 0.475, "1  Segment the clips, embed the supervoxels")
         _step(figure, 0.505, 0.99, "2  Group them into concepts, score each")
@@ -232,7 +232,7 @@ def cav(
     """
     positive, negative = plane(concept, random, weights)
     boundary = -bias / np.linalg.norm(weights)
-    with plt.rc_context(STYLE):
+    with styled():
         figure = plt.figure(figsize=(9.5, 4), dpi=144)
         _image_grid(figure, 0.005, random_images, "random clips", RANDOM)
         _image_grid(figure, 0.805, concept_images, "supervoxels of the concept", CONCEPT)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -30,6 +33,15 @@ __all__ = [
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 COLOURS = {"top": "#D55E00", "random": "#7A7A7A", "least": "#0072B2"}
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of the book."""
+    # Settles the backend: a notebook whose first figure is made inside rc_context shows no other.
+    plt.draw_if_interactive()
+    with plt.rc_context(STYLE):
+        yield
 
 
 def evenly(n: int, count: int) -> np.ndarray:
@@ -90,7 +102,7 @@ def learning_curve(history: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         Two panels.
     """
-    with plt.rc_context(STYLE):
+    with styled():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
         left.plot(history["epoch"], history["loss"], color="#333333")
         left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
@@ -299,7 +311,7 @@ def score_chart(scores: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(scores["class"]))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(
             rows,
             columns,
@@ -367,7 +379,7 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
     """
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
         for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
             baseline = _draw_curves(ax, table, mode, LONG_NAMES)
@@ -414,7 +426,7 @@ def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: s
     if not (len(standard) and len(small)):
         raise ValueError(f"There are no results of class {name!r}; is its name misspelt?")
     verb = {"add": "added", "remove": "removed"}[mode]
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
         panels = (("(a) standard setting", standard), ("(b) small setting", small))
         for ax, (title, table) in zip(axes, panels, strict=True):
@@ -553,7 +565,7 @@ def gains(table: pd.DataFrame) -> Figure:
         interval over clips.
     """
     runs = list(dict.fromkeys(table["run"]))
-    with plt.rc_context(STYLE):
+    with styled():
         figure, axes = plt.subplots(
             1,
             2,

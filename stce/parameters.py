@@ -135,7 +135,9 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     },
     "validate": {
         "n_null": Parameter(99, "Random sets, and shuffled heads, of the tests.", 19),
-        "n_randomised": Parameter(2, "Networks randomised from the top down.", 1, 40),
+        "n_randomised": Parameter(
+            1, "Networks randomised from the top down, the last one wholly.", 1, 40
+        ),
         "n_sgd": Parameter(5, "Random groups that the SGD classifiers are fitted to.", 3),
         "others": Parameter([], "Folders of the same run with other seeds, to compare with."),
         "n_clips": Parameter(1, "Test clips a class for controls, baselines and variants.", 1),

@@ -38,7 +38,7 @@ class Known:
     seeds : list of int
         Seeds it is run with, each in a folder of its own; empty for one run with `seed`.
     also : list of str
-        Stages made after the six, of :data:`stce.run.OPTIONAL`.
+        Stages made after the six: "validate".
     values : dict
         Notebook parameters.
     """

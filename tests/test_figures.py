@@ -2,6 +2,8 @@
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,3 +233,15 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
     assert [line.get_xdata().tolist() for line in dots] == [[20, 21], [-3, -2]]
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first run at the top
     plt.close(figure)
+
+
+def test_every_figure_of_a_notebook_is_shown():
+    # IPython shows no figure after the first one if that is made inside matplotlib's rc_context.
+    draw = "_ = charts.agreement(pd.DataFrame(" + repr(
+        {"changed": ["a"], "correlation": [0.1], "ci_low": [0], "ci_high": [1]}
+    )
+    cells = ["import pandas as pd\nfrom stce import charts", f"{draw}))", f"{draw}))"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    for cell in notebook.cells[1:]:
+        assert [output.output_type for output in cell.outputs] == ["display_data"]
