@@ -92,7 +92,11 @@ class Pair:
 
 
 class _Peak:
-    """Follow the resident memory of this process and its children while a block runs."""
+    """Follow the resident memory of this process and its children while a block runs.
+
+    It looks every 50 ms, so that it takes no time from what it watches; a peak shorter than that
+    is not seen.
+    """
 
     def __init__(self, device: str, every: float = 0.05):
         self.device, self.every, self.added = device, every, 0

@@ -1,6 +1,7 @@
 """The bench at small sizes: both sides of every comparison compute the same."""
 
 import json
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,7 +63,12 @@ def test_a_difference_that_is_no_number_fails():
 
 
 def test_memory_that_a_side_takes_is_seen():
-    build = _pair(lambda i: 0, lambda i: int(np.ones(2**24).sum() * 0))  # 128 MB
+    def hold(i):
+        held = np.ones(2**24)  # 128 MB
+        time.sleep(0.3)  # several times as long as the watch looks away
+        return int(held[0] * 0)
+
+    build = _pair(lambda i: 0, hold)
     entry = runner.compare(build, True)
     assert entry["theirs"]["peak_added_mb"] > 80
     assert entry["ours"]["peak_added_mb"] < 40

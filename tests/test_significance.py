@@ -51,7 +51,9 @@ def test_false_discovery_rate_without_signal(clustered):
 
 
 def test_planted_signal_is_found():
-    found = [noise.study(seed, planted=4.0, n=99).set_index("concept") for seed in range(0, 20, 2)]
+    # With 99 shuffles p is 0.02 or more, which three concepts correct to 0.06.
+    seeds = range(0, 20, 2)
+    found = [noise.study(seed, planted=4.0, n=199).set_index("concept") for seed in seeds]
     assert sum(table.loc[0, "verdict"] == "for" for table in found) >= 8
     assert sum(table.loc[0, "rank"] == 1 for table in found) >= 8
     assert sum((table.loc[[1, 2], "q_value"] < 0.05).any() for table in found) <= 3
