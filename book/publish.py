@@ -33,8 +33,9 @@ def publish_checks() -> None:
     """Publish what campaigns and validations have found."""
     for path in campaign.publish(RESULTS):
         print(f"campaign {path.stem}: published")
-    for run in (run for run in known().values() if run.also):
-        for folder in [run.folder(seed) for seed in run.seeds] or [run.folder()]:
+    for run in known().values():
+        folders = [run.folder(seed) for seed in run.seeds] or [run.folder()]
+        for folder in folders if run.also else []:
             if place := results.publish_validation(folder, RESULTS):
                 print(f"validation of {place.name}: published")
 

@@ -6,9 +6,19 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from stce import truth
 from stce.curves import accuracy_over_seeds
 
-__all__ = ["accuracy", "beside_paper", "composition", "provenance", "seeds", "style", "verdicts"]
+__all__ = [
+    "accuracy",
+    "beside_paper",
+    "blank_class",
+    "composition",
+    "provenance",
+    "seeds",
+    "style",
+    "verdicts",
+]
 
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 
@@ -247,18 +257,14 @@ def composition(concepts, supervoxels, parts: np.ndarray, names: tuple[str, ...]
         One row a concept: ``class``, ``concept``, ``rank`` and, for each part that occurs, its
         lift: its share of the concept's voxels over its share of the same clips' voxels.
     """
-    n = len(names)
-    rows = []
-    for class_name, ranking in rankings.items():
-        for rank, concept in enumerate(ranking, start=1):
-            inside, around = np.zeros(n), np.zeros(n)
-            for row in concepts.members(class_name, concept):
-                truth = np.asarray(parts[int(supervoxels.table["video"].iloc[row])])
-                inside += np.bincount(truth[supervoxels.mask(row)], minlength=n)[:n]
-                around += np.bincount(truth.ravel(), minlength=n)[:n]
-            base = np.maximum(around / around.sum(), 1e-9)
-            rows.append((class_name, concept, rank, *(inside / inside.sum() / base)))
-    table = pd.DataFrame(rows, columns=["class", "concept", "rank", *names])
+    counted = truth.counts(concepts, supervoxels, parts, names)
+    lifts = truth.composition(counted, n_bootstrap=1)  # the interval is not shown
+    lifts = lifts.pivot(index=["class", "concept"], columns="part", values="lift")[list(names)]
+    ranked = pd.DataFrame(
+        [(c, k, i) for c, ranking in rankings.items() for i, k in enumerate(ranking, start=1)],
+        columns=["class", "concept", "rank"],
+    )
+    table = ranked.join(lifts, on=["class", "concept"])
     return table.drop(columns=[p for p in names if not table[p].any()])
 
 

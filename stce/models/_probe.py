@@ -13,6 +13,7 @@ __all__ = ["probe", "through"]
 
 
 def through(chain: list[nn.Module], a: Tensor) -> Tensor:
+    """Pass a batch through modules one after the other; a linear one sees it flattened."""
     for module in chain:
         a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
     return a
