@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stce.progress import bar
 
-__all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict"]
+__all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict", "voxels"]
 
 FILLS = ("mean", "blur", "noise")
 
@@ -63,6 +63,13 @@ def filling(clip: Tensor, fill: str, seed: int, video: int) -> Tensor | None:
     return blurred
 
 
+def voxels(region: np.ndarray | None, n: int, device) -> Tensor | None:
+    """Return the voxels of interest of clip `n`, ``(T, H, W) bool``; None without a region."""
+    if region is None:
+        return None
+    return torch.from_numpy(np.asarray(region[n]).astype(bool)).to(device)
+
+
 @torch.inference_mode()
 def predict(
     network,
@@ -71,7 +78,8 @@ def predict(
     visible: Callable[[list], Tensor],
     fill: Tensor | None,
     batch_size: int,
-) -> dict[Hashable, tuple[np.ndarray, float]]:
+    region: Tensor | None = None,
+) -> dict[Hashable, tuple]:
     """Return (probabilities, visible share) of one clip under each mask that is wanted.
 
     Parameters
@@ -88,6 +96,9 @@ def predict(
         See :func:`filling`.
     batch_size : int
         Masked clips a forward pass.
+    region : torch.Tensor, optional
+        ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
+        if there are none.
     """
     answers = {}
     for start in range(0, len(wanted), batch_size):
@@ -97,9 +108,12 @@ def predict(
         masked = clip * mask if fill is None else torch.where(mask, clip, fill)
         masked = masked.contiguous(memory_format=torch.channels_last_3d)
         probability = network(masked).softmax(1)
-        fraction = seen.flatten(1).float().mean(1)
-        for key, p, f in zip(part, probability.cpu().numpy(), fraction.cpu().numpy(), strict=True):
-            answers[key] = (p, float(f))
+        shares = [seen.flatten(1).float().mean(1)]
+        if region is not None:
+            shares.append(seen[:, region].float().mean(1))
+        told = torch.stack(shares, dim=1).tolist()
+        for key, p, row in zip(part, probability.cpu().numpy(), told, strict=True):
+            answers[key] = (p, *row)
     return answers
 
 
@@ -124,16 +138,14 @@ def each_clip(
         yield table
 
 
-def outcomes(clips, n: int, steps, answers: list[tuple[np.ndarray, float]]) -> pd.DataFrame:
+def outcomes(clips, n: int, steps, answers: list[tuple]) -> pd.DataFrame:
     """Return the rows of one clip, from (mode, order, repeat, q) and an answer for each."""
     label = int(clips.labels[n])
     rows = []
-    for (mode, order, repeat, q), (probability, revealed) in zip(steps, answers, strict=True):
-        predicted = int(probability.argmax())
-        rows.append((mode, order, repeat, q, predicted, probability[label], revealed))
-    table = pd.DataFrame(
-        rows, columns=["mode", "order", "repeat", "q", "predicted", "probability", "revealed"]
-    )
+    for step, (probability, *shares) in zip(steps, answers, strict=True):
+        rows.append((*step, int(probability.argmax()), probability[label], *shares))
+    columns = ["mode", "order", "repeat", "q", "predicted", "probability", "revealed", "held"]
+    table = pd.DataFrame(rows, columns=columns[: len(rows[0])])
     table.insert(0, "class", clips.classes[label])
     table.insert(0, "id", clips.ids[n])
     table.insert(0, "video", n)

@@ -120,9 +120,13 @@ def read(
 
 def few(clips: Clips, cut: Supervoxels, n: int) -> tuple[Clips, Supervoxels]:
     """Return `n` clips of each class, evenly spaced, and their supervoxels, in memory."""
-    mine = [np.flatnonzero(clips.labels == y) for y in np.unique(clips.labels)]
-    spaced = [i[np.linspace(0, len(i) - 1, min(n, len(i))).astype(int)] for i in mine]
-    return take(clips, cut, np.concatenate(spaced))
+    return take(clips, cut, spread(clips.labels, n))
+
+
+def spread(labels: np.ndarray, n: int) -> np.ndarray:
+    """Return the indices of `n` clips of each class, evenly spaced; no more than there are."""
+    mine = [np.flatnonzero(labels == y) for y in np.unique(labels)]
+    return np.concatenate([i[np.linspace(0, len(i) - 1, min(n, len(i))).astype(int)] for i in mine])
 
 
 def take(clips: Clips, cut: Supervoxels, rows: np.ndarray) -> tuple[Clips, Supervoxels]:

@@ -14,7 +14,7 @@ import torch
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce._masking import check, each_clip, explained, filling, outcomes, predict
+from stce._masking import check, each_clip, explained, filling, outcomes, predict, voxels
 
 __all__ = ["Case", "case", "clip_bits", "concept_bits", "orders", "run", "visible"]
 
@@ -256,6 +256,7 @@ def run(
     fill: str = "mean",
     stretch: bool = True,
     features: np.ndarray | None = None,
+    region: np.ndarray | None = None,
     seed: int = 0,
     videos: np.ndarray | None = None,
     batch_size: int = 64,
@@ -299,6 +300,8 @@ def run(
     features : numpy.ndarray, optional
         ``(S, D)``, of all supervoxels of the test clips, where they are embedded already or in
         another way, such as :func:`stce.pooled.extract`; `stretch` is then without effect.
+    region : array_like, optional
+        ``(N, T, H, W) bool``, voxels of interest, such as :func:`stce.truth.region` finds.
     seed : int, default 0
         Seeds the random orders and the noise.
     videos : numpy.ndarray, optional
@@ -318,7 +321,8 @@ def run(
     pandas.DataFrame
         Outcomes of one clip, one row a (mode, order, repeat, q): ``video``, ``id``, ``class``,
         ``mode``, ``order``, ``repeat``, ``q``, ``predicted``, ``correct``, ``probability`` (of
-        the true class), ``revealed`` (visible share of voxels). Rows with q = 0 hold the intact
+        the true class), ``revealed`` (visible share of voxels) and, with a region, ``held``
+        (visible share of its voxels, NaN where the clip has none). Rows with q = 0 hold the intact
         clip (mode "remove") and the blank one (mode "add").
 
     Raises
@@ -345,7 +349,8 @@ def run(
     def answer(n: int) -> pd.DataFrame:
         one = case(network, clips, supervoxels, concepts, n, plans, **how)
         blank = filling(one.clip, fill, seed, n)
-        return _outcomes(network, clips, n, one, plans[one.owner], blank, batch_size)
+        wanted = voxels(region, n, one.clip.device)
+        return _outcomes(network, clips, n, one, plans[one.owner], blank, batch_size, wanted)
 
     yield from each_clip(explained(clips, rankings, videos), answer, folder, progress, "ablate")
 
@@ -363,12 +368,11 @@ def _plan(listed, q_max: int) -> list[tuple[str, str, int, int, int]]:
     return plan
 
 
-def _outcomes(network, clips, n, one: Case, plan, blank, batch_size) -> pd.DataFrame:
+def _outcomes(network, clips, n, one: Case, plan, blank, batch_size, region) -> pd.DataFrame:
     present = int(np.bitwise_or.reduce(one.bits, axis=None))
     # A concept the clip lacks changes nothing, so sets are compared by what is present.
     keys = [(mode, shown & present) for mode, *_, shown in plan]
     bits = torch.from_numpy(one.bits).to(one.clip.device)
-    answers = predict(
-        network, one.clip, list(dict.fromkeys(keys)), partial(_visible, bits), blank, batch_size
-    )
+    inputs = network, one.clip, list(dict.fromkeys(keys)), partial(_visible, bits)
+    answers = predict(*inputs, blank, batch_size, region)
     return outcomes(clips, n, [step[:4] for step in plan], [answers[key] for key in keys])

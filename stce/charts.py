@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stce.figures import COLOURS, styled
 
-__all__ = ["agreement", "carriers", "orders", "sanity", "shortcut"]
+__all__ = ["agreement", "carriers", "orders", "pointed", "sanity", "shortcut"]
 
 # The paper's orders as everywhere in the book; controls grey, baselines in what is left of Okabe
 # and Ito's colours, each with a line and a marker of its own.
@@ -152,6 +152,35 @@ def carriers(table: pd.DataFrame) -> Figure:
         ax.plot([], [], "o", color=COLOURS["top"], label="first five concepts")
         ax.plot([], [], "o", mfc="white", mec=COLOURS["random"], label="five drawn at random")
         ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def pointed(table: pd.DataFrame) -> Figure:
+    """Plot how far each order shows the parts that carry a class before others.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.truth.pointed`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row an order, in the colours of :func:`orders`, best first; with 95 % intervals over
+        clips. 1 is what a blind choice of voxels would show.
+    """
+    table = table.sort_values("lift", ascending=False, ignore_index=True)
+    with styled():
+        figure, ax = plt.subplots(figsize=(8, 1.1 + 0.36 * len(table)), layout="constrained")
+        ax.axvline(1, color=LINE, lw=1, ls=":")
+        for row in table.itertuples():
+            colour, _, marker = LOOKS[row.order]
+            ax.hlines(row.Index, row.ci_low, row.ci_high, color=colour, lw=2)
+            ax.plot(row.lift, row.Index, marker, color=colour, ms=7)
+        ax.set_yticks(range(len(table)), [NAMES.get(name, name) for name in table["order"]])
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.set(xlabel="carrying limbs in the first five steps, relative to the clip")
+        ax.grid(axis="x", color="#E5E5E5", lw=0.8)
     return figure
 
 

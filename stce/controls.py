@@ -19,7 +19,7 @@ import torch
 from scipy import stats
 
 from stce import ablation, verdict
-from stce._masking import check, each_clip, explained, filling, outcomes, predict
+from stce._masking import check, each_clip, explained, filling, outcomes, predict, voxels
 
 __all__ = [
     "along",
@@ -197,6 +197,7 @@ def along(
     assign: str = "true",
     fill: str = "mean",
     stretch: bool = True,
+    region: np.ndarray | None = None,
     seed: int = 0,
     videos: np.ndarray | None = None,
     batch_size: int = 64,
@@ -208,7 +209,7 @@ def along(
 
     Parameters
     ----------
-    network, clips, supervoxels, concepts, rankings, q_max, assign, fill, stretch, videos
+    network, clips, supervoxels, concepts, rankings, q_max, assign, fill, stretch, region, videos
         See :func:`stce.ablation.run`; they say how many voxels a step of a clip has.
     orders : callable
         For the index of a clip its orders: name, repeat and the place of each voxel,
@@ -252,6 +253,7 @@ def along(
             partial(_shown, places),
             filling(one.clip, fill, seed, n),
             batch_size,
+            voxels(region, n, one.clip.device),
         )
         return outcomes(clips, n, steps, [answers[key] for key in keys])
 

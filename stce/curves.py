@@ -166,7 +166,8 @@ def areas(
     first : str, default "top"
         The order that all are compared with.
     value : {"correct", "probability"}, default "correct"
-        What the curve shows: accuracy, or the probability of the true class [1]_.
+        What the curve shows: accuracy, or the probability of the true class [1]_. Another column of
+        numbers of your own will do; steps where it is NaN do not count.
     n_bootstrap : int, default 10000
         Resamples of the clips, the same for all orders.
     seed : int, default 0
@@ -182,7 +183,7 @@ def areas(
     Raises
     ------
     ValueError
-        If there is no order `first`, or `value` is unknown.
+        If there is no order `first`, or no column `value`.
 
     References
     ----------
@@ -197,7 +198,7 @@ def areas(
     >>> areas(table)[["order", "area", "gain"]].to_numpy().tolist()
     [['least', 0.25, 0.75], ['top', 1.0, 0.0]]
     """
-    if value not in ("correct", "probability"):
+    if value not in outcomes:
         raise ValueError(f"value is {value!r}; choose 'correct' or 'probability'.")
     if first not in set(outcomes["order"]):
         known = ", ".join(sorted(outcomes["order"].unique()))

@@ -1,4 +1,4 @@
-"""What the scores of a finished run were computed from, to be tested again and in other ways."""
+"""What a finished run computed its scores from, and tested them on, to be looked at again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Evidence"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The inputs and the result of a run's stage tcav.
+    """The inputs and the result of a run's stage tcav, and what they are tested on.
 
     Attributes
     ----------
@@ -42,6 +42,10 @@ class Evidence:
         ``(R, m) int64``, the groups of them.
     result : stce.tcav.Tcav
         The scores.
+    test_clips : stce.clips.Clips
+        The test clips.
+    test_supervoxels : stce.supervoxels.Supervoxels
+        Of these clips.
     settings : dict
         Parameters of the stages, by stage.
     """
@@ -56,6 +60,8 @@ class Evidence:
     random: np.ndarray
     groups: np.ndarray
     result: tcav.Tcav
+    test_clips: Clips
+    test_supervoxels: Supervoxels
     settings: dict[str, dict]
 
     @classmethod
@@ -114,6 +120,8 @@ class Evidence:
             random,
             tcav.random_groups(len(random), scored["n_groups"], embedded["n_keep"], rng),
             tcav.Tcav.load(run.path("tcav")),
+            Clips.load(run.path("segment") / "test-clips"),
+            Supervoxels.load(run.path("segment") / "test-supervoxels"),
             settings,
         )
 
@@ -132,6 +140,11 @@ class Evidence:
         mine = {name: self.whole[self.clips.indices_of(name)] for name in concepts.centres}
         inputs = concepts, self.features, mine, self.random, groups
         return (self.network, *inputs, self.clips.classes)
+
+    @property
+    def rankings(self) -> dict[str, list[int]]:
+        """The concepts of each class, most important first."""
+        return {name: self.result.ranking(name) for name in self.concepts.centres}
 
     @property
     def options(self) -> dict:

@@ -54,6 +54,14 @@ def _deals(n: int, size: int, n_groups: int, n_null: int, rng: np.random.Generat
     return [tcav.random_groups(n, n_groups, size, rng) for _ in range(n_deals)]
 
 
+def _pairs(n: int, n_opponents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each of n groups with as many others, each pair once: its neighbours in a circle."""
+    if n <= n_opponents + 1:
+        return np.triu_indices(n, 1)
+    first = np.arange(n).repeat(n_opponents // 2)
+    return first, (first + np.tile(np.arange(n_opponents // 2) + 1, n)) % n
+
+
 def random_sets(
     random: np.ndarray,
     scale: np.ndarray,
@@ -62,14 +70,16 @@ def random_sets(
     *,
     n_groups: int = 50,
     n_null: int = 400,
+    n_opponents: int = 12,
     strength: float = 1.0,
     rng: np.random.Generator,
     device="cpu",
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Score sets of random clips as if they were concepts: the random-against-random CAVs.
 
-    The random clips are dealt into disjoint groups, and each group is scored against all others
-    of its deal, exactly as a concept is scored against the random groups.
+    The random clips are dealt into disjoint groups, and each group is scored against others of its
+    deal, exactly as a concept is scored against the random groups. A mean over fewer opponents than
+    the concept has spreads wider, by a factor of sqrt(1 + 1 / `n_opponents`): p-values err upwards.
 
     Parameters
     ----------
@@ -85,6 +95,8 @@ def random_sets(
         Groups a deal; fewer where the clips do not suffice.
     n_null : int, default 400
         At least so many sets are scored. The smallest p-value is 1 / (`n_null` + 1).
+    n_opponents : int, default 12
+        Groups that each is scored against, an even number; all others of a deal if it has no more.
     strength : float, default 1
         See :func:`stce.cav.classifiers`.
     rng : numpy.random.Generator
@@ -107,8 +119,9 @@ def random_sets(
     gram, sign = random @ random.T, np.repeat([1, -1], size)
     options = {"strength": strength, "device": device}
     deals = _deals(len(random), size, n_groups, n_null, rng)
-    n, together = len(deals[0]), max(1, 2000 // len(deals[0]) ** 2)
-    first, second = np.triu_indices(n, 1)
+    n = len(deals[0])
+    first, second = _pairs(n, n_opponents)
+    together = max(1, 2000 // len(first))
     rows, accuracies = {name: [] for name in gradients}, []
     for start in range(0, len(deals), together):  # bounds the memory, and many fits are faster
         part = deals[start : start + together]
@@ -137,7 +150,7 @@ def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> 
     for end, values in ((first, forward), (second, backward)):
         for deal, part in zip(sums, values.reshape(len(sums), -1), strict=True):
             deal += np.bincount(end, part, n)
-    return (sums / (n - 1)).ravel()
+    return (sums * n / (2 * len(first))).ravel()
 
 
 def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:

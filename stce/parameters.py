@@ -134,7 +134,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "scale": Parameter(3, "Enlargement of the clips shown.", 1, 20),
     },
     "validate": {
-        "n_null": Parameter(99, "Random sets, and shuffled heads, of the tests.", 19),
+        "n_null": Parameter(400, "Random sets, and shuffled heads, of the tests.", 19),
         "n_randomised": Parameter(
             1, "Networks randomised from the top down, the last one wholly.", 1, 40
         ),

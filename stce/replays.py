@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
-from stce import features, models, sanity, significance, stability, training, truth
+from stce import features, models, sanity, stability, truth, validation
 from stce._variant_inputs import take
-from stce.clips import Clips, middle_clips
+from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.actors import PARTS
 from stce.evidence import Evidence
@@ -18,13 +16,11 @@ from stce.run import Run
 from stce.settings import groups, known
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
-from stce.videos import CachedVideos
 
 __all__ = ["REPLAYS", "between"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
-N_CLIPS = 6
 
 
 def _runs(seed: int) -> dict[str, Run]:
@@ -54,56 +50,18 @@ def carriers(seed: int) -> list[dict]:
     return rows
 
 
-def _shuffled(run: Run, rng: np.random.Generator):
-    """Train a network like the run's on labels that mean nothing; return it and its accuracy."""
-    p = run.manifest("train")["parameters"]
-    videos = sanity.ShuffledLabels(CachedVideos.load(run.path("train") / "videos-train"), rng)
-    size = (p["n_frames"], *p["crop"])
-    shape = videos.read(0).shape
-    network = models.build(
-        p["network"],
-        len(videos.classes),
-        p["width"],
-        shape[-1],
-        size,
-        dropout=p["dropout"],
-        seed=p["seed"],
-    )
-    names = ["epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule"]
-    names += ["lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed"]
-    with tempfile.TemporaryDirectory() as folder:
-        how = {name: p[name] for name in names}
-        training.train(network, videos, folder, progress=False, **how)
-    seen = training.evaluate(network, middle_clips(videos, None, p["n_frames"], p["crop"]))
-    return network, float(seen["correct"].mean())
-
-
 def randomised(seed: int) -> list[dict]:
-    """Randomise the weights of a run from the top down, and train it on shuffled labels."""
-    run = Run(known()[SANITY].folder(seed))
-    it = Evidence.load(run)
-    rng = np.random.default_rng(seed)
-    network, *given = it.given()
-    tables = {"trained": significance.assess(network, it.result, *given, **it.options)}
-    blocks = dict(sanity.cascade(network, rng))
-    names = list(blocks)
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, 4).round().astype(int)]
-    nets = {f"{name} and above random": blocks[name] for name in chosen}
-    nets["labels shuffled"], learnt = _shuffled(run, rng)
-    stretch = it.settings["cluster"]["stretch"]
-    inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
-    for name, net in nets.items():
-        net = net.split(network.layer) if name == "labels shuffled" else net
-        tables[name] = sanity.rescored(net, *inputs, stretch=stretch, **it.options)
+    """Randomise the weights of a run from the top down."""
+    it = Evidence.load(Run(known()[SANITY].folder(seed)))
+    tables = validation.randomised(it, validation.chance(it), seed=seed)
     found = sanity.check(tables)
     for column in ("p_derivative", "p_weights"):
         found[column] = [(table[column] < 0.05).mean() for table in tables.values()]
-    learnt_by = {"labels shuffled": learnt}
-    return found.assign(fits=found["network"].map(learnt_by)).to_dict("records")
+    return found.to_dict("records")
 
 
 def between(
-    first: Run, second: Run, *, n_clips: int = N_CLIPS, value: str = "derivative", device="cpu"
+    first: Run, second: Run, *, n_clips: int = 6, value: str = "derivative", device="cpu"
 ) -> pd.DataFrame:
     """Match the concepts of two runs on the test clips they share, and compare their ranking.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,20 +186,34 @@ def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
     return place
 
 
-def tables(folder: str | Path) -> dict[str, pd.DataFrame]:
+def tables(folder: str | Path, wanted: Iterable[str] = ()) -> dict[str, pd.DataFrame]:
     """Read all published tables of one folder, by name.
 
     Parameters
     ----------
     folder : path
         For example ``book/results/campaigns`` or ``book/results/validation/validate``.
+    wanted : iterable of str, optional
+        Tables that must be there.
 
     Returns
     -------
     dict of str to pandas.DataFrame
         Empty if nothing was published.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of `wanted` was never published.
     """
-    return {file.stem: pd.read_csv(file) for file in sorted(Path(folder).glob("*.csv"))}
+    found = {file.stem: pd.read_csv(file) for file in sorted(Path(folder).glob("*.csv"))}
+    if missing := sorted(set(wanted) - set(found)):
+        raise FileNotFoundError(
+            f"{Path(folder)} has no table {', '.join(missing)}. Campaigns are run with "
+            "`python -m stce.campaign NAME`, validations with `nox -s study -- validate`, and "
+            "`python book/publish.py` publishes both."
+        )
+    return found
 
 
 def load(folder: str | Path) -> Results:

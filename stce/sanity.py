@@ -104,6 +104,7 @@ def rescored(
     device="cpu",
     n_null: int = 400,
     n_shuffles: int = 400,
+    n_jobs: int = 1,
     **options,
 ) -> pd.DataFrame:
     """Score and test given concepts with another network.
@@ -123,7 +124,7 @@ def rescored(
         The random clips.
     groups : numpy.ndarray
         ``(R, m) int64``, see :func:`stce.tcav.random_groups`.
-    n_null, n_shuffles : int, default 400
+    n_null, n_shuffles, n_jobs : int
         See :func:`stce.significance.assess`.
     **options
         ``target``, ``strength``, ``seed``, of :func:`stce.tcav.score`.
@@ -145,9 +146,8 @@ def rescored(
     random = features_module.extract_clips(network, random_clips, device=device)
     given = concepts, z, mine, random, groups, clips.classes
     result = tcav.score(network, *given, device=device, **options)
-    return significance.assess(
-        network, result, *given, n_null=n_null, n_shuffles=n_shuffles, device=device, **options
-    )
+    chance = {"n_null": n_null, "n_shuffles": n_shuffles, "n_jobs": n_jobs}
+    return significance.assess(network, result, *given, device=device, **chance, **options)
 
 
 def check(tables: dict[str, pd.DataFrame], trained: str = "trained", alpha=0.05) -> pd.DataFrame:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from scipy.stats import false_discovery_control
 
 from stce import cav, nulls, tcav
@@ -75,6 +78,7 @@ def assess(
     n_bootstrap: int = 1000,
     alpha: float = 0.05,
     seed: int = 0,
+    n_jobs: int = 1,
     device="cpu",
     gradient: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
@@ -116,6 +120,8 @@ def assess(
         False discovery rate at which `verdict` is given.
     seed : int, default 0
         Seeds groups, shuffles and resamples.
+    n_jobs : int, default 1
+        Processes for the random sets; -1 for one a core. It does not change the result.
 
     Returns
     -------
@@ -165,13 +171,15 @@ def assess(
         for name, z in clips.items()
         if name in result.cavs
     }
+    size = table["n_members"].map(lambda n: _ladder(n, groups.shape[1]))
     options = {"n_groups": len(groups), "n_null": n_null, "strength": strength, "device": device}
-    largest = groups.shape[1]
-    size = table["n_members"].map(lambda n: _ladder(n, largest))
-    for step in size.unique():
-        null, accuracy = nulls.random_sets(
-            standard[len(used) :], scale, slopes, int(step), rng=rng, **options
-        )
+    sets = partial(nulls.random_sets, standard[len(used) :], scale, slopes, **options)
+    steps = sorted(size.unique(), reverse=True)  # the largest take longest, so they go first
+    found = Parallel(n_jobs)(
+        delayed(sets)(int(step), rng=one)
+        for step, one in zip(steps, rng.spawn(len(steps)), strict=True)
+    )
+    for step, (null, accuracy) in zip(steps, found, strict=True):
         rows = size == step
         table.loc[rows, "accuracy_null"] = accuracy.mean()
         table.loc[rows, "p_accuracy"] = nulls.p_value(

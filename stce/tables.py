@@ -15,6 +15,7 @@ __all__ = [
     "blank_class",
     "composition",
     "provenance",
+    "rivals",
     "seeds",
     "style",
     "verdicts",
@@ -266,6 +267,26 @@ def composition(concepts, supervoxels, parts: np.ndarray, names: tuple[str, ...]
     )
     table = ranked.join(lifts, on=["class", "concept"])
     return table.drop(columns=[p for p in names if not table[p].any()])
+
+
+def rivals(paired: pd.DataFrame) -> Styler:
+    """Show by how much the concepts' order is ahead of each other one, step by step.
+
+    Parameters
+    ----------
+    paired : pandas.DataFrame
+        Of :func:`stce.controls.mcnemar`, against any number of orders.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        Rows (mode, order), columns q: the gap in percentage points and a mark.
+    """
+    marks = paired["verdict"].map(MARKS)
+    text = paired["gap"].map("{:+.0f} ".format) + marks
+    wide = paired.assign(text=text).pivot(index=["mode", "second"], columns="q", values="text")
+    caption = "Top against each order: points; ✓ ahead, ✗ behind, ≈ within noise (McNemar, Holm)"
+    return style(wide.rename_axis(index=["mode", "against"]), caption)
 
 
 def style(

@@ -82,3 +82,16 @@ def test_a_shortcut_is_shown_beside_its_control():
     dots = next(x for x in with_cue.get_lines() if x.get_marker() == "o")
     assert list(dots.get_ydata()) == [5.0, 3.0]
     assert "without" in without.get_title()
+
+
+def test_pointed_lists_the_orders_best_first():
+    rows = [("least", 0.5), ("top", 3.0), ("occlusion", 1.2)]
+    table = pd.DataFrame(rows, columns=["order", "lift"])
+    table = table.assign(ci_low=table["lift"] - 0.2, ci_high=table["lift"] + 0.2)
+    (ax,) = charts.pointed(table).axes
+    words = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert words[0] == "concepts, most important first" and words[1] == "occlusion"
+    places = {
+        tuple(x.get_xdata()): x.get_ydata()[0] for x in ax.get_lines() if x.get_marker() != "None"
+    }
+    assert places == {(3.0,): 0, (1.2,): 1, (0.5,): 2}

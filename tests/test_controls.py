@@ -347,3 +347,30 @@ def test_areas_are_paired_and_take_probabilities_too():
         curves.areas(table, "best")
     with pytest.raises(ValueError, match="value is 'logit'"):
         curves.areas(table, value="logit")
+
+
+@pytest.mark.parametrize("mode", ["add", "remove"])
+def test_held_is_the_visible_share_of_the_region(mode):
+    inputs = world([0, 40, 0, 0], -20)
+    # The region is the second quarter in the first clip, and nothing in the second one.
+    labels = np.asarray(inputs[2].labels[0, 0])
+    region = np.stack([labels == labels.max(), np.zeros_like(labels, bool)])
+    region = np.concatenate([region, region[1:].repeat(len(inputs[1]) - 2, axis=0)])
+    both = pd.concat(
+        [run(work, inputs, region=region) for work in (ablation.run, controls.run)]
+    ).query("mode == @mode")
+    first = both[both["video"] == 0]
+    ends = first.groupby("q")["held"].agg(["min", "max"])
+    start, stop = (0, 1) if mode == "add" else (1, 0)
+    assert ends.loc[0].tolist() == [start, start]
+    assert ends.loc[first["q"].max()].tolist() == [stop, stop]
+    assert both[both["video"] > 0]["held"].isna().all()
+    # A quarter is shown or not; random voxels show some of it.
+    whole = first[first["order"].isin(["top", "least"])]["held"]
+    assert set(whole) == {0.0, 1.0}
+    some = first[(first["order"] == "random voxels") & first["q"].between(1, 3)]["held"]
+    assert ((some > 0) & (some < 1)).all()
+
+
+def test_without_a_region_nothing_is_held():
+    assert "held" not in run(controls.run, world([0, 40, 0, 0], -20))

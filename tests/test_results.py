@@ -143,3 +143,18 @@ def test_without_any_run_the_papers_numbers_stand_alone(tmp_path):
 def test_there_are_six_tables(number):
     with pytest.raises(ValueError, match="tables 1 to 6"):
         paper.table(number)
+
+
+def test_a_table_that_was_never_published_is_named(tmp_path):
+    (tmp_path / "null.csv").write_text("seed\n0\n")
+    assert set(results.tables(tmp_path, ["null"])) == {"null"}
+    with pytest.raises(FileNotFoundError, match="has no table labels, truth"):
+        results.tables(tmp_path, ["truth", "null", "labels"])
+
+
+def test_rivals_are_marked_by_verdict():
+    rows = [("add", "least", 1, 40.0, "holds"), ("add", "least", 2, 3.0, "within noise")]
+    rows += [("remove", "least", 1, -40.0, "reversed"), ("remove", "least", 2, 0.0, "within noise")]
+    columns = ["mode", "second", "q", "gap", "verdict"]
+    shown = tables.rivals(pd.DataFrame(rows, columns=columns)).data
+    assert shown.to_numpy().tolist() == [["+40 ✓", "+3 ≈"], ["-40 ✗", "+0 ≈"]]

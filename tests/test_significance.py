@@ -117,6 +117,27 @@ def test_random_sets_equal_every_pair_fitted():
         assert accuracy[i] == pytest.approx(right.mean())
 
 
+def test_in_a_circle_every_group_meets_as_many_others_once():
+    first, second = nulls._pairs(30, 12)
+    pairs = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
+    assert len(pairs) == len(first) == 30 * 6
+    assert (np.bincount(first, minlength=30) + np.bincount(second, minlength=30) == 12).all()
+
+
+def test_sets_against_some_others_spread_like_sets_against_all():
+    rng = np.random.default_rng(0)
+    standard, _, scale = cav.standardise(rng.normal(size=(600, 6)))
+    gradient = {"a": rng.normal(size=(5, 6))}
+    given = standard, scale, gradient, 10
+    spread = [
+        nulls.random_sets(*given, n_opponents=n, n_null=600, rng=np.random.default_rng(1))[0]["a"]
+        for n in (12, 49)
+    ]
+    few, all_others = (table["derivative"].std() for table in spread)
+    # sqrt(1 + 1 / 12) against sqrt(1 + 1 / 49): 3 % wider, so p-values err upwards.
+    assert 1.0 < few / all_others < 1.06
+
+
 def test_shuffled_weights_keep_their_values_and_lose_their_place():
     layer = torch.nn.Sequential(torch.nn.Linear(20, 10), torch.nn.BatchNorm1d(10))
     before = {name: value.clone() for name, value in layer.state_dict().items()}

@@ -70,7 +70,7 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
     study.execute("smoke", chosen, folder=folder, also=["validate"], report=lambda line: None)
     found = {file.stem for file in (folder / "validate").glob("*.parquet")}
     asked = {"significance", "truth", "composition", "sanity", "stability", "fills", "variants"}
-    assert found == asked | {"outcomes", "accuracy", "areas", "paired"}
+    assert found == asked | {"outcomes", "accuracy", "areas", "paired", "pointed"}
     orders = set(pd.read_parquet(folder / "validate" / "outcomes.parquet")["order"])
     assert {"top", "random voxels", "occlusion", "integrated gradients"} < orders
     # The same run, its concepts matched with themselves: nothing has changed.

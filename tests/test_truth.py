@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from stce import truth
+from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
 
@@ -90,3 +91,33 @@ def test_right_wrong_and_random_rankings():
 def test_classes_without_truth_are_refused():
     with pytest.raises(ValueError, match=r"None of the classes jumping.*give `carriers`"):
         truth.found(*_ranked([1, 2], [1, 2]), {"jumping": ("legs",)})
+
+
+def test_a_region_is_what_carries_the_class_of_each_clip():
+    _, _, parts = _cubes()
+    frames = np.zeros((*parts.shape, 1), np.uint8)
+    names = ("boxing", "walking", "other")
+    clips = Clips(
+        frames, np.array([0, 1]), np.array(["a", "b"]), np.array(["a", "b"]), names, parts
+    )
+    region = truth.region(clips, truth.KTH_CARRIERS, NAMES)
+    np.testing.assert_array_equal(region[0], parts[0] == 1)
+    np.testing.assert_array_equal(region[1], parts[1] == 2)
+    other = Clips(frames, np.array([2, 2]), clips.ids, clips.groups, names, parts)
+    assert not truth.region(other, truth.KTH_CARRIERS, NAMES).any()
+
+
+def test_pointed_averages_lifts_over_steps_and_pairs_clips():
+    rows = [
+        # video, order, q, revealed, held: "top" sees nothing of video 1 at q = 1
+        (0, "top", 1, 0.1, 0.4), (0, "top", 2, 0.2, 0.4), (0, "least", 1, 0.5, 0.5),
+        (0, "least", 2, 1.0, 1.0), (1, "top", 1, 0.0, 0.0), (1, "top", 2, 0.2, 1.0),
+        (1, "least", 1, 0.5, 0.0), (1, "least", 2, 1.0, 1.0), (1, "top", 3, 0.4, 0.0),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["video", "order", "q", "revealed", "held"])
+    told = truth.pointed(table.assign(mode="add"), q_max=2).set_index("order")
+    assert told.loc["top", "lift"] == pytest.approx((3 + 5) / 2)
+    assert told.loc["least", "lift"] == pytest.approx((1 + 0.5) / 2)
+    assert told.loc["least", "gain"] == pytest.approx((2 + 4.5) / 2)
+    assert (told.loc["least", "gain_low"], told.loc["least", "gain_high"]) == (2.0, 4.5)
+    assert (told["n_clips"] == 2).all()
