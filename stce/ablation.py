@@ -128,16 +128,8 @@ def clip_bits(
     """
     rows = supervoxels.rows_of(video)
     if features is None:
-        parts = features_module.batches(
-            network,
-            clips,
-            supervoxels,
-            rows=rows,
-            stretch=stretch,
-            batch_size=batch_size,
-            device=device,
-        )
-        embedded = np.concatenate([z for _, z in parts])
+        how = {"stretch": stretch, "batch_size": batch_size, "device": device}
+        embedded = features_module.extract_rows(network, clips, supervoxels, rows, **how)
     else:
         embedded = features[rows]
     concept = concepts_module.assign(embedded, centres)

@@ -197,6 +197,7 @@ def along(
     assign: str = "true",
     fill: str = "mean",
     stretch: bool = True,
+    features: np.ndarray | None = None,
     region: np.ndarray | None = None,
     seed: int = 0,
     videos: np.ndarray | None = None,
@@ -209,14 +210,14 @@ def along(
 
     Parameters
     ----------
-    network, clips, supervoxels, concepts, rankings, q_max, assign, fill, stretch, region, videos
+    network, clips, supervoxels, concepts, rankings, q_max, assign, fill, stretch, features, region
         See :func:`stce.ablation.run`; they say how many voxels a step of a clip has.
     orders : callable
         For the index of a clip its orders: name, repeat and the place of each voxel,
         ``(T, H, W) int32``, see :func:`voxel_order`.
     seed : int, default 0
         Seeds the noise of `fill`.
-    batch_size, device, folder, progress
+    videos, batch_size, device, folder, progress
         See :func:`stce.ablation.run`.
 
     Yields
@@ -231,7 +232,8 @@ def along(
     """
     check(rankings, q_max, assign, fill)
     network = network.to(device).eval()
-    how = {"assign": assign, "stretch": stretch, "batch_size": batch_size, "device": device}
+    how = {"assign": assign, "stretch": stretch, "features": features}
+    how |= {"batch_size": batch_size, "device": device}
 
     def answer(n: int) -> pd.DataFrame:
         one = ablation.case(network, clips, supervoxels, concepts, n, rankings, **how)

@@ -14,7 +14,15 @@ from torch.nn.functional import interpolate
 from stce import supervoxels as supervoxels_module
 from stce.progress import bar
 
-__all__ = ["batches", "cut", "extract", "extract_clips", "extract_random", "load"]
+__all__ = [
+    "batches",
+    "cut",
+    "extract",
+    "extract_clips",
+    "extract_random",
+    "extract_rows",
+    "load",
+]
 
 ROWS_PER_CHUNK = 1024
 
@@ -193,6 +201,27 @@ def batches(
         yield part, forward(network, patches).cpu().numpy()
 
 
+def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np.ndarray:
+    """Embed some of the supervoxels.
+
+    Parameters
+    ----------
+    network, clips, supervoxels
+        See :func:`batches`.
+    rows : numpy.ndarray
+        ``(k,) int``, rows of the table.
+    **options
+        Passed to :func:`batches`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(k, D) float32``, in the order of `rows`.
+    """
+    parts = batches(network, clips, supervoxels, rows=rows, **options)
+    return np.concatenate([z for _, z in parts])
+
+
 def extract(
     network,
     clips,
@@ -317,10 +346,8 @@ def extract_random(
     few = clips.select(np.arange(0, len(clips), 20))
     cut_up = supervoxels_module.segment(few, progress=False, **options)
     rows = np.sort(rng.permutation(len(cut_up))[: len(clips)])
-    parts = batches(
-        network, few, cut_up, rows=rows, stretch=stretch, batch_size=batch_size, device=device
-    )
-    return rng.permutation(np.concatenate([z for _, z in parts]))
+    how = {"stretch": stretch, "batch_size": batch_size, "device": device}
+    return rng.permutation(extract_rows(network, few, cut_up, rows, **how))
 
 
 def load(folder: str | Path) -> zarr.Array:

@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 
 __all__ = [
     "came_back",
+    "choices",
     "false_discoveries",
     "gone",
     "rivals",
@@ -16,6 +17,7 @@ __all__ = [
     "stability",
     "truth",
     "validation",
+    "variants",
 ]
 
 ALPHA = 0.05
@@ -128,8 +130,8 @@ def gone(randomised: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row a ``network``: ``significant``, ``correlation``, ``ci_low``, ``ci_high``, ``seeds``.
     """
-    small = labels.assign(network="small networks: " + labels["network"])
-    groups = pd.concat([randomised, small]).groupby("network", sort=False)
+    other = labels[labels["network"] != "trained"]
+    groups = pd.concat([randomised, other]).groupby("network", sort=False)
     columns = ["significant", "correlation", "ci_low", "ci_high"]
     return groups[columns].mean().assign(seeds=groups["seed"].nunique()).reset_index()
 
@@ -143,20 +145,18 @@ def sanity(randomised: pd.DataFrame, labels: pd.DataFrame) -> str:
         Of the campaigns "sanity" and "labels".
     """
     table = gone(randomised, labels).set_index("network")
-    trained = table.index.str.endswith("trained")
-    real, other = table[trained], table[~trained]
-    heart, weights = other.iloc[-1], other.iloc[:-1]
-    fits = labels[labels["network"] == "labels shuffled"]["fits"]
+    real, heart = table.loc["trained"], table.loc["labels shuffled"]
+    weights = table.drop(["trained", "labels shuffled"])
+    fits = labels.loc[labels["network"] == "labels shuffled", "fits"].mean()
     return (
-        f"- **Sanity.** {weights['seeds'].iloc[0]} seeds: {100 * real['significant'].iloc[0]:.0f} "
-        "% of concepts are significant in the trained networks, at most "
+        f"- **Sanity.** {real['seeds']:.0f} seeds: {100 * real['significant']:.0f} % of concepts "
+        "are significant in the trained networks, at most "
         f"{100 * weights['significant'].max():.1f} % in those with shuffled weights (nominal: "
         f"{100 * ALPHA:.0f}); rank agreement with the trained network runs from "
-        f"{weights['correlation'].min():+.2f} to {weights['correlation'].max():+.2f}. "
-        f"{heart['seeds']:.0f} small networks that learnt shuffled labels by heart (they know "
-        f"{100 * fits.mean():.0f} % of their clips): {100 * heart['significant']:.1f} % "
-        f"significant, where the trained ones have {100 * real['significant'].iloc[-1]:.1f} %; "
-        f"rank agreement {heart['correlation']:+.2f}."
+        f"{weights['correlation'].min():+.2f} to {weights['correlation'].max():+.2f}. Networks "
+        f"that learnt shuffled labels by heart (they know {100 * fits:.0f} % of their clips): "
+        f"{100 * heart['significant']:.1f} % significant, rank agreement "
+        f"{heart['correlation']:+.2f}."
     )
 
 
@@ -268,3 +268,60 @@ def validation(told: dict[str, pd.DataFrame]) -> str:
             f"many voxels by Integrated Gradients {held['integrated gradients']:.1f} times.",
         ]
     return "\n".join(lines)
+
+
+def choices(tried: pd.DataFrame) -> pd.DataFrame:
+    """Average variants of the method over seeds.
+
+    Parameters
+    ----------
+    tried : pandas.DataFrame
+        Of the campaign "variants".
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows (run, layer, target, features), the run's own variant first: means of ``gain``,
+        ``change``, ``truth``, ``ari``, ``agreement``, and ``forwards`` (passes through the network
+        for each one of the own variant's); ``gain_low`` and ``gain_high`` are the smallest and the
+        largest of the seeds, of which there are ``seeds``.
+    """
+    own = tried.groupby(["run", "seed"], sort=False)["forwards"].transform("first")
+    keys = ["run", "layer", "target", "features"]
+    groups = tried.assign(forwards=tried["forwards"] / own).groupby(keys, sort=False)
+    columns = ["gain", "change", "truth", "ari", "agreement", "forwards"]
+    ends = {"gain_low": groups["gain"].min(), "gain_high": groups["gain"].max()}
+    return groups[columns].mean().assign(**ends, seeds=groups["seed"].nunique())
+
+
+def variants(tried: pd.DataFrame) -> str:
+    """Tell which layer, class output and features to take.
+
+    Parameters
+    ----------
+    tried : pandas.DataFrame
+        Of the campaign "variants".
+    """
+    table = choices(tried).reset_index()
+    lines = []
+    for run, part in table.assign(points=100 * table["gain"]).groupby("run", sort=False):
+        own, best = part.iloc[0], part.loc[part["points"].idxmax()]
+        rest = part.iloc[1:].set_index(["target", "features"])
+        pooled = part[part["features"] == "pooled"]
+        cheap = pooled.loc[pooled["points"].idxmax()]
+        before = rest.loc[[("logit", "in place")]].iloc[0]
+        most = "the largest"
+        if best.name != own.name:
+            most = f"{best['layer']}, {best['target']}, {best['features']}: {best['points']:.0f}"
+        lines.append(
+            f"{run}: {own['layer']}, {own['target']}, {own['features']} gains {own['points']:.0f} "
+            f"points ({most}); log_prob {rest.loc[('log_prob', 'in place'), 'points']:.0f}; "
+            f"{before['layer']} {before['points']:.0f}; "
+            f"stretched {rest.loc[('logit', 'stretched'), 'points']:.0f}; pooled at "
+            f"{cheap['layer']} {cheap['points']:.0f} with {1 / cheap['forwards']:.0f} times fewer "
+            "passes"
+        )
+    return (
+        f"- **Variants.** Top over least, mean of adding and removing over {table['seeds'].max()} "
+        f"seeds. {'. '.join(lines)}."
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
-from stce import features, models, sanity, stability, truth, validation
-from stce._variant_inputs import take
+from stce import features, models, sanity, stability, training, truth, validation, variants
+from stce._variant_inputs import Variant, take
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.actors import PARTS
@@ -16,11 +18,24 @@ from stce.run import Run
 from stce.settings import groups, known
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
+from stce.videos import CachedVideos
 
 __all__ = ["REPLAYS", "between"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
+CHANCE = {"n_null": 1000, "n_shuffles": 1000}
+
+# What it takes to learn a few hundred clips by heart: no dropout, no decay, long enough.
+BY_HEART = {"epochs": 60, "batch_size": 32, "lr": 0.03, "weight_decay": 0.0, "max_norm": 1.0}
+BY_HEART |= {"schedule": "onecycle", "flip": False}
+
+# Of each network the paper's layer, the map before it, and an earlier map.
+LAYERS = {
+    "actors-small": ("fc7", "conv5b", "conv4b"),
+    "actors-r3d": ("avgpool", "layer4", "layer3"),
+    "actors-i3d": ("avgpool", "Mixed_5c", "Mixed_4f"),
+}
 
 
 def _runs(seed: int) -> dict[str, Run]:
@@ -58,6 +73,26 @@ def randomised(seed: int) -> list[dict]:
     for column in ("p_derivative", "p_weights"):
         found[column] = [(table[column] < 0.05).mean() for table in tables.values()]
     return found.to_dict("records")
+
+
+def by_heart(seed: int) -> list[dict]:
+    """Learn labels that mean nothing by heart: the explanation of the true ones must be gone."""
+    run = Run(known()[SANITY].folder(seed))
+    p = run.manifest("train")["parameters"]
+    videos = CachedVideos.load(run.path("train") / "videos-train")
+    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(seed))
+    seen = sanity.Middles(shuffled, p["n_frames"], p["crop"])
+    shape = seen.clips.frames.shape
+    size = len(videos.classes), p["width"], shape[-1], shape[1:4]
+    network = models.build(p["network"], *size, dropout=0.0, seed=seed)
+    how = {"n_frames": p["n_frames"], "crop": p["crop"], "seed": seed, "progress": False}
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(network, seen, folder, **BY_HEART, **how)
+    fits = training.evaluate(network, seen.clips)["correct"].mean()
+    it = Evidence.load(run)
+    other = validation.rescored(it, network.split(it.network.layer), **CHANCE)
+    tables = {"trained": validation.chance(it), "labels shuffled": other}
+    return sanity.check(tables).assign(fits=[np.nan, fits]).to_dict("records")
 
 
 def between(
@@ -125,8 +160,27 @@ def trained_again(seed: int) -> list[dict]:
     return rows
 
 
+def choices(seed: int) -> list[dict]:
+    """Try other layers, class outputs and features on each network's run."""
+    rows = []
+    runs = _runs(seed)
+    for name, (layer, feature_map, earlier_map) in LAYERS.items():
+        tried = [
+            Variant(layer, "log_prob", "in place"),
+            Variant(layer, "logit", "stretched"),
+            Variant(feature_map, "logit", "in place"),
+            Variant(feature_map, "logit", "pooled"),
+            Variant(earlier_map, "logit", "pooled"),
+        ]
+        table = variants.compare(runs[name].folder, tried, seed=seed, progress=False)
+        rows += table.assign(run=name).to_dict("records")
+    return rows
+
+
 REPLAYS: dict[str, Callable[[int], list[dict]]] = {
     "truth": carriers,
     "sanity": randomised,
     "training": trained_again,
+    "variants": choices,
+    "labels": by_heart,
 }

@@ -11,11 +11,12 @@ from torch import nn
 
 from stce import features as features_module
 from stce import significance, tcav
+from stce.clips import middle_clips
 from stce.nulls import shuffle_weights
 from stce.stability import agreement
 from stce.videos import Videos
 
-__all__ = ["ShuffledLabels", "cascade", "check", "rescored"]
+__all__ = ["Middles", "ShuffledLabels", "cascade", "check", "rescored"]
 
 
 class ShuffledLabels(Videos):
@@ -52,6 +53,26 @@ class ShuffledLabels(Videos):
     def parts(self, i):
         """Return the truth of video `i`; see :meth:`stce.videos.Videos.parts`."""
         return self._videos.parts(i)
+
+
+class Middles(Videos):
+    """The middle clips of videos, always the same frames, so that they can be learnt by heart.
+
+    Parameters
+    ----------
+    videos : stce.videos.Videos
+        Any.
+    n_frames, crop
+        See :func:`stce.clips.middle_clips`; the clips are kept in memory.
+    """
+
+    def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
+        super().__init__(videos.table, videos.classes)
+        self.clips = middle_clips(videos, None, n_frames, crop)
+
+    def read(self, i):
+        """Return the clip of video `i`, ``(T, H, W, C) uint8``."""
+        return self.clips.frames[i]
 
 
 def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:
@@ -135,12 +156,9 @@ def rescored(
         Of :func:`stce.significance.assess`.
     """
     rows = np.unique(concepts.table["supervoxel"])
-    parts = features_module.batches(
-        network, clips, supervoxels, rows=rows, stretch=stretch, device=device
-    )
+    how = {"stretch": stretch, "device": device}
     z = np.zeros((len(supervoxels), network.n_features), np.float32)
-    for part, values in parts:
-        z[part] = values
+    z[rows] = features_module.extract_rows(network, clips, supervoxels, rows, **how)
     whole = features_module.extract_clips(network, clips, device=device)
     mine = {name: whole[clips.indices_of(name)] for name in concepts.centres}
     random = features_module.extract_clips(network, random_clips, device=device)

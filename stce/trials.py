@@ -15,7 +15,6 @@ from stce import (
     features,
     models,
     noise,
-    sanity,
     significance,
     stability,
     supervoxels,
@@ -70,29 +69,13 @@ class Small(Videos):
         return self._parts[i]
 
 
-class _Still(Videos):
-    """Videos of which always the same frames are seen, so that they can be learnt by heart."""
-
-    def __init__(self, videos: Videos):
-        super().__init__(videos.table, videos.classes)
-        self._videos = videos
-
-    def read(self, i):
-        frames = self._videos.read(i)
-        start = (len(frames) - SIZE[0]) // 2
-        return frames[start : start + SIZE[0]]
-
-
-def network(videos: Videos, seed: int, *, by_heart: bool = False):
-    """Train a small C3D on small videos; half a minute, or one to learn them by heart."""
-    dropout, epochs = (0.0, 60) if by_heart else (0.2, 30)
-    net = models.build("c3d", len(CLASSES), 1 / 16, 1, SIZE, dropout=dropout, seed=seed)
-    how = {"batch_size": 32, "lr": 0.03, "schedule": "onecycle", "max_norm": 1.0}
-    how |= {"weight_decay": 0.0} if by_heart else {}
+def network(videos: Videos, seed: int):
+    """Train a small C3D on small videos; half a minute."""
+    net = models.build("c3d", len(CLASSES), 1 / 16, 1, SIZE, dropout=0.2, seed=seed)
+    how = {"epochs": 30, "batch_size": 32, "lr": 0.03, "schedule": "onecycle", "max_norm": 1.0}
     size = {"n_frames": SIZE[0], "crop": SIZE[1:], "flip": False}
-    seen = _Still(videos) if by_heart else videos
     with tempfile.TemporaryDirectory() as folder:
-        training.train(net, seen, folder, epochs=epochs, seed=seed, progress=False, **how, **size)
+        training.train(net, videos, folder, seed=seed, progress=False, **how, **size)
     return net
 
 
@@ -215,20 +198,6 @@ def no_shortcut(seed: int) -> list[dict]:
     return rows
 
 
-def labels(seed: int) -> list[dict]:
-    """Learn labels that mean nothing by heart: the explanation of the true ones must be gone."""
-    videos, random = Small("train", seed), _random(seed)
-    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(seed))
-    net, other = network(videos, seed), network(shuffled, seed, by_heart=True)
-    run = explain(net, _discovery(videos, seed), random)
-    chance = {"n_null": N_NULL, "n_shuffles": N_NULL}
-    tables = {"trained": significance.assess(net, run.result, *run.given, **chance)}
-    inputs = run.concepts, run.clips, run.cut, random, run.given[4]
-    tables["labels shuffled"] = sanity.rescored(other, *inputs, stretch=False, **chance)
-    fits = [_accuracy(net, videos).mean(), _accuracy(other, shuffled).mean()]
-    return sanity.check(tables).assign(fits=fits).to_dict("records")
-
-
 def stable(seed: int) -> list[dict]:
     """Change the seed of one step at a time, then of all; and the reference code's classifier."""
     videos, random = Small("train", seed), _random(seed)
@@ -274,5 +243,4 @@ TRIALS: dict[str, Callable[[int], list[dict]]] = {
     "shortcut": shortcut,
     "no-shortcut": no_shortcut,
     "stability": stable,
-    "labels": labels,
 }

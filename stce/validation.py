@@ -12,6 +12,7 @@ from stce import (
     concepts,
     controls,
     curves,
+    features,
     saliency,
     sanity,
     significance,
@@ -30,6 +31,7 @@ __all__ = [
     "parts",
     "randomised",
     "repeated",
+    "rescored",
     "rivals",
 ]
 
@@ -118,11 +120,16 @@ def randomised(
     chosen = np.linspace(len(names) - 1, 0, n_networks)[::-1].round().astype(int)
     how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
     tables = {"trained": trained}
-    inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
-    how |= {"stretch": it.settings["cluster"]["stretch"], **it.options}
     for name in (names[i] for i in chosen):
-        tables[f"{name} and above random"] = sanity.rescored(nets[name], *inputs, **how)
+        tables[f"{name} and above random"] = rescored(it, nets[name], **how)
     return tables
+
+
+def rescored(it: Evidence, network, **options) -> pd.DataFrame:
+    """Score and test a run's concepts with another network, see :func:`stce.sanity.rescored`."""
+    inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
+    stretch = it.settings["cluster"]["stretch"]
+    return sanity.rescored(network, *inputs, stretch=stretch, **it.options, **options)
 
 
 def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -167,9 +174,13 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
 
 def _tested(it: Evidence, n_clips: int, seed: int, device) -> tuple[tuple, dict]:
     """Return the arguments of :func:`stce.ablation.run` for a few test clips of each class."""
-    inputs = it.network, it.test_clips, it.test_supervoxels, it.concepts, it.rankings
-    how = {"stretch": it.settings["cluster"]["stretch"], "seed": seed, "device": device}
-    return inputs, how | {"videos": spread(it.test_clips.labels, n_clips)}
+    cut, videos = it.test_supervoxels, spread(it.test_clips.labels, n_clips)
+    rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
+    how = {"stretch": it.settings["cluster"]["stretch"], "device": device}
+    z = np.zeros((len(cut), it.network.n_features), np.float32)
+    z[rows] = features.extract_rows(it.network, it.test_clips, cut, rows, **how)
+    inputs = it.network, it.test_clips, cut, it.concepts, it.rankings
+    return inputs, {"features": z, "videos": videos, "seed": seed, "device": device}
 
 
 def rivals(
@@ -223,7 +234,7 @@ def fills(
     seed: int = 0,
     device="cpu",
 ) -> pd.DataFrame:
-    """Repeat the ablation with other contents of hidden voxels.
+    """Repeat the ablation with other contents of hidden voxels, and with the predicted class.
 
     Parameters
     ----------
@@ -237,13 +248,16 @@ def fills(
     Returns
     -------
     pandas.DataFrame
-        Of :func:`stce.curves.difference`, with ``fill`` in front.
+        Of :func:`stce.curves.difference`, with ``fill`` in front; the last two rows, "mean,
+        predicted class", are of clips explained with the concepts of the class that is predicted.
     """
     inputs, how = _tested(it, n_clips, seed, device)
     how["q_max"] = min(5, *(len(ranking) for ranking in it.rankings.values()))
+    ways = {name: {"fill": name} for name in names}
+    ways["mean, predicted class"] = {"assign": "predicted"}
     tables = {}
-    for name in names:
-        outcomes = pd.concat(ablation.run(*inputs, fill=name, n_random=n_random, **how))
+    for name, way in ways.items():
+        outcomes = pd.concat(ablation.run(*inputs, n_random=n_random, **way, **how))
         tables[name] = curves.difference(outcomes, seed=seed)
     return pd.concat(tables, names=["fill"]).reset_index(0)
 

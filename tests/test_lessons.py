@@ -26,16 +26,15 @@ def test_sanity_tells_the_worst_of_the_networks_that_know_nothing():
     weights = pd.concat(
         [_sanity(networks, [1, 0.2, -0.1], [0.1, 0.02, 0]).assign(seed=s) for s in (0, 1, 2)]
     )
-    labels = _sanity(["trained", "labels shuffled"], [1, 0.05], [0.08, 0.01])
-    labels = pd.concat([labels.assign(seed=s, fits=[1.0, 0.99]) for s in (0, 1)])
+    labels = _sanity(["trained", "labels shuffled"], [1, 0.05], [0.1, 0.01])
+    labels = pd.concat([labels.assign(seed=s, fits=[None, 0.99]) for s in (0, 1)])
     table = lessons.gone(weights, labels)
-    assert table["network"].tolist()[-1] == "small networks: labels shuffled"
-    assert table["seeds"].tolist() == [3, 3, 3, 2, 2]
+    assert table["network"].tolist() == [*networks, "labels shuffled"]
+    assert table["seeds"].tolist() == [3, 3, 3, 2]
     text = lessons.sanity(weights, labels)
     assert "3 seeds: 10 % of concepts" in text and "at most 2.0 %" in text
     assert "from -0.10 to +0.20" in text
-    assert "2 small networks" in text and "know 99 % of their clips" in text
-    assert "1.0 % significant, where the trained ones have 8.0 %" in text
+    assert "know 99 % of their clips): 1.0 % significant, rank agreement +0.05" in text
 
 
 def test_came_back_is_the_mean_over_seeds_best_first():
@@ -62,3 +61,24 @@ def test_rivals_are_told_apart_by_their_intervals():
     assert "when adding it is ahead of least, behind integrated gradients" in text
     assert "integrated gradients 3.0, top 2.0." in text and "noise -10 and +5 points" in text
     assert "(7 clips)" in text
+
+
+def test_variants_are_averaged_over_seeds_beside_the_runs_own():
+    kinds = [
+        ("fc", "logit", "in place", 0.30, 1000),
+        ("fc", "log_prob", "in place", 0.28, 1000),
+        ("fc", "logit", "stretched", 0.05, 1000),
+        ("conv", "logit", "in place", 0.20, 1000),
+        ("conv", "logit", "pooled", 0.10, 10),
+    ]
+    table = pd.DataFrame(kinds, columns=["layer", "target", "features", "gain", "forwards"])
+    table = table.assign(run="net", change=0.0, truth=1.0, ari=0.5, agreement=0.4)
+    both = pd.concat([table.assign(seed=0), table.assign(seed=1, gain=table["gain"] + 0.1)])
+    told = lessons.choices(both)
+    assert told.index[0] == ("net", "fc", "logit", "in place")
+    assert told["gain"].tolist() == pytest.approx([0.35, 0.33, 0.10, 0.25, 0.15])
+    assert told["gain_low"].iloc[0] == 0.30 and told["gain_high"].iloc[0] == pytest.approx(0.40)
+    assert told["forwards"].iloc[-1] == 0.01 and (told["seeds"] == 2).all()
+    text = lessons.variants(both)
+    assert "fc, logit, in place gains 35 points (the largest); log_prob 33; conv 25" in text
+    assert "stretched 10; pooled at conv 15 with 100 times fewer passes" in text
