@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from torch import Tensor
 
 from stce.progress import bar
+from stce.workers import Shared
 
 __all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict", "voxels"]
 
@@ -125,17 +127,25 @@ def each_clip(
     what: str,
 ) -> Iterator[pd.DataFrame]:
     """Yield the table of each clip; those in `folder`, from a run that was stopped, are read."""
+    kept = {n: None if folder is None else Path(folder) / f"{n:06d}.parquet" for n in videos}
+    todo = [n for n, path in kept.items() if path is None or not path.exists()]
+    waiting, shared = set(todo), Shared(answer)
+    new = Parallel(return_as="generator")(delayed(_answer)(shared, n) for n in todo)
     for n in bar(videos, show=progress, desc=what, unit="clip"):
-        kept = None if folder is None else Path(folder) / f"{n:06d}.parquet"
-        if kept is not None and kept.exists():
-            yield pd.read_parquet(kept)
+        path = kept[n]
+        if n not in waiting:
+            yield pd.read_parquet(path)
             continue
-        table = answer(n)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(kept.with_suffix(".partial"))
-            kept.with_suffix(".partial").rename(kept)
+        table = next(new)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(path.with_suffix(".partial"))
+            path.with_suffix(".partial").rename(path)
         yield table
+
+
+def _answer(shared: Shared, n: int) -> pd.DataFrame:
+    return shared.value(n)
 
 
 def outcomes(clips, n: int, steps, answers: list[tuple]) -> pd.DataFrame:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import zarr
+from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from stce import supervoxels as supervoxels_module
 from stce.progress import bar
+from stce.workers import Shared
 
 __all__ = [
     "batches",
@@ -271,25 +273,26 @@ def extract(
             zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
         features = zarr.open_array(path, mode="r+")
         done = {int(chunk.name) for chunk in (path / "c").glob("*")}
+    starts = range(0, total, ROWS_PER_CHUNK)
+    chunks = [np.arange(start, min(start + ROWS_PER_CHUNK, total)) for start in starts]
+    todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
+    how = {"stretch": stretch, "batch_size": batch_size, "device": device}
+    shared = Shared(network)
+    work = Parallel(return_as="generator")(
+        delayed(_chunk)(shared, clips, supervoxels, rows, how) for rows in todo
+    )
     with bar(total=total, show=progress, desc="embed", unit="supervoxel") as shown:
-        for chunk, start in enumerate(range(0, total, ROWS_PER_CHUNK)):
-            rows = np.arange(start, min(start + ROWS_PER_CHUNK, total))
-            if chunk not in done:
-                parts = batches(
-                    network,
-                    clips,
-                    supervoxels,
-                    rows=rows,
-                    stretch=stretch,
-                    batch_size=batch_size,
-                    device=device,
-                )
-                features[start : start + len(rows)] = np.concatenate([z for _, z in parts])
+        shown.update(total - sum(map(len, todo)))
+        for rows, z in zip(todo, work, strict=True):
+            features[rows[0] : rows[-1] + 1] = z
             shown.update(len(rows))
     return features
 
 
-@torch.inference_mode()
+def _chunk(shared: Shared, clips, supervoxels, rows: np.ndarray, how: dict) -> np.ndarray:
+    return extract_rows(shared.value, clips, supervoxels, rows, **how)
+
+
 def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
     """Embed whole clips with the trunk: f_l(v) of equation 1, and the random clips.
 
@@ -305,13 +308,20 @@ def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     numpy.ndarray
         ``(N, D) float32``.
     """
-    network = network.to(device).eval()
-    features = np.empty((len(clips), network.n_features), np.float32)
-    for start in range(0, len(clips), batch_size):
-        frames = torch.from_numpy(np.asarray(clips.frames[start : start + batch_size]))
-        z = forward(network, network.prepare(frames.to(device)))
-        features[start : start + batch_size] = z.cpu().numpy()
-    return features
+    shared = Shared(network)
+    starts = range(0, len(clips), batch_size)
+    return np.concatenate(
+        Parallel()(
+            delayed(_whole)(shared, np.asarray(clips.frames[i : i + batch_size]), device)
+            for i in starts
+        )
+    )
+
+
+@torch.inference_mode()
+def _whole(shared: Shared, frames: np.ndarray, device) -> np.ndarray:
+    network = shared.value.to(device).eval()
+    return forward(network, network.prepare(torch.from_numpy(frames).to(device))).cpu().numpy()
 
 
 def extract_random(

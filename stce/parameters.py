@@ -59,6 +59,7 @@ _COMMON = {
     "seed": Parameter(0, "Seeds everything random in this stage.", low=0),
     "device": Parameter("auto", "auto, cpu, cuda or cuda:N."),
     "n_jobs": Parameter(-1, "Processes; -1 for one a core.", low=-1),
+    "scheduler": Parameter("", "Address of a Dask scheduler; empty for this machine alone."),
     "force": Parameter(False, "Compute even if the finished stage matches."),
 }
 

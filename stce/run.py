@@ -24,7 +24,7 @@ STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
 OPTIONAL = ("validate",)
 
 # What changes where or how fast a stage runs, but not what it computes.
-INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "force"})
+INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "scheduler", "force"})
 
 PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "av", "pytorchvideo")
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
 
 from stce import cav
+from stce.workers import Shared
 
 __all__ = ["Tcav", "gradients", "random_groups", "rescore", "score"]
 
@@ -224,18 +226,24 @@ def score(
     standard, _, scale = cav.standardise(np.concatenate([chosen, random]))
     pool = _Pool(standard, standard @ standard.T, scale, groups + len(used), strength, device)
 
+    shared = Shared(pool)
+    fitted = Parallel(return_as="generator")(
+        delayed(_fit_class)(
+            shared,
+            [np.searchsorted(used, members[name, k]) for k in range(len(concepts.centres[name]))],
+        )
+        for name in clips
+    )
     null_cavs = pool.null_cavs()
     rows, cavs, sensitivity, null = [], {}, {}, []
-    for name, z in clips.items():
+    for (name, z), made in zip(clips.items(), fitted, strict=True):
         if gradient is None:
             slope = gradients(network, z, classes.index(name), target, device=device)
         else:
             slope = gradient[name]
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
-        for k in range(len(concepts.centres[name])):
-            positives = np.searchsorted(used, members[name, k])
-            vector, accuracy = pool.cavs(positives)
+        for k, (vector, accuracy) in enumerate(made):
             derivative = vector @ slope.T
             share, mean, cosine = _means(vector[None], slope)
             low, high = _interval(derivative > 0, n_bootstrap, rng)
@@ -250,7 +258,7 @@ def score(
                     "ci_high": high,
                     "derivative": mean[0],
                     "cosine": cosine[0],
-                    "n_members": len(positives),
+                    "n_members": len(members[name, k]),
                     "cav_accuracy": accuracy.mean(),
                 }
             )
@@ -325,6 +333,10 @@ class _Pool:
         problems = np.hstack([self.groups[pairs[:, 0]], self.groups[pairs[:, 1]]])
         vectors = self._fit(problems, np.repeat([1, -1], size))
         return vectors.reshape(n, n - 1, -1)
+
+
+def _fit_class(shared: Shared, positives: list[np.ndarray]) -> list[tuple]:
+    return [shared.value.cavs(one) for one in positives]
 
 
 def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

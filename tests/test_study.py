@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import distributed
 import nbformat
 import pandas as pd
 import pytest
@@ -105,6 +106,16 @@ def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):
         assert a.equals(b), table
     for stage in STAGES[1:5]:
         assert Run(first).manifest(stage)["outputs"] == Run(again).manifest(stage)["outputs"], stage
+
+
+def test_a_study_on_a_cluster_gives_the_same_tables(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "smoke", "train")
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**how) as cluster:
+        chosen = {"scheduler": cluster.scheduler_address}
+        study.execute("smoke", chosen, start="segment", folder=folder, report=lambda line: None)
+    for stage in STAGES[1:5]:
+        assert Run(folder).manifest(stage)["outputs"] == Run(smoke[0]).manifest(stage)["outputs"]
 
 
 def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):

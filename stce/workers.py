@@ -1,0 +1,91 @@
+"""Where the maps of the stages run: in this process, in processes here, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+import joblib
+
+__all__ = ["Shared", "connect"]
+
+
+class Shared:
+    """What all tasks of a map need, such as a network: a cluster sends it to each worker once.
+
+    Parameters
+    ----------
+    value : object
+        Anything that can be pickled, a function included.
+
+    Examples
+    --------
+    >>> Shared([1, 2]).value
+    [1, 2]
+    """
+
+    def __init__(self, value):
+        self.value = value
+
+    def __sizeof__(self) -> int:
+        # Joblib's Dask backend scatters arguments of some size, and sends small ones anew with
+        # each task; what a network weighs it cannot see.
+        return 2**20
+
+
+def connect(scheduler: str = "") -> contextlib.ExitStack:
+    """Spread what stages map over clips, chunks and classes over a Dask cluster, from now on.
+
+    The workers must see the run's folder under the same path: clips are read there, and what
+    comes back is written by this process. With one worker for each GPU
+    (``CUDA_VISIBLE_DEVICES=0 dask worker ADDRESS --nthreads 1``) the device "cuda" is each
+    worker's own. A task whose worker was lost is given to another one.
+
+    Parameters
+    ----------
+    scheduler : str, default ""
+        Address of the Dask scheduler, such as ``tcp://host:8786``; empty for no cluster.
+
+    Returns
+    -------
+    contextlib.ExitStack
+        As a context manager, or by its ``close``, it ends the connection.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If Dask is not installed.
+    ConnectionError
+        If there is no scheduler, or it has no workers.
+
+    Examples
+    --------
+    >>> with connect():
+    ...     joblib.Parallel()(joblib.delayed(abs)(x) for x in (-1, 2))
+    [1, 2]
+    """
+    connection = contextlib.ExitStack()
+    if not scheduler:
+        return connection
+    try:
+        distributed = importlib.import_module("distributed")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"scheduler is {scheduler!r}, but Dask is not installed; install it on all machines "
+            "with: pip install stce[cluster]"
+        ) from error
+    try:
+        client = connection.enter_context(distributed.Client(scheduler, timeout="10s"))
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"scheduler is {scheduler!r}, where no Dask scheduler answers; start one with "
+            "`dask scheduler`, and workers with `dask worker ADDRESS --nthreads 1`."
+        ) from error
+    if not client.ncores():
+        connection.close()
+        raise ConnectionError(
+            f"scheduler is {scheduler!r}, which has no workers; start some with "
+            f"`dask worker {scheduler} --nthreads 1`."
+        )
+    connection.enter_context(joblib.parallel_config(backend="dask"))
+    return connection

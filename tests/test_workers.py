@@ -1,0 +1,115 @@
+"""A real Dask cluster of processes: the same tables, also when a worker is lost."""
+
+import os
+import signal
+
+import distributed
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from stce import ablation, concepts, features, models, supervoxels, tcav
+from stce.clips import Clips
+from stce.datasets.textures import textures
+from stce.workers import connect
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    )
+    with made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    made = textures(6, n_frames=8, size=(32, 32))
+    names = ("left", "right")
+    labels = np.arange(6) % 2
+    groups = made.ids
+    folder = tmp_path_factory.mktemp("input") / "train"
+    Clips(made.frames, labels, made.ids, groups, names).save(folder)
+    return Clips.load(folder)
+
+
+def study(clips, folder):
+    """Run the middle of a study: the tables of its stages."""
+    network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32))
+    cut = supervoxels.segment(clips, folder / "cut", n_segments=(4, 10), progress=False, n_jobs=2)
+    z = features.extract(network, clips, cut, folder / "z", stretch=False, progress=False)
+    rows = cut.table["video"].to_numpy()
+    how = {"n_concepts": 3, "n_keep": 6, "n_jobs": 2}
+    found = concepts.cluster(z, clips.labels[rows], rows, clips.classes, **how)
+    random = features.extract_clips(network, textures(40, n_frames=8, size=(32, 32), seed=1))
+    whole = features.extract_clips(network, clips)
+    mine = {name: whole[clips.indices_of(name)] for name in found.centres}
+    groups = tcav.random_groups(40, 5, 6, np.random.default_rng(0))
+    result = tcav.score(network, found, z, mine, random, groups, clips.classes)
+    rankings = {name: result.ranking(name) for name in found.centres}
+    inputs = network, clips, cut, found, rankings
+    how = {"q_max": 3, "n_random": 2, "stretch": False, "progress": False}
+    outcomes = pd.concat(ablation.run(*inputs, folder=folder / "clips", **how))
+    return cut.table, np.asarray(z[:]), found.table, result.scores, outcomes
+
+
+@pytest.fixture(scope="module")
+def alone(clips, tmp_path_factory):
+    return study(clips, tmp_path_factory.mktemp("alone"))
+
+
+def same(first, second):
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(a, b)
+        else:
+            pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_a_cluster_gives_the_same_tables_bit_for_bit(cluster, clips, alone, tmp_path):
+    with connect(cluster.scheduler_address):
+        same(alone, study(clips, tmp_path))
+
+
+def test_tasks_run_on_the_cluster(cluster):
+    with connect(cluster.scheduler_address):
+        pids = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8))
+    assert set(pids) <= set(_pids(cluster)) and os.getpid() not in pids
+    assert joblib.Parallel()([joblib.delayed(os.getpid)()]) == [os.getpid()]
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(cluster, clips, alone, tmp_path, monkeypatch):
+    pids, killed = _pids(cluster), []
+
+    def kill_one(table, path, **options):
+        if not killed and "clips" in str(path):
+            killed.append(pids[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return plain(table, path, **options)
+
+    plain = pd.DataFrame.to_parquet
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", kill_one)
+    with connect(cluster.scheduler_address):
+        same(alone, study(clips, tmp_path))
+    assert killed and killed[0] not in _pids(cluster)
+
+
+def _pids(cluster) -> list[int]:
+    with distributed.Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2)
+        return list(client.run(os.getpid).values())
+
+
+def test_no_scheduler_is_one_clear_error():
+    with pytest.raises(ConnectionError, match="no Dask scheduler answers; start one with"):
+        with connect("tcp://127.0.0.1:9"):
+            pass
+
+
+def test_a_scheduler_without_workers_is_one_clear_error():
+    empty = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0")
+    with empty, pytest.raises(ConnectionError, match="has no workers; start some with"):
+        with connect(empty.scheduler_address):
+            pass
