@@ -14,6 +14,7 @@ from stce import features as features_module
 from stce import models, pooled, tcav, truth
 from stce.clips import Clips
 from stce.datasets.negatives import negatives
+from stce.parameters import check
 from stce.run import Run
 from stce.settings import HOME
 from stce.supervoxels import Supervoxels
@@ -103,7 +104,8 @@ def read(
         Of the random clips.
     """
     run = Run(folder)
-    at, how = (run.manifest(stage)["parameters"] for stage in ("cluster", "tcav"))
+    # A run may be older than a parameter, which then had its default.
+    at, how = (check(s, run.manifest(s)["parameters"]) for s in ("cluster", "tcav"))
     network = models.load(run.path("train") / "last.safetensors", layer=at["layer"] or None)
     shown = "stretched" if at["stretch"] else "in place"
     both = []
