@@ -25,27 +25,48 @@ class RandomClips:
         Most clips in a batch.
     seed : int
         With the epoch's number it fixes order, places and flips of that epoch.
+    part : tuple of int, default (0, 1)
+        Which share of each batch is wanted, and how many there are: one for each process.
     """
 
-    def __init__(self, videos, size: tuple[int, int, int], flip: bool, batch_size: int, seed: int):
+    def __init__(
+        self,
+        videos,
+        size: tuple[int, int, int],
+        flip: bool,
+        batch_size: int,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
+    ):
         self.videos, self.size, self.flip, self.seed = videos, tuple(size), bool(flip), seed
         self.labels = videos.table["label"].to_numpy(np.int64)
-        self.steps = -(-len(videos) // batch_size)
+        self.steps, self.part = -(-len(videos) // batch_size), part
+        if len(videos) // self.steps < part[1]:
+            raise ValueError(
+                f"batch_size is {batch_size} for {part[1]} processes; give each at least one clip."
+            )
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield frames ``(B, T, H, W, C) uint8`` and labels ``(B,) int64``, read one ahead."""
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield frames ``(B, T, H, W, C) uint8``, labels ``(B,) int64`` and weight, one ahead.
+
+        With the weight the mean over the clips of one part is a term of the mean over all parts
+        of the mean over the batch; it is 1 where the parts are of one size.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.videos))
         places, mirrored = rng.random((len(order), 3)), rng.random(len(order)) < 0.5
         with ThreadPoolExecutor(1) as reader:
             ahead = None
             # Evenly dealt: a last step of one or two clips would be mostly noise.
-            for rows in np.array_split(order, self.steps):
+            number, parts = self.part
+            for batch in np.array_split(order, self.steps):
+                rows = batch[number::parts]
+                weight = len(rows) * parts / len(batch)
                 coming = reader.submit(self._batch, rows, places[rows], mirrored[rows] & self.flip)
                 if ahead is not None:
-                    yield ahead.result()
-                ahead = coming
-            yield ahead.result()
+                    yield *ahead[0].result(), ahead[1]
+                ahead = coming, weight
+            yield *ahead[0].result(), ahead[1]
 
     def _batch(self, rows, places, mirrored):
         frames = np.stack([self._clip(i, place) for i, place in zip(rows, places, strict=True)])

@@ -84,6 +84,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "lr_step": Parameter(50, "Epochs between falls of the step schedule.", 1),
         "lr_gamma": Parameter(0.1, "Factor of each fall.", 0, 1),
         "flip": Parameter(True, "Mirror half of the training clips."),
+        "amp": Parameter(False, "Compute in bfloat16 on a GPU, where that is safe."),
     },
     "segment": {
         "classes": Parameter([], "Classes to explain; empty for all."),

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stce.parameters import PARAMETERS
+
 __all__ = ["OPTIONAL", "STAGES", "Run", "Stage", "notebook_name"]
 
 STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
@@ -97,6 +99,8 @@ class Stage:
     ----------
     folder : pathlib.Path
         Where the finished stage lies.
+    partial : pathlib.Path
+        Where it is written until then.
     todo : bool
         Whether it must be computed: there is no finished stage, or it was computed with other
         parameters or from other inputs, or `force` was set.
@@ -107,6 +111,7 @@ class Stage:
     def __init__(self, run: Run, name: str, parameters: Mapping, reads: tuple[str, ...]):
         self.name = name
         self.folder = run.folder / name
+        self.partial = self.folder.with_name(f".{name}.partial")
         self.notes: dict = {}
         self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
         self._device = str(parameters.get("device", "cpu"))
@@ -116,8 +121,12 @@ class Stage:
     def _current(self, folder: Path | None = None) -> bool:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             manifest = json.loads(((folder or self.folder) / "manifest.json").read_text())
-            facts = manifest["parameters"], manifest["reads"]
-            return facts == (json.loads(json.dumps(self._parameters)), self._reads)
+            # A run may be older than a parameter, which then had its default.
+            known = PARAMETERS.get(self.name, {})
+            defaults = {name: one.default for name, one in known.items() if name not in INCIDENTAL}
+            facts = {**defaults, **manifest["parameters"]}, manifest["reads"]
+            wanted = {**defaults, **json.loads(json.dumps(self._parameters))}
+            return facts == (wanted, self._reads)
         return False
 
     def borrow(self, other: Run) -> bool:
@@ -163,7 +172,7 @@ class Stage:
         folder stays, and the next call with the same parameters and inputs continues in it; with
         others it starts afresh. A finished stage is replaced only once the new one is complete.
         """
-        partial = self.folder.with_name(f".{self.name}.partial")
+        partial = self.partial
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
         with _plain_disk_errors(self.folder.parent):
             mark = partial / "inputs.json"

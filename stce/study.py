@@ -17,7 +17,7 @@ from stce.parameters import PARAMETERS
 from stce.run import OPTIONAL, STAGES, Run, notebook_name
 from stce.settings import HOME, Known, groups, known, resolve
 
-__all__ = ["StageFailed", "execute", "main", "make", "run_notebook"]
+__all__ = ["StageFailed", "assignments", "execute", "main", "make", "run_notebook"]
 
 # Each stage reads all before it.
 READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
@@ -178,7 +178,8 @@ def _with(runs: list[Known], also: Iterable[str]) -> list[Known]:
     return [replace(run, also=list(dict.fromkeys([*run.also, *also]))) for run in runs]
 
 
-def _assignments(pairs: list[str]) -> dict[str, object]:
+def assignments(pairs: list[str]) -> dict[str, object]:
+    """Read what was typed after ``--set``, such as ``epochs=30``."""
     overrides = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
@@ -193,7 +194,7 @@ def _assignments(pairs: list[str]) -> dict[str, object]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    overrides = _assignments(options.set)
+    overrides = assignments(options.set)
     runs = _with(resolve(options.name), options.also)
     planned = jobs.plan(runs, overrides, options.seeds, options.folder)
     work = jobs.chains(planned)

@@ -12,15 +12,19 @@ import pandas as pd
 import torch
 from torch import nn
 
+from stce import _ranks, models
 from stce import device as devices
-from stce import models
 from stce._checks import SCHEDULES, check_classes, check_training
 from stce._random_clips import RandomClips
 from stce._resume import keep, restore
 from stce.progress import bar
 from stce.videos import moments
 
-__all__ = ["SCHEDULES", "evaluate", "learning_rate", "train"]
+__all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
+
+# What a run sets of :func:`train`.
+OPTIONS = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule")
+OPTIONS += ("lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed", "device", "amp")
 
 COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy", "seconds"]
 
@@ -110,6 +114,11 @@ def train(
     training that was never stopped, since everything random in an epoch comes from the seed and
     the epoch's number; a GPU adds gradients in no fixed order.
 
+    Under ``torchrun`` each process calls it with the same arguments and does its share of every
+    step: steps, clips and learning rates are those of one process, and so are the gradients up to
+    rounding, but for batch normalisation, which sees a process's own clips. The first process
+    writes the files.
+
     Parameters
     ----------
     network : Network
@@ -197,29 +206,38 @@ def train(
     state = folder / "resume.safetensors"
     resumed = state.exists()
     network.classes = tuple(videos.classes)
-    if not resumed:
+    first = _ranks.rank() == 0
+    if not resumed and first:
         network.set_moments(*moments(videos))
     network.to(target).to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
     )
     history = restore(state, network, optimizer, settings) if resumed else []
+    model = _ranks.parallel(network, target)
     chosen_by = "accuracy" if test is None else "test_accuracy"
-    clips = RandomClips(videos, (n_frames, *crop), flip, batch_size, seed)
+    part = _ranks.rank(), _ranks.size()
+    clips = RandomClips(videos, (n_frames, *crop), flip, batch_size, seed, part)
     shown = bar(
-        range(len(history), epochs), show=progress, initial=len(history), total=epochs,
+        range(len(history), epochs), show=progress and first, initial=len(history), total=epochs,
         desc="train", unit="epoch",
     )  # fmt: skip
     for epoch in shown:
         start = time.perf_counter()
         with _seeded(seed, epoch, target):
-            row = _epoch(network, optimizer, clips, epoch, settings, target)
+            row = _epoch(model, network, optimizer, clips, epoch, settings, target)
         row["test_accuracy"] = float("nan")
-        if test is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
+        if (
+            first
+            and test is not None
+            and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs)
+        ):
             table = evaluate(network, test, batch_size, target)
             row["test_accuracy"] = float(table["correct"].mean())
         row["seconds"] = time.perf_counter() - start
         history.append(row)
+        if not first:
+            continue
         scores = [r[chosen_by] for r in history]
         if scores[-1] > np.nanmax([-1.0, *scores[:-1]]):
             best = {"epoch": epoch + 1, chosen_by: scores[-1]}
@@ -227,10 +245,11 @@ def train(
         keep(state, network, optimizer, settings, history)
         shown.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
     network.eval()
-    models.save(folder / "last.safetensors", network, epoch=epochs)
     table = pd.DataFrame(history)[COLUMNS]
-    table.to_csv(folder / "history.csv", index=False)
-    state.unlink()
+    if first:
+        models.save(folder / "last.safetensors", network, epoch=epochs)
+        table.to_csv(folder / "history.csv", index=False)
+        state.unlink()
     return table
 
 
@@ -297,27 +316,27 @@ def evaluate(
     )
 
 
-def _epoch(network, optimizer, clips, epoch, settings, device) -> dict:
-    """Take all the steps of an epoch."""
+def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:
+    """Take all the steps of an epoch; `model` is the network, or stands for it and others."""
     network.train()
     criterion = nn.CrossEntropyLoss(label_smoothing=settings["label_smoothing"])
     half = torch.autocast("cuda", torch.bfloat16, enabled=settings["amp"] and device.type == "cuda")
     keys = ("schedule", "lr", "epochs", "lr_step", "lr_gamma")
     arguments = [settings[key] for key in keys]
     total = correct = seen = 0
-    for step, (frames, labels) in enumerate(clips.batches(epoch)):
+    for step, (frames, labels, weight) in enumerate(clips.batches(epoch)):
         lr = learning_rate(epoch + step / clips.steps, *arguments)
         for group in optimizer.param_groups:
             group["lr"] = lr
         labels = labels.to(device)
         with half:
-            logits = network(network.prepare(frames))
+            logits = model(network.prepare(frames))
             loss = criterion(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise _diverged(f"the loss became {value}", epoch, lr)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * weight).backward()
         if settings["max_norm"]:
             nn.utils.clip_grad_norm_(network.parameters(), settings["max_norm"])
         optimizer.step()
@@ -326,6 +345,7 @@ def _epoch(network, optimizer, clips, epoch, settings, device) -> dict:
         seen += len(labels)
     if not all(weight.isfinite().all() for weight in network.parameters()):
         raise _diverged("the weights overflowed", epoch, lr)  # before they are kept anywhere
+    total, correct, seen = _ranks.summed([total, correct, seen], device)
     return {"epoch": epoch + 1, "lr": lr, "loss": total / seen, "accuracy": correct / seen}
 
 
@@ -340,7 +360,8 @@ def _diverged(what: str, epoch: int, lr: float) -> RuntimeError:
 @contextmanager
 def _seeded(seed, epoch, device):
     """Give dropout a state of its own for the epoch, and cuDNN its repeatable algorithms."""
-    value = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    key = [seed, epoch, _ranks.rank()] if _ranks.rank() else [seed, epoch]
+    value = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(gpus),
@@ -350,3 +371,9 @@ def _seeded(seed, epoch, device):
         if gpus:
             torch.cuda.default_generators[device.index].manual_seed(value)
         yield
+
+
+if __name__ == "__main__":
+    from stce._torchrun import main
+
+    main()

@@ -232,7 +232,8 @@ def test_random_clips_are_consecutive_everywhere_and_flipped_half_the_time():
     sampler = RandomClips(Counting(), (4, 6, 6), True, 16, seed=0)
     starts, flips, sizes = [], [], []
     for epoch in range(20):
-        for frames, labels in sampler.batches(epoch):
+        for frames, labels, weight in sampler.batches(epoch):
+            assert weight == 1
             frames = frames.numpy().astype(int)
             assert frames.shape[1:] == (4, 6, 6, 3)
             sizes.append(len(frames))
@@ -257,14 +258,14 @@ def test_an_epoch_takes_every_video_once_in_an_order_of_its_own():
     taken = []
     videos.read = lambda i: taken.append(i) or videos.frames
     sampler = RandomClips(videos, (4, 6, 6), False, 16, seed=0)
-    first = np.concatenate([labels for _, labels in sampler.batches(0)])
-    again = np.concatenate([labels for _, labels in sampler.batches(0)])
+    first = np.concatenate([labels for _, labels, _ in sampler.batches(0)])
+    again = np.concatenate([labels for _, labels, _ in sampler.batches(0)])
     _ = list(sampler.batches(1))
     epochs = np.array(taken).reshape(3, 40)
     assert (np.sort(epochs, axis=1) == np.arange(40)).all()
     assert (epochs[0] == epochs[1]).all() and (epochs[0] != epochs[2]).any()
     assert (first == epochs[0] % 2).all() and (first == again).all()
-    assert all((frames[..., 2].diff(dim=3) == 1).all() for frames, _ in sampler.batches(0))
+    assert all((frames[..., 2].diff(dim=3) == 1).all() for frames, *_ in sampler.batches(0))
 
 
 @pytest.mark.parametrize(
@@ -361,3 +362,22 @@ def test_it_learns_on_a_gpu(tmp_path, amp):
         schedule="onecycle", device="cuda", amp=amp,
     )  # fmt: skip
     assert table["test_accuracy"].iloc[-1] >= 0.9
+
+
+def test_the_parts_of_a_batch_are_the_batch_and_their_weights_make_its_mean():
+    whole = list(RandomClips(Counting(), (4, 6, 6), True, 16, 0).batches(3))
+    dealt = [
+        list(RandomClips(Counting(), (4, 6, 6), True, 16, 0, (i, 2)).batches(3)) for i in (0, 1)
+    ]
+    assert {len(labels) % 2 for _, labels, _ in whole} == {0, 1}
+    for (frames, labels, _), *parts in zip(whole, *dealt, strict=True):
+        assert sum(len(some) for _, some, _ in parts) == len(labels)
+        both = torch.cat([some for some, *_ in parts]).flatten(1).long().sum(1)
+        assert sorted(both.tolist()) == sorted(frames.flatten(1).long().sum(1).tolist())
+        mean = sum(weight * some.double().mean() for some, _, weight in parts) / 2
+        assert float(mean) == pytest.approx(float(frames.double().mean()), rel=1e-12)
+
+
+def test_a_batch_too_small_for_the_processes_is_refused():
+    with pytest.raises(ValueError, match="batch_size is 2 for 3 processes"):
+        RandomClips(Counting(), (4, 6, 6), True, 2, 0, (0, 3))

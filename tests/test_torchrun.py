@@ -1,0 +1,82 @@
+"""Two processes train one network: the same weights as one process, and the study goes on."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from stce import study
+from stce.run import Run
+
+
+def torchrun(n, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += [str(n), "-m", "stce.training", *map(str, arguments)]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The smoke run's training by one process and by two, without dropout."""
+    folders = {}
+    for n in (1, 2):
+        folders[n] = tmp_path_factory.mktemp("runs") / "smoke"
+        # Seven clips a step: the halves of a batch differ in size.
+        chosen = ["epochs=3", "dropout=0.0", "batch_size=7"]
+        done = torchrun(n, "smoke", "--folder", folders[n], "--set", *chosen)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def test_two_processes_learn_what_one_does(trained):
+    one, two = (load_file(folder / "train" / "last.safetensors") for folder in trained.values())
+    for name, weight in one.items():
+        difference = (weight - two[name]).abs().max()
+        # Rounding; a step whose two halves count alike would be off by some per cent.
+        assert difference <= 2e-3 * weight.abs().max(), name
+    history = [pd.read_csv(folder / "train" / "history.csv") for folder in trained.values()]
+    assert (history[0]["loss"] - history[1]["loss"]).abs().max() < 1e-3
+    assert history[0]["accuracy"].equals(history[1]["accuracy"])
+    assert Run(trained[2]).manifest("train")["notes"]["processes"] == 2
+
+
+def test_the_study_finds_the_training_finished(trained):
+    chosen = json.loads((trained[2] / "train" / "manifest.json").read_text())["parameters"]
+    before = (trained[2] / "train" / "last.safetensors").stat().st_mtime_ns
+    lines = []
+    wanted = {name: chosen[name] for name in ("epochs", "dropout", "batch_size")}
+    study.execute("smoke", wanted, folder=trained[2], report=lines.append)
+    assert (trained[2] / "train" / "last.safetensors").stat().st_mtime_ns == before
+    again = torchrun(
+        2, "smoke", "--folder", trained[2], "--set", *(f"{k}={v}" for k, v in wanted.items())
+    )
+    assert again.returncode == 0 and again.stdout.count("train finished before") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such"], "Unknown run 'no-such'"),
+        (["laptop"], "stands for"),
+        (["smoke", "--set", "x=1"], "x"),
+    ],
+)
+def test_bad_calls_end_with_one_line(arguments, said):
+    command = [sys.executable, "-m", "stce.training", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env={**os.environ, "RANK": "0"}
+    )
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_torchrun_the_command_is_told():
+    command = [sys.executable, "-m", "stce.training", "smoke"]
+    clean = {k: v for k, v in os.environ.items() if k != "RANK"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=clean)
+    assert done.returncode == 2
+    assert "torchrun --nproc-per-node 2 -m stce.training smoke" in done.stderr
