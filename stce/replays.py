@@ -173,7 +173,8 @@ def choices(seed: int) -> list[dict]:
             Variant(earlier_map, "logit", "pooled"),
         ]
         table = variants.compare(runs[name].folder, tried, seed=seed, progress=False)
-        rows += table.assign(run=name).to_dict("records")
+        # The seconds of a campaign are those of the whole seed.
+        rows += table.rename(columns={"seconds": "embedding"}).assign(run=name).to_dict("records")
     return rows
 
 
