@@ -230,12 +230,19 @@ def rivals(areas: pd.DataFrame, fills: pd.DataFrame, pointed: pd.DataFrame) -> s
     held = pointed.set_index("order")["lift"].drop(["random", "least"])
     order = ", ".join(f"{n} {x:.1f}" for n, x in held.sort_values(ascending=False).items())
     gain = fills.pivot(index="fill", columns="mode", values="gain") * 100
+    lost = gain.index[gain["add"] <= 0]
+    remark = ""
+    if len(lost):
+        remark = (
+            f" With {', '.join(lost)} the lead is gone: what hides voxels must not be something "
+            "that the network never saw, or it tells of that instead."
+        )
     return (
         f"- **Controls and baselines.** By area over all concepts ({areas['n_clips'].iloc[0]} "
         f"clips), {'; '.join(words)}. What the first five steps show of the carrying limbs, "
         f"relative to the clip: {order}. Top against least, by what hidden voxels hold: "
         + ", ".join(f"{f} {g['add']:+.0f} and {g['remove']:+.0f}" for f, g in gain.iterrows())
-        + " points, adding and removing."
+        + f" points, adding and removing.{remark}"
     )
 
 

@@ -60,7 +60,9 @@ def test_rivals_are_told_apart_by_their_intervals():
     text = lessons.rivals(areas, fills, pointed)
     assert "when adding it is ahead of least, behind integrated gradients" in text
     assert "integrated gradients 3.0, top 2.0." in text and "noise -10 and +5 points" in text
-    assert "(7 clips)" in text
+    assert "(7 clips)" in text and "With noise the lead is gone" in text
+    better = lessons.rivals(areas, fills.assign(gain=0.1), pointed)
+    assert "lead is gone" not in better
 
 
 def test_variants_are_averaged_over_seeds_beside_the_runs_own():
