@@ -126,7 +126,22 @@ def randomised(
 
 
 def rescored(it: Evidence, network, **options) -> pd.DataFrame:
-    """Score and test a run's concepts with another network, see :func:`stce.sanity.rescored`."""
+    """Score and test a run's concepts with another network.
+
+    Parameters
+    ----------
+    it : stce.evidence.Evidence
+        Of the run.
+    network : stce.models.network.Network
+        Of the same classes and input size, cut at the same layer.
+    **options
+        ``n_null``, ``n_shuffles``, ``n_jobs`` and ``device`` of :func:`stce.sanity.rescored`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of :func:`stce.significance.assess`.
+    """
     inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
     stretch = it.settings["cluster"]["stretch"]
     return sanity.rescored(network, *inputs, stretch=stretch, **it.options, **options)
