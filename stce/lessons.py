@@ -147,16 +147,17 @@ def sanity(randomised: pd.DataFrame, labels: pd.DataFrame) -> str:
     table = gone(randomised, labels).set_index("network")
     real, heart = table.loc["trained"], table.loc["labels shuffled"]
     weights = table.drop(["trained", "labels shuffled"])
-    fits = labels.loc[labels["network"] == "labels shuffled", "fits"].mean()
+    by_seed = labels[labels["network"] == "labels shuffled"]
     return (
         f"- **Sanity.** {real['seeds']:.0f} seeds: {100 * real['significant']:.0f} % of concepts "
         "are significant in the trained networks, at most "
         f"{100 * weights['significant'].max():.1f} % in those with shuffled weights (nominal: "
         f"{100 * ALPHA:.0f}); rank agreement with the trained network runs from "
         f"{weights['correlation'].min():+.2f} to {weights['correlation'].max():+.2f}. Networks "
-        f"that learnt shuffled labels by heart (they know {100 * fits:.0f} % of their clips): "
-        f"{100 * heart['significant']:.1f} % significant, rank agreement "
-        f"{heart['correlation']:+.2f}."
+        "that learnt shuffled labels by heart know "
+        f"{100 * by_seed['fits'].mean():.0f} % of their clips: {100 * heart['significant']:.1f} % "
+        f"of concepts significant, rank agreement {heart['correlation']:+.2f} (seeds "
+        f"{by_seed['correlation'].min():+.2f} to {by_seed['correlation'].max():+.2f})."
     )
 
 

@@ -34,7 +34,8 @@ def test_sanity_tells_the_worst_of_the_networks_that_know_nothing():
     text = lessons.sanity(weights, labels)
     assert "3 seeds: 10 % of concepts" in text and "at most 2.0 %" in text
     assert "from -0.10 to +0.20" in text
-    assert "know 99 % of their clips): 1.0 % significant, rank agreement +0.05" in text
+    assert "know 99 % of their clips: 1.0 % of concepts significant" in text
+    assert "rank agreement +0.05 (seeds +0.05 to +0.05)" in text
 
 
 def test_came_back_is_the_mean_over_seeds_best_first():
