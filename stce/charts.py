@@ -210,5 +210,6 @@ def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
             ax.vlines(place, part["first_ci_low"], part["first_ci_high"], color="#BBBBBB", lw=2)
             ax.plot(place, part["first_lift"], "o", color=COLOURS["top"], ms=5)
             ax.set(xlabel="seeds, in order", title=title)
+            ax.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("cue in the first concept,\nrelative to the clip")
     return figure

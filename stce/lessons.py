@@ -291,14 +291,14 @@ def choices(tried: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         Rows (run, layer, target, features), the run's own variant first: means of ``gain``,
         ``change``, ``truth``, ``ari``, ``agreement``, and ``forwards`` (passes through the network
-        for each one of the own variant's); ``gain_low`` and ``gain_high`` are the smallest and the
-        largest of the seeds, of which there are ``seeds``.
+        for each one of the own variant's); ``low`` and ``high`` are the smallest and the largest
+        gain of the seeds, of which there are ``seeds``.
     """
     own = tried.groupby(["run", "seed"], sort=False)["forwards"].transform("first")
     keys = ["run", "layer", "target", "features"]
     groups = tried.assign(forwards=tried["forwards"] / own).groupby(keys, sort=False)
     columns = ["gain", "change", "truth", "ari", "agreement", "forwards"]
-    ends = {"gain_low": groups["gain"].min(), "gain_high": groups["gain"].max()}
+    ends = {"low": groups["gain"].min(), "high": groups["gain"].max()}
     return groups[columns].mean().assign(**ends, seeds=groups["seed"].nunique())
 
 

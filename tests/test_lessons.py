@@ -80,7 +80,7 @@ def test_variants_are_averaged_over_seeds_beside_the_runs_own():
     told = lessons.choices(both)
     assert told.index[0] == ("net", "fc", "logit", "in place")
     assert told["gain"].tolist() == pytest.approx([0.35, 0.33, 0.10, 0.25, 0.15])
-    assert told["gain_low"].iloc[0] == 0.30 and told["gain_high"].iloc[0] == pytest.approx(0.40)
+    assert told["low"].iloc[0] == 0.30 and told["high"].iloc[0] == pytest.approx(0.40)
     assert told["forwards"].iloc[-1] == 0.01 and (told["seeds"] == 2).all()
     text = lessons.variants(both)
     assert "fc, logit, in place gains 35 points (the largest); log_prob 33; conv 25" in text

@@ -114,8 +114,12 @@ def test_a_study_on_a_cluster_gives_the_same_tables(smoke, tmp_path):
     with distributed.LocalCluster(**how) as cluster:
         chosen = {"scheduler": cluster.scheduler_address}
         study.execute("smoke", chosen, start="segment", folder=folder, report=lambda line: None)
-    for stage in STAGES[1:5]:
-        assert Run(folder).manifest(stage)["outputs"] == Run(smoke[0]).manifest(stage)["outputs"]
+    alone, spread = Run(smoke[0]), Run(folder)
+    assert alone.manifest("segment")["outputs"] == spread.manifest("segment")["outputs"]
+    # Another number of threads adds up in another order: the last digits of a network differ.
+    for table in ("cluster/concepts", "tcav/scores", "ablate/outcomes", "ablate/accuracy"):
+        pair = (pd.read_parquet(run.folder / f"{table}.parquet") for run in (alone, spread))
+        pd.testing.assert_frame_equal(*pair, rtol=1e-5, atol=1e-6)
 
 
 def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
