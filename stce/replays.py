@@ -24,7 +24,6 @@ __all__ = ["REPLAYS", "between"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
-CHANCE = {"n_null": 1000, "n_shuffles": 1000}
 
 # What it takes to learn a few hundred clips by heart: no dropout, no decay, long enough.
 BY_HEART = {"epochs": 60, "batch_size": 32, "lr": 0.03, "weight_decay": 0.0, "max_norm": 1.0}
@@ -90,7 +89,7 @@ def by_heart(seed: int) -> list[dict]:
         training.train(network, seen, folder, **BY_HEART, **how)
     fits = training.evaluate(network, seen.clips)["correct"].mean()
     it = Evidence.load(run)
-    other = validation.rescored(it, network.split(it.network.layer), **CHANCE)
+    other = validation.rescored(it, network.split(it.network.layer))
     tables = {"trained": validation.chance(it), "labels shuffled": other}
     return sanity.check(tables).assign(fits=[np.nan, fits]).to_dict("records")
 

@@ -118,14 +118,16 @@ def randomised(
     nets = dict(sanity.cascade(it.network, np.random.default_rng(seed)))
     names = list(nets)
     chosen = np.linspace(len(names) - 1, 0, n_networks)[::-1].round().astype(int)
-    how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
+    how = {"n_null": n_null, "n_jobs": n_jobs, "device": device}
     tables = {"trained": trained}
     for name in (names[i] for i in chosen):
         tables[f"{name} and above random"] = rescored(it, nets[name], **how)
     return tables
 
 
-def rescored(it: Evidence, network, **options) -> pd.DataFrame:
+def rescored(
+    it: Evidence, network, *, n_null: int = 1000, n_jobs: int = 1, device="cpu"
+) -> pd.DataFrame:
     """Score and test a run's concepts with another network.
 
     Parameters
@@ -134,8 +136,8 @@ def rescored(it: Evidence, network, **options) -> pd.DataFrame:
         Of the run.
     network : stce.models.network.Network
         Of the same classes and input size, cut at the same layer.
-    **options
-        ``n_null``, ``n_shuffles``, ``n_jobs`` and ``device`` of :func:`stce.sanity.rescored`.
+    n_null, n_jobs, device
+        See :func:`chance`.
 
     Returns
     -------
@@ -143,8 +145,9 @@ def rescored(it: Evidence, network, **options) -> pd.DataFrame:
         Of :func:`stce.significance.assess`.
     """
     inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
-    stretch = it.settings["cluster"]["stretch"]
-    return sanity.rescored(network, *inputs, stretch=stretch, **it.options, **options)
+    how = {"stretch": it.settings["cluster"]["stretch"], **it.options}
+    how |= {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
+    return sanity.rescored(network, *inputs, **how)
 
 
 def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
