@@ -8,11 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from stce import features, models, sanity, stability, training, truth, validation, variants
+from stce import features, models, sanity, stability, training, validation, variants
 from stce._variant_inputs import Variant, take
 from stce.clips import Clips
 from stce.concepts import Concepts
-from stce.datasets.actors import PARTS
 from stce.evidence import Evidence
 from stce.run import Run
 from stce.settings import groups, known
@@ -55,11 +54,8 @@ def carriers(seed: int) -> list[dict]:
     for name, run in _runs(seed).items():
         clips = Clips.load(run.path("segment") / "train-clips")
         cut = Supervoxels.load(run.path("segment") / "train-supervoxels")
-        counts = truth.counts(
-            Concepts.load(run.path("cluster")), cut, clips.parts, PARTS, clips.groups
-        )
         scores = Tcav.load(run.path("tcav")).scores
-        table = truth.found(truth.composition(counts), scores, truth.KTH_CARRIERS)
+        _, table = validation.carriers(Concepts.load(run.path("cluster")), cut, clips, scores)
         rows += table.assign(run=name).to_dict("records")
     return rows
 

@@ -25,6 +25,7 @@ from stce.datasets.actors import PARTS
 from stce.evidence import Evidence
 
 __all__ = [
+    "carriers",
     "chance",
     "compare",
     "fills",
@@ -78,10 +79,29 @@ def parts(it: Evidence, *, seed: int = 0) -> dict[str, pd.DataFrame]:
     """
     if it.clips.parts is None:
         return {}
-    counts = truth.counts(it.concepts, it.supervoxels, it.clips.parts, PARTS, it.clips.groups)
-    lifts = truth.composition(counts)
-    found = truth.found(lifts, it.result.scores, truth.KTH_CARRIERS, seed=seed)
+    lifts, found = carriers(it.concepts, it.supervoxels, it.clips, it.result.scores, seed)
     return {"composition": lifts, "truth": found}
+
+
+def carriers(concepts, cut, clips, scores: pd.DataFrame, seed: int = 0) -> tuple:
+    """Tell what concepts consist of, and whether their ranking finds what carries the class.
+
+    Parameters
+    ----------
+    concepts, cut, clips
+        Concepts, the supervoxels that they hold, and the clips of these; the parts are known.
+    scores : pandas.DataFrame
+        Of :class:`stce.tcav.Tcav`.
+    seed : int, default 0
+        Of random rankings and resamples.
+
+    Returns
+    -------
+    lifts, found : pandas.DataFrame
+        Of :func:`stce.truth.composition` and :func:`stce.truth.found`.
+    """
+    lifts = truth.composition(truth.counts(concepts, cut, clips.parts, PARTS, clips.groups))
+    return lifts, truth.found(lifts, scores, truth.KTH_CARRIERS, seed=seed)
 
 
 def randomised(
