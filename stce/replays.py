@@ -87,7 +87,22 @@ def by_heart(seed: int) -> list[dict]:
     it = Evidence.load(run)
     other = validation.rescored(it, network.split(it.network.layer))
     tables = {"trained": validation.chance(it), "labels shuffled": other}
-    return sanity.check(tables).assign(fits=[np.nan, fits]).to_dict("records")
+    found = sanity.check(tables).assign(fits=[np.nan, fits])
+    # Whoever tells clips apart, by heart or by class, has to look at who is in them.
+    figure = _figure(validation.parts(it)["composition"])
+    looks = [stability.agreement(table, figure).set_index("class") for table in tables.values()]
+    found["figure"] = [table.loc["all", "correlation"] for table in looks]
+    alike = stability.agreement(*tables.values()).set_index("class")["correlation"].drop("all")
+    first, second = (table["correlation"].drop("all") for table in looks)
+    rest = (alike - first * second) / np.sqrt((1 - first**2) * (1 - second**2))
+    return found.assign(beyond_figure=[np.nan, rest.mean()]).to_dict("records")
+
+
+def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
+    """Return what each concept holds of the figure, relative to the clip, as a table of scores."""
+    body = lifts[lifts["part"].isin(set(PARTS) - {"background", "cue"})]
+    sums = body.groupby(["class", "concept"])[["share", "base"]].sum()
+    return (sums["share"] / sums["base"]).rename("derivative").reset_index()
 
 
 def between(
