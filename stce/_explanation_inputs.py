@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from stce.clips import Clips
-from stce.models._explainable import Explainable
+from stce.models import FEATURES
+from stce.models.adapt import Adapted, Explainable
 from stce.models.network import Network
+from stce.models.pooled import Pooled
 
-__all__ = ["as_clips", "as_network", "names", "of_class", "one_name"]
+__all__ = ["as_clips", "as_network", "names", "of_class", "one_name", "view"]
 
 
 def as_clips(value, argument: str, shape=None) -> Clips:
@@ -62,6 +64,22 @@ def as_network(network: Explainable, layer, shape) -> Explainable:
             "them to this size."
         )
     return network
+
+
+def view(network: Explainable, features: str) -> Explainable:
+    """Return the network as `features` asks: one supervoxel a pass, or one clip."""
+    if features not in FEATURES:
+        raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
+    if features == "supervoxels":
+        return network
+    if isinstance(network, Network):
+        return Pooled.of(network)
+    if not isinstance(network, Adapted):
+        raise ValueError(
+            "features is 'pooled', but model is features of your own, without a map to pool from; "
+            "leave features='supervoxels'."
+        )
+    return network.pooled()
 
 
 def names(network: Explainable, classes, clips: Clips) -> tuple[str, ...]:

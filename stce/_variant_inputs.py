@@ -11,7 +11,7 @@ import pandas as pd
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce import models, pooled, tcav, truth
+from stce import models, tcav, truth
 from stce.clips import Clips
 from stce.datasets.negatives import negatives
 from stce.parameters import check
@@ -19,7 +19,18 @@ from stce.run import Run
 from stce.settings import HOME
 from stce.supervoxels import Supervoxels
 
-__all__ = ["FEATURES", "Embedded", "Inputs", "Variant", "cluster", "embed", "few", "read", "take"]
+__all__ = [
+    "FEATURES",
+    "Embedded",
+    "Inputs",
+    "Variant",
+    "cluster",
+    "embed",
+    "few",
+    "read",
+    "take",
+    "view",
+]
 
 FEATURES = ("stretched", "in place", "pooled")
 
@@ -105,9 +116,10 @@ def read(
     """
     run = Run(folder)
     # A run may be older than a parameter, which then had its default.
-    at, how = (check(s, run.manifest(s)["parameters"]) for s in ("cluster", "tcav"))
-    network = models.load(run.path("train") / "last.safetensors", layer=at["layer"] or None)
-    shown = "stretched" if at["stretch"] else "in place"
+    made, how = (check(s, run.manifest(s)["parameters"]) for s in ("cluster", "tcav"))
+    network = models.load(run.path("train") / "last.safetensors", layer=made["layer"] or None)
+    shown = "stretched" if made["stretch"] else "in place"
+    shown = "pooled" if made["features"] == "pooled" else shown
     both = []
     for name, n in (("train", n_discovery), ("test", n_clips)):
         clips = Clips.load(run.path("segment") / f"{name}-clips")
@@ -117,7 +129,7 @@ def read(
     where = {"folder": HOME / "notebooks" / how["random_folder"], "exclude": both[0].classes}
     random, _ = negatives(how["random_source"], n_random_clips, **where, **like)
     own = Variant(network.layer, how["target"], shown)
-    return Inputs(network, own, *both, random, at["n_concepts"], at["n_keep"])
+    return Inputs(network, own, *both, random, made["n_concepts"], made["n_keep"])
 
 
 def few(clips: Clips, cut: Supervoxels, n: int) -> tuple[Clips, Supervoxels]:
@@ -155,18 +167,23 @@ class Embedded:
     facts: dict
 
 
+def view(network: models.Network, layer: str, features: str) -> models.Network:
+    """Return the network as a variant sees it: cut at its layer, pooled if its features are."""
+    network = network.split(layer)
+    return models.Pooled.of(network) if features == "pooled" else network
+
+
 def embed(given: Inputs, layer: str, features: str, parts, seed: int, device) -> Embedded:
     """Compute what the variants with this layer and these features share."""
-    network, clips = given.network.split(layer), given.clips
-    way = pooled if features == "pooled" else features_module
-    how = {"progress": False, "device": device}
-    how |= {} if way is pooled else {"stretch": features == "stretched"}
+    network, clips = view(given.network, layer, features), given.clips
+    how = {"stretch": features == "stretched", "progress": False, "device": device}
     started = time.perf_counter()
-    z = way.extract(network, clips, given.cut, **how)
+    z = features_module.extract(network, clips, given.cut, **how)
     facts = {"n_features": z.shape[1], "seconds": time.perf_counter() - started}
-    facts["forwards"] = len(clips if way is pooled else given.cut)
-    test = way.extract(network, given.test, given.test_cut, **how)
-    whole, random = (way.extract_clips(network, c, device=device) for c in (clips, given.random))
+    facts["forwards"] = len(clips if network.grid else given.cut)
+    test = features_module.extract(network, given.test, given.test_cut, **how)
+    whole = features_module.extract_layer(network, clips, device=device)
+    random = features_module.extract_clips(network, given.random, device=device)
     found, lifts = cluster(given, z, seed), None
     whole = {name: whole[clips.indices_of(name)] for name in found.centres}
     if clips.parts is not None:

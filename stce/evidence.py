@@ -33,7 +33,7 @@ class Evidence:
     features : array_like
         ``(S, D) float32``, of the supervoxels.
     whole : numpy.ndarray
-        ``(N, D) float32``, of the discovery clips.
+        The discovery clips at layer l, see :func:`stce.features.extract_layer`.
     random_clips : stce.clips.Clips
         The random clips, M of them.
     random : numpy.ndarray
@@ -88,7 +88,8 @@ class Evidence:
         embedded, scored = settings["cluster"], settings["tcav"]
         clips = Clips.load(run.path("segment") / "train-clips")
         weights = run.path("train") / "last.safetensors"
-        network = models.load(weights, layer=embedded["layer"] or None).to(device).eval()
+        how = {"layer": embedded["layer"] or None, "features": embedded["features"]}
+        network = models.load(weights, device=device, **how)
         _, n_frames, height, width, channels = clips.frames.shape
         random_clips, _ = negatives(
             scored["random_source"],
@@ -115,7 +116,7 @@ class Evidence:
             Supervoxels.load(run.path("segment") / "train-supervoxels"),
             Concepts.load(run.path("cluster")),
             features.load(run.path("cluster")),
-            features.extract_clips(network, clips, device=device),
+            features.extract_layer(network, clips, device=device),
             random_clips,
             random,
             tcav.random_groups(len(random), scored["n_groups"], embedded["n_keep"], rng),

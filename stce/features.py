@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from stce import pooled
 from stce import supervoxels as supervoxels_module
 from stce.progress import bar
 from stce.workers import Shared
@@ -21,12 +22,14 @@ __all__ = [
     "cut",
     "extract",
     "extract_clips",
+    "extract_layer",
     "extract_random",
     "extract_rows",
     "load",
 ]
 
-ROWS_PER_CHUNK = 1024
+# A chunk is what is computed at once. Pooled, a clip at the border of two is seen twice.
+ROWS_PER_CHUNK, POOLED_ROWS_PER_CHUNK = 1024, 16384
 
 # A CPU is fastest on so few clips that what passes between two layers stays in its cache.
 CPU_BATCH = 8
@@ -120,24 +123,11 @@ def _cut_each(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
     return patches
 
 
-def forward(network, patches: Tensor) -> Tensor:
-    """Return the features of prepared clips, a few at a time on a CPU.
-
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        In evaluation mode, where the clips are.
-    patches : torch.Tensor
-        ``(B, C, T, H, W) float32``.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, D) float32``.
-    """
+def _forward(step, patches: Tensor) -> Tensor:
+    """Return what a step of a network gives for prepared clips, a few at a time on a CPU."""
     if patches.device.type != "cpu":
-        return network.features(patches)
-    return torch.cat([network.features(part) for part in patches.split(CPU_BATCH)])
+        return step(patches)
+    return torch.cat([step(part) for part in patches.split(CPU_BATCH)])
 
 
 @torch.inference_mode()
@@ -156,7 +146,8 @@ def batches(
     Parameters
     ----------
     network : stce.models.network.Network
-        Its trunk is run in evaluation mode.
+        Its trunk is run in evaluation mode: on each supervoxel, or once on each clip if the network
+        is :class:`stce.models.pooled.Pooled`.
     clips : stce.clips.Clips
         N clips of the network's input size.
     supervoxels : stce.supervoxels.Supervoxels
@@ -165,22 +156,27 @@ def batches(
         Table rows to embed, default all of them.
     stretch : bool, default True
         Stretch each supervoxel's box to the input size, as the paper does. Otherwise it is shown
-        to the network where it was, at its own size, in a clip that is blank elsewhere.
+        to the network where it was, at its own size, in a clip that is blank elsewhere. Without
+        effect if pooled.
     batch_size : int, default 64
-        Supervoxels a forward pass.
+        Supervoxels a forward pass; pooled, an eighth as many clips.
     device : torch.device, default "cpu"
         Where the patches are cut and the network runs.
 
     Yields
     ------
     rows : numpy.ndarray
-        ``(B,) int64`` table rows.
+        ``(B,) int64`` table rows; pooled, clip by clip.
     features : numpy.ndarray
         ``(B, D) float32``.
     """
     network = network.to(device).eval()
     table = supervoxels.table
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
+    if getattr(network, "grid", None):
+        at_once = max(1, batch_size // 8)
+        yield from pooled.batches(network, clips, supervoxels, rows, at_once, device)
+        return
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
     facts = table[columns].to_numpy(np.int64)
     for start in range(0, len(rows), batch_size):
@@ -200,7 +196,7 @@ def batches(
             volume = [volumes[p, level] for p, level in zip(position, entry[:, 1], strict=True)]
         patches = cut(clip, volume, entry[:, 2], entry[:, 3:] if stretch else None)
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
-        yield part, forward(network, patches).cpu().numpy()
+        yield part, _forward(network.features, patches).cpu().numpy()
 
 
 def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np.ndarray:
@@ -221,7 +217,9 @@ def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np
         ``(k, D) float32``, in the order of `rows`.
     """
     parts = batches(network, clips, supervoxels, rows=rows, **options)
-    return np.concatenate([z for _, z in parts])
+    found, z = (np.concatenate(both) for both in zip(*parts, strict=True))
+    place = np.argsort(found)
+    return z[place[np.searchsorted(found, rows, sorter=place)]]
 
 
 def extract(
@@ -235,7 +233,7 @@ def extract(
     device="cpu",
     progress: bool = True,
 ):
-    """Embed every supervoxel with the trunk of the network.
+    """Embed every supervoxel with the trunk of the network (paper 3.1).
 
     Parameters
     ----------
@@ -262,6 +260,7 @@ def extract(
     64
     """
     total = len(supervoxels)
+    chunk_rows = POOLED_ROWS_PER_CHUNK if getattr(network, "grid", None) else ROWS_PER_CHUNK
     shape = (total, network.n_features)
     if folder is None:
         features = np.empty(shape, np.float32)
@@ -269,12 +268,12 @@ def extract(
     else:
         path = Path(folder) / "features.zarr"
         if not path.exists():
-            chunks = (min(ROWS_PER_CHUNK, total), shape[1])
+            chunks = (min(chunk_rows, total), shape[1])
             zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
         features = zarr.open_array(path, mode="r+")
         done = {int(chunk.name) for chunk in (path / "c").glob("*")}
-    starts = range(0, total, ROWS_PER_CHUNK)
-    chunks = [np.arange(start, min(start + ROWS_PER_CHUNK, total)) for start in starts]
+    starts = range(0, total, chunk_rows)
+    chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
     how = {"stretch": stretch, "batch_size": batch_size, "device": device}
     shared = Shared(network)
@@ -294,7 +293,7 @@ def _chunk(shared: Shared, clips, supervoxels, rows: np.ndarray, how: dict) -> n
 
 
 def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
-    """Embed whole clips with the trunk: f_l(v) of equation 1, and the random clips.
+    """Embed whole clips with the trunk, such as the random clips (paper 4.1).
 
     Parameters
     ----------
@@ -308,20 +307,44 @@ def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     numpy.ndarray
         ``(N, D) float32``.
     """
+    return _whole(network, clips, "features", batch_size, device)
+
+
+def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
+    """Return all that layer l gives for whole clips, where gradients are taken: f_l(v) of eq. 1.
+
+    The same as :func:`extract_clips` unless the network is pooled: then it is the map itself.
+
+    Parameters
+    ----------
+    network, clips, batch_size, device
+        See :func:`extract_clips`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.tcav.gradients` takes.
+    """
+    step = "at_layer" if hasattr(network, "at_layer") else "features"
+    return _whole(network, clips, step, batch_size, device)
+
+
+def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
     shared = Shared(network)
     starts = range(0, len(clips), batch_size)
     return np.concatenate(
         Parallel()(
-            delayed(_whole)(shared, np.asarray(clips.frames[i : i + batch_size]), device)
+            delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), step, device)
             for i in starts
         )
     )
 
 
 @torch.inference_mode()
-def _whole(shared: Shared, frames: np.ndarray, device) -> np.ndarray:
+def _seen(shared: Shared, frames: np.ndarray, step: str, device) -> np.ndarray:
     network = shared.value.to(device).eval()
-    return forward(network, network.prepare(torch.from_numpy(frames).to(device))).cpu().numpy()
+    patches = network.prepare(torch.from_numpy(frames).to(device))
+    return _forward(getattr(network, step), patches).cpu().numpy()
 
 
 def extract_random(

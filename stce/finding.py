@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stce import models
+from stce import models, parameters
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.models.network import Network
@@ -75,7 +75,8 @@ class Finding:
                 f"{', '.join(sorted(found.cavs))}."
             )
         scores = found.scores[found.scores["class"] == class_name]
-        layer = run.manifest("cluster")["parameters"]["layer"] or None
+        embedded = parameters.check("cluster", run.manifest("cluster")["parameters"])
+        how = {"layer": embedded["layer"] or None, "features": embedded["features"]}
         return cls(
             class_name,
             Clips.load(run.path("segment") / f"{split}-clips"),
@@ -83,7 +84,7 @@ class Finding:
             concepts,
             scores.sort_values("rank").set_index("concept"),
             found.cavs[class_name],
-            models.load(run.path("train") / "last.safetensors", layer=layer),
+            models.load(run.path("train") / "last.safetensors", **how),
         )
 
     @property

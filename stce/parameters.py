@@ -99,6 +99,11 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     },
     "cluster": {
         "layer": Parameter("", "Layer l; empty for the paper's (fc7, or global average pool)."),
+        "features": Parameter(
+            "supervoxels",
+            "Supervoxels one by one (the paper), or pooled from one pass a clip.",
+            choices=("supervoxels", "pooled"),
+        ),
         "stretch": Parameter(
             False, "Stretch supervoxels to the input size (the paper) or leave them in place."
         ),

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from stce import features, models, sanity, stability, training, validation, variants
+from stce import features, models, parameters, sanity, stability, training, validation, variants
 from stce._variant_inputs import Variant, take
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.datasets.actors import PARTS
 from stce.evidence import Evidence
 from stce.run import Run
 from stce.settings import groups, known
@@ -23,6 +24,7 @@ __all__ = ["REPLAYS", "between"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
+SHUFFLED, OTHER_START = "labels shuffled", 1000
 
 # What it takes to learn a few hundred clips by heart: no dropout, no decay, long enough.
 BY_HEART = {"epochs": 60, "batch_size": 32, "lr": 0.03, "weight_decay": 0.0, "max_norm": 1.0}
@@ -73,29 +75,41 @@ def randomised(seed: int) -> list[dict]:
 def by_heart(seed: int) -> list[dict]:
     """Learn labels that mean nothing by heart: the explanation of the true ones must be gone."""
     run = Run(known()[SANITY].folder(seed))
+    it = Evidence.load(run)
+    tables, fits = {"trained": validation.chance(it)}, [np.nan]
+    # Weights keep a trace of where training began: one network begins where the run's did.
+    for name, start in {SHUFFLED: seed + OTHER_START, f"{SHUFFLED}, same start": seed}.items():
+        network, known_share = _learnt_by_heart(run, seed, start)
+        tables[name] = validation.rescored(it, network.split(it.network.layer))
+        fits.append(known_share)
+    found = sanity.check(tables).assign(fits=fits)
+    # Whoever tells clips apart, by heart or by class, has to look at who is in them.
+    figure = _figure(validation.parts(it)["composition"])
+    looks = [stability.agreement(table, figure).set_index("class") for table in tables.values()]
+    found["figure"] = [table.loc["all", "correlation"] for table in looks]
+    beyond = [np.nan]
+    first = looks[0]["correlation"].drop("all")
+    for table, look in list(zip(tables.values(), looks, strict=True))[1:]:
+        second = look["correlation"].drop("all")
+        both = stability.agreement(tables["trained"], table).set_index("class")["correlation"]
+        rest = (both.drop("all") - first * second) / np.sqrt((1 - first**2) * (1 - second**2))
+        beyond.append(rest.mean())
+    return found.assign(beyond_figure=beyond).to_dict("records")
+
+
+def _learnt_by_heart(run: Run, seed: int, start: int) -> tuple[models.Network, float]:
+    """Train a network from this start on shuffled labels; also the share of clips it knows."""
     p = run.manifest("train")["parameters"]
     videos = CachedVideos.load(run.path("train") / "videos-train")
     shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(seed))
     seen = sanity.Middles(shuffled, p["n_frames"], p["crop"])
     shape = seen.clips.frames.shape
     size = len(videos.classes), p["width"], shape[-1], shape[1:4]
-    network = models.build(p["network"], *size, dropout=0.0, seed=seed)
+    network = models.build(p["network"], *size, dropout=0.0, seed=start)
     how = {"n_frames": p["n_frames"], "crop": p["crop"], "seed": seed, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
         training.train(network, seen, folder, **BY_HEART, **how)
-    fits = training.evaluate(network, seen.clips)["correct"].mean()
-    it = Evidence.load(run)
-    other = validation.rescored(it, network.split(it.network.layer))
-    tables = {"trained": validation.chance(it), "labels shuffled": other}
-    found = sanity.check(tables).assign(fits=[np.nan, fits])
-    # Whoever tells clips apart, by heart or by class, has to look at who is in them.
-    figure = _figure(validation.parts(it)["composition"])
-    looks = [stability.agreement(table, figure).set_index("class") for table in tables.values()]
-    found["figure"] = [table.loc["all", "correlation"] for table in looks]
-    alike = stability.agreement(*tables.values()).set_index("class")["correlation"].drop("all")
-    first, second = (table["correlation"].drop("all") for table in looks)
-    rest = (alike - first * second) / np.sqrt((1 - first**2) * (1 - second**2))
-    return found.assign(beyond_figure=[np.nan, rest.mean()]).to_dict("records")
+    return network, training.evaluate(network, seen.clips)["correct"].mean()
 
 
 def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
@@ -144,9 +158,9 @@ def between(
     shared = label.groupby(label).head(n_clips).index
     sides, scores = [], []
     for run, clips in zip(runs, tested, strict=True):
-        at = run.manifest("cluster")["parameters"]
+        at = parameters.check("cluster", run.manifest("cluster")["parameters"])
         weights = run.path("train") / "last.safetensors"
-        network = models.load(weights, layer=at["layer"] or None)
+        network = models.load(weights, at["layer"] or None, device, features=at["features"])
         cut = Supervoxels.load(run.path("segment") / "test-supervoxels")
         clips, cut = take(clips, cut, pd.Index(clips.ids).get_indexer(shared))
         how = {"stretch": at["stretch"], "progress": False, "device": device}

@@ -100,6 +100,7 @@ def _facts(run: Run, known: Known, seed: int) -> dict:
         "epochs": train["epochs"],
         "n_segments": settings["segment"]["n_segments"],
         "n_concepts": settings["cluster"]["n_concepts"],
+        "features": settings["cluster"].get("features", "supervoxels"),
         "stretch": settings["cluster"]["stretch"],
         "n_groups": settings["tcav"]["n_groups"],
         "random_clips": manifests["tcav"]["notes"].get("random_clips", "textures"),

@@ -159,7 +159,7 @@ def rescored(
     how = {"stretch": stretch, "device": device}
     z = np.zeros((len(supervoxels), network.n_features), np.float32)
     z[rows] = features_module.extract_rows(network, clips, supervoxels, rows, **how)
-    whole = features_module.extract_clips(network, clips, device=device)
+    whole = features_module.extract_layer(network, clips, device=device)
     mine = {name: whole[clips.indices_of(name)] for name in concepts.centres}
     random = features_module.extract_clips(network, random_clips, device=device)
     given = concepts, z, mine, random, groups, clips.classes

@@ -220,12 +220,14 @@ def provenance(runs: pd.DataFrame) -> Styler:
     rows = {}
     for name, part in runs.groupby("run", sort=False):
         one = part.iloc[0]
+        supervoxels = "stretched" if one["stretch"] else "in place"
+        supervoxels = "pooled" if one.get("features") == "pooled" else supervoxels
         rows[name] = {
             "data": f"{one['dataset']}, {one['n_trained_on']} videos trained on",
             "network": f"{one['model']}, width {one['width']:g}, input "
             + "x".join(map(str, one["input"])),
             "segments, concepts": f"{'/'.join(map(str, one['n_segments']))}, {one['n_concepts']}",
-            "supervoxels": "stretched" if one["stretch"] else "in place",
+            "supervoxels": supervoxels,
             "random clips": one["random_clips"],
             "seeds": ", ".join(map(str, part["seed"])),
             "test accuracy (%)": ", ".join(f"{100 * a:.1f}" for a in part["test_accuracy"]),

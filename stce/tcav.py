@@ -76,7 +76,7 @@ def gradients(
     network : stce.models.network.Network
         Its head is differentiated, in evaluation mode.
     features : numpy.ndarray
-        ``(N, D) float32``, clips at layer l.
+        ``(N, D) float32``, clips at layer l, of :func:`stce.features.extract_layer`.
     class_index : int
         The class y.
     target : {"logit", "log_prob"}, default "logit"
@@ -105,6 +105,8 @@ def gradients(
         if target == "log_prob":
             output = output.log_softmax(dim=1)
         (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
+        if getattr(network, "grid", None):  # a pooled feature stands for all positions
+            gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
         parts.append(gradient.cpu().numpy())
     return np.concatenate(parts)
 

@@ -10,28 +10,21 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
-from stce import ablation, curves, pooled, stability, tcav, truth
+from stce import ablation, curves, stability, tcav, truth
 from stce import concepts as concepts_module
-from stce._variant_inputs import FEATURES, Embedded, Inputs, Variant, cluster, embed, read
+from stce._variant_inputs import FEATURES, Embedded, Inputs, Variant, cluster, embed, read, view
 from stce.datasets.actors import PARTS
 from stce.progress import bar
 
 __all__ = ["FEATURES", "Inputs", "Variant", "compare", "read", "recommend"]
 
 
-def _score(given: Inputs, at: Embedded, variant: Variant, n_groups: int, seed: int, device):
-    clips, gradient = given.clips, None
-    how = {"target": variant.target, "device": device}
-    if variant.features == "pooled":
-        gradient = {}
-        for name in at.whole:
-            mine = clips.select(clips.indices_of(name))
-            y = clips.classes.index(name)
-            gradient[name] = pooled.gradients(at.network, mine, y, **how)
+def _score(given: Inputs, seen: Embedded, variant: Variant, n_groups: int, seed: int, device):
+    how = {"target": variant.target, "seed": seed, "device": device}
     rng = np.random.default_rng(seed)
-    groups = tcav.random_groups(len(at.random), n_groups, given.n_keep, rng)
-    data = at.found, at.z, at.whole, at.random, groups, clips.classes
-    return tcav.score(at.network, *data, seed=seed, gradient=gradient, **how)
+    groups = tcav.random_groups(len(seen.random), n_groups, given.n_keep, rng)
+    data = seen.found, seen.z, seen.whole, seen.random, groups, given.clips.classes
+    return tcav.score(seen.network, *data, **how)
 
 
 def _likeness(given: Inputs, first: Embedded, second: Embedded) -> tuple[float, dict]:
@@ -148,9 +141,7 @@ def compare(
     given = given if isinstance(given, Inputs) else read(given)
     variants = list(dict.fromkeys([given.own, *variants]))
     for variant in variants:
-        network = given.network.split(variant.layer)
-        if variant.features == "pooled":
-            pooled.check(network)
+        view(given.network, variant.layer, variant.features)
     steps = {"q_max": q_max, "n_random": n_random, "seed": seed, "progress": False}
     steps |= {"batch_size": batch_size, "device": device}
     scoring = {"n_groups": n_groups, "seed": seed, "device": device}

@@ -155,6 +155,40 @@ def test_another_layer_of_a_network_of_ours(some):
     assert all(part.training for part in network.modules())
 
 
+def test_supervoxels_pooled_from_the_map_of_a_clip(model, some):
+    network = models.build("r3d18", 2, 0.125, input_size=(8, 32, 32), seed=1)
+    network.set_moments([0.4] * 3, [0.2] * 3)
+    how = {"features": "pooled", "test_clips": some.select([0, 2]), **SMALL}
+    found = explain(network, "layer4", some, 1, **how)
+    assert found.network.grid == network.split("layer4").feature_shape[1:]
+    assert found.settings["features"] == "pooled" and len(found.outcomes)
+    # The same weights as a module that stce knows nothing of
+    plain, moments = nn.Sequential(OrderedDict(network.blocks())), {"mean": [0.4] * 3}
+    other = explain(plain, "layer4", some, 1, std=[0.2] * 3, **moments, **how)
+    columns = ["class", "concept", "rank", "score", "n_members"]
+    assert other.tcav.scores[columns].equals(found.tcav.scores[columns])
+    near = {"rtol": 1e-3, "atol": 1e-6}
+    np.testing.assert_allclose(other.scores["derivative"], found.scores["derivative"], **near)
+    assert explain(model, "relu", some, 0, features="pooled", **SMALL).network.grid == (4, 16, 16)
+
+
+def test_maps_of_a_network_that_sees_frames_one_by_one(some):
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 5, 3, 4), nn.Linear(5, 2)
+
+        def forward(self, x):
+            z = self.conv(x.transpose(1, 2).flatten(0, 1)).mean((2, 3))
+            return self.fc(z.unflatten(0, (len(x), -1)).mean(1))
+
+    seen = adapt(Frames(), "conv", clip_shape=(3, 8, 32, 32)).pooled()
+    x = torch.rand(2, 3, 8, 32, 32)
+    assert seen.grid == (8, 8, 8)
+    torch.testing.assert_close(seen.maps(x)[1, :, 3], seen.model.conv(x[1:, :, 3])[0])
+    torch.testing.assert_close(seen.maps(x).mean((2, 3, 4)), seen.features(x))
+
+
 def test_ranking_is_tested_on_test_clips(model, some):
     found = explain(model, "relu", some, 0, test_clips=some.select([0, 2]), mean=0.4, **SMALL)
     assert set(found.outcomes["order"]) == {"top", "least", "random"}
@@ -294,6 +328,9 @@ def one_of_each(frames):
         ({"n_concepts": 60}, "has .* supervoxels, fewer than n_concepts=60"),
         ({"layer": "pol"}, "no layer 'pol'; near to it are pool"),
         ({"layer": None}, "no layer None"),
+        ({"features": "mean"}, "features is 'mean'; choose one of supervoxels, pooled"),
+        ({"layer": "flat", "features": "pooled"}, "cannot be pooled from 'flat' of Sequential"),
+        ({"pool": False, "layer": "relu", "features": "pooled"}, "cannot be pooled from 'relu'"),
         ({"device": "cuda:7"}, None),
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
-from stce import ablation, concepts, features, models, pooled, supervoxels, tcav
+from stce import ablation, concepts, features, models, pooled, significance, supervoxels, tcav
 from stce.clips import Clips
+from stce.models import Pooled
 from stce.supervoxels import Supervoxels
 
 SIZE = (8, 36, 28)
@@ -62,51 +63,70 @@ def test_weights_against_a_loop_over_voxels():
     np.testing.assert_allclose(got, counts / counts.sum(1, keepdims=True), atol=1e-6)
 
 
+def _own(layer, name="r3d18"):
+    network = _network(layer, name)
+    return network, Pooled.of(network)
+
+
+def _slope(pooled_network, clips, y, target="logit"):
+    whole = features.extract_layer(pooled_network, clips, batch_size=2)
+    return tcav.gradients(pooled_network, whole, y, target)
+
+
 def test_a_supervoxel_that_covers_everything_is_the_networks_own_feature(clips):
-    network = _network("layer4")
+    network, seen = _own("layer4")
     table = pd.DataFrame({"video": range(3), "level": 0, "label": 1})
     whole = Supervoxels(np.ones((3, 1, *SIZE), np.uint8), table)
     own = features.extract_clips(network.split("avgpool"), clips)
-    np.testing.assert_allclose(
-        pooled.extract(network, clips, whole, progress=False), own, rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(pooled.extract_clips(network, clips), own, rtol=1e-4, atol=1e-5)
+    near = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(features.extract(seen, clips, whole, progress=False), own, **near)
+    np.testing.assert_allclose(features.extract_clips(seen, clips), own, **near)
 
 
 def test_a_supervoxel_within_a_cell_has_the_features_of_the_cell(clips):
-    network = _network("layer2")
+    network, seen = _own("layer2")
     z = features.extract_clips(network, clips).reshape(3, *network.feature_shape)
     _, t, h, w = z.shape[1:]
     labels = np.ones((3, 1, *SIZE), np.uint8)
     labels[:, :, 2:4, -2:, :2] = 2
     table = pd.DataFrame({"video": range(3), "level": 0, "label": 2})
-    got = pooled.extract(network, clips, Supervoxels(labels, table), batch_size=2, progress=False)
+    got = features.extract(seen, clips, Supervoxels(labels, table), progress=False)
     np.testing.assert_allclose(got, z[:, :, 2 * t // SIZE[0], h - 1, 0], rtol=1e-4, atol=1e-5)
-    assert (t, h, w) == (4, 9, 7)
+    assert (t, h, w) == seen.grid == (4, 9, 7)
 
 
-def test_rows_keep_their_order_in_batches_of_any_size(clips, cut):
-    network = _network("layer3")
-    one = pooled.extract(network, clips, cut, batch_size=1, progress=False)
-    np.testing.assert_allclose(
-        pooled.extract(network, clips, cut, batch_size=3, progress=False), one, atol=1e-5
-    )
-    assert one.shape == (len(cut), 32)
+def test_rows_keep_their_order_in_batches_of_any_size(clips, cut, tmp_path, monkeypatch):
+    _, seen = _own("layer3")
+    one = features.extract(seen, clips, cut, batch_size=1, progress=False)
+    rows = np.random.default_rng(0).permutation(len(cut))[:9]
+    some = features.extract_rows(seen, clips, cut, rows, batch_size=24)
+    np.testing.assert_allclose(some, one[rows], atol=1e-5)
+    monkeypatch.setattr(features, "POOLED_ROWS_PER_CHUNK", 7)  # clips on both sides of a border
+    stored = features.extract(seen, clips, cut, tmp_path, progress=False)
+    np.testing.assert_allclose(stored[:], one, atol=1e-5)
+    assert one.shape == (len(cut), 32) and len(list((tmp_path / "features.zarr/c").iterdir())) > 2
+
+
+def test_each_clip_is_seen_once(clips, cut):
+    _, seen = _own("layer3")
+    passed = []
+    seen.trunk.register_forward_hook(lambda module, args, out: passed.append(len(out)))
+    features.extract(seen, clips, cut, progress=False)
+    assert sum(passed) == len(clips) < len(cut) / 5
 
 
 @pytest.mark.parametrize("target", tcav.TARGETS)
 def test_the_gradient_is_exact_before_a_global_average(clips, target):
-    network = _network("layer4")
+    network, seen = _own("layer4")
     own = network.split("avgpool")
     expected = tcav.gradients(own, features.extract_clips(own, clips), 1, target)
-    got = pooled.gradients(network, clips, 1, target, batch_size=2)
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(_slope(seen, clips, 1, target), expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", tcav.TARGETS)
 def test_the_gradient_is_that_of_a_constant_shift(clips, target):
-    network = _network("conv5b", "c3d")
-    got = pooled.gradients(network, clips, 1, target)
+    network, seen = _own("conv5b", "c3d")
+    got = _slope(seen, clips, 1, target)
     z = torch.from_numpy(features.extract_clips(network, clips)).double()
     direction = torch.from_numpy(np.random.default_rng(0).normal(size=network.feature_shape[0]))
     shift = direction[:, None].expand(-1, z.shape[1] // len(direction)).reshape(1, -1)
@@ -123,45 +143,49 @@ def test_the_gradient_is_that_of_a_constant_shift(clips, target):
 
 
 def test_the_two_targets_differ_by_the_mean_over_classes(clips):
-    network = _network("conv4b", "c3d")
-    logit = np.stack([pooled.gradients(network, clips, y) for y in (0, 1)])
+    network, seen = _own("conv4b", "c3d")
+    logit = np.stack([_slope(seen, clips, y) for y in (0, 1)])
     with torch.no_grad():
         p = network(network.prepare(clips.frames)).softmax(1).T.numpy()[..., None]
-    got = pooled.gradients(network, clips, 0, "log_prob")
+    got = _slope(seen, clips, 0, "log_prob")
     np.testing.assert_allclose(got, logit[0] - (p * logit).sum(0), rtol=1e-3, atol=1e-5)
     assert np.abs(got - logit[0]).max() > 1e-3
 
 
-def test_a_planted_direction_is_scored(clips):
-    network = _network("layer4")
+def test_a_planted_direction_is_scored_and_tested(clips):
+    _, seen = _own("layer4")
     rng = np.random.default_rng(0)
-    slope = pooled.gradients(network, clips, 1)
+    slope = _slope(seen, clips, 1)
     towards = slope[0] / np.linalg.norm(slope[0])
     z = rng.normal(size=(60, 64)).astype(np.float32)
     z[:20] += 8 * towards
     z[20:40] -= 8 * towards
-    found = concepts.cluster(z, np.zeros(60, int), np.arange(60), ("yes",), n_concepts=3, n_keep=20)
+    classes, owners = np.ones(60, int), np.arange(60)
+    found = concepts.cluster(z, classes, owners, clips.classes, n_concepts=3, n_keep=20)
     owner = concepts.assign(z, found.centres["yes"])
     random = rng.normal(size=(80, 64)).astype(np.float32)
     groups = tcav.random_groups(80, 4, 20, rng)
-    whole = {"yes": pooled.extract_clips(network, clips)}
-    result = tcav.score(network, found, z, whole, random, groups, ("yes",), gradient={"yes": slope})
+    given = found, z, {"yes": features.extract_layer(seen, clips)}, random, groups, clips.classes
+    result = tcav.score(seen, *given)
     ranking = result.ranking("yes")
     assert (ranking[0], ranking[-1]) == (owner[0], owner[20])
     assert result.scores["score"].max() == 1 and result.scores["score"].min() == 0
+    table = significance.assess(seen, result, *given, n_null=40, n_shuffles=40)
+    assert table.set_index("rank").loc[1, "p_weights"] < 0.05  # the head is shuffled behind a map
 
 
-def test_a_layer_without_positions_is_refused(clips, cut):
+def test_a_layer_without_positions_is_refused(tmp_path):
     network = _network("fc7", "c3d")
-    for call in (
-        lambda: pooled.extract(network, clips, cut, progress=False),
-        lambda: pooled.extract_clips(network, clips),
-        lambda: pooled.gradients(network, clips, 0),
-    ):
-        with pytest.raises(ValueError, match="layer 'fc7' of c3d .* no positions .* conv5b, pool5"):
-            call()
-    with pytest.raises(ValueError, match="target is 'odds'"):
-        pooled.gradients(network.split("conv5b"), clips, 0, "odds")
+    with pytest.raises(ValueError, match="layer 'fc7' of c3d .* no positions .* conv5b, pool5"):
+        Pooled.of(network)
+    models.save(tmp_path / "net", network)
+    with pytest.raises(ValueError, match="layer 'fc7' of c3d .* no positions"):
+        models.load(tmp_path / "net", features="pooled")
+    with pytest.raises(ValueError, match="features is 'mean'; choose one of supervoxels, pooled"):
+        models.load(tmp_path / "net", features="mean")
+    again = models.load(tmp_path / "net", layer="pool5", features="pooled")
+    assert again.grid == network.split("pool5").feature_shape[1:]
+    assert type(again.split("fc7")) is models.Network
 
 
 def test_ablation_takes_features_that_are_there_already(clips, cut):
@@ -174,8 +198,11 @@ def test_ablation_takes_features_that_are_there_already(clips, cut):
     how = {"q_max": 3, "n_random": 1, "progress": False}
     before = pd.concat(ablation.run(*given, stretch=False, **how))
     pd.testing.assert_frame_equal(before, pd.concat(ablation.run(*given, features=z, **how)))
-    maps = network.split("layer4")
-    other = pooled.extract(maps, clips, cut, progress=False)
-    assert len(pd.concat(ablation.run(*given, features=other, **how))) == len(before)
+    seen = Pooled.of(network.split("layer4"))
+    other = features.extract(seen, clips, cut, progress=False)
+    apart = pd.concat(ablation.run(*given, features=other, **how))
+    together = pd.concat(ablation.run(seen, *given[1:], **how))
+    pd.testing.assert_frame_equal(apart, together, rtol=1e-4)
+    assert len(apart) == len(before)
     with pytest.raises(ValueError, match="features has 2 rows"):
         list(ablation.run(*given, features=z[:2], **how))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import distributed
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
-from stce import datasets, results, study, tcav, video
+from stce import datasets, features, results, study, tcav, validation, video
 from stce.evidence import Evidence
+from stce.finding import Finding
 from stce.run import STAGES, Run
 
 
@@ -123,11 +125,22 @@ def test_a_study_on_a_cluster_gives_the_same_tables(smoke, tmp_path):
 
 
 def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
-    folder = _copy_until(smoke[0], tmp_path / "changed", "cluster")
-    lines = []
-    study.execute("smoke", {"n_groups": 3}, start="tcav", folder=folder, report=lines.append)
-    assert [line.split()[1] for line in lines] == ["tcav", "ablate", "visualize"]
-    assert Run(folder).manifest("tcav")["parameters"]["n_groups"] == 3
+    folder = _copy_until(smoke[0], tmp_path / "changed", "segment")
+    chosen, lines = {"features": "pooled", "layer": "conv5b"}, []
+    study.execute("smoke", chosen, start="cluster", folder=folder, report=lines.append)
+    assert [line.split()[1] for line in lines] == ["cluster", "tcav", "ablate", "visualize"]
+    run = Run(folder)
+    assert run.manifest("cluster")["parameters"]["features"] == "pooled"
+    # Whoever looks at the run again sees supervoxels as it did.
+    it = Evidence.load(run)
+    rows = np.arange(5)
+    again = features.extract_rows(it.network, it.clips, it.supervoxels, rows)
+    np.testing.assert_allclose(again, it.features[:5], atol=1e-5)
+    scores = tcav.score(*it.given(), **it.options).scores
+    pd.testing.assert_frame_equal(scores, it.result.scores, rtol=1e-5)
+    tested = validation.chance(it, n_null=20)
+    assert tested["p_weights"].notna().all()
+    assert Finding.load(run, "boxing").network.grid == it.network.grid
 
 
 def test_the_list_of_runs():

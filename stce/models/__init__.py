@@ -17,11 +17,13 @@ from torch import nn
 
 from stce.models import c3d, i3d, r3d
 from stce.models.network import Network
+from stce.models.pooled import Pooled
 
-__all__ = ["NAMES", "Network", "build", "load", "save"]
+__all__ = ["FEATURES", "NAMES", "Network", "Pooled", "build", "load", "save"]
 
 _MODULES = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 NAMES = tuple(_MODULES)
+FEATURES = ("supervoxels", "pooled")
 
 
 def build(
@@ -218,7 +220,9 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     return tensors, header
 
 
-def load(path: str | Path, layer: str | None = None, device="cpu") -> Network:
+def load(
+    path: str | Path, layer: str | None = None, device="cpu", *, features: str = "supervoxels"
+) -> Network:
     """Read a network written by `save`.
 
     Parameters
@@ -229,6 +233,9 @@ def load(path: str | Path, layer: str | None = None, device="cpu") -> Network:
         Where it is cut; default where it was cut when it was saved.
     device : torch.device or str, default "cpu"
         Where the weights go.
+    features : {"supervoxels", "pooled"}, default "supervoxels"
+        Whether supervoxels are shown to it one by one, as in the paper, or pooled from the
+        layer's map of the whole clip, see :class:`stce.models.pooled.Pooled`.
 
     Returns
     -------
@@ -240,7 +247,7 @@ def load(path: str | Path, layer: str | None = None, device="cpu") -> Network:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not one of ours, or has no such layer.
+        If the file is not one of ours, or has no such layer, or no map there to pool from.
 
     Examples
     --------
@@ -252,6 +259,8 @@ def load(path: str | Path, layer: str | None = None, device="cpu") -> Network:
     >>> other.layer, other.metadata
     ('pool5', {'epoch': 3})
     """
+    if features not in FEATURES:
+        raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
     tensors, header = read(Path(path))
     settings = _check(header["settings"])
     network = _assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
@@ -261,4 +270,5 @@ def load(path: str | Path, layer: str | None = None, device="cpu") -> Network:
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     network.metadata = header["metadata"]
+    network = Pooled.of(network) if features == "pooled" else network
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()

@@ -52,6 +52,7 @@ class Prepared:
     """Shape and normalisation of the clips, as in `Network`."""
 
     name = "the model"
+    grid: tuple[int, int, int] | None = None
     prepare = Network.prepare
 
     def __init__(self, clip_shape, mean, std):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,25 @@ class Adapted(Prepared):
         first = next(iter([*self.model.parameters(), *self.model.buffers()]), None)
         return torch.device("cpu") if first is None else first.device
 
+    def pooled(self) -> Adapted:
+        """Return this view with supervoxels pooled from the layer's map, one pass a clip.
+
+        Raises
+        ------
+        ValueError
+            If features are not averages over positions in time, height and width.
+        """
+        seen = self._map(torch.empty(self._per_clip, *self._shape))
+        if not self._pool or seen.ndim != 5:
+            raise ValueError(
+                f"supervoxels cannot be pooled from {self.layer!r} of {self.name}: its output for "
+                f"a clip is {(self._per_clip, *self._shape)}; take a layer with channels, frames, "
+                "height and width, and leave pool=True."
+            )
+        other = copy.copy(self)
+        other.grid = tuple(seen.shape[2:])
+        return other
+
     def to(self, device):
         """Prepare clips on the module's device, which must be this one. Returns itself."""
         device, here = torch.device(device), self.device
@@ -155,6 +175,11 @@ class Adapted(Prepared):
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
         with self._running():
             return self._vector(self._activation(self._input(x)), torch.mean)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
+        with self._running():
+            return self._map(self._activation(self._input(x)))
 
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of features ``(N, D)``, differentiable.
@@ -252,14 +277,22 @@ class Adapted(Prepared):
 
     def _vector(self, a: Tensor, reduce) -> Tensor:
         """Turn a layer's output, or a gradient by it, into one row a clip."""
-        a = a.float().unflatten(0, (-1, self._per_clip))
         if not self._pool:
-            return a.flatten(1)
+            return a.float().unflatten(0, (-1, self._per_clip)).flatten(1)
+        return reduce(self._placed(a).flatten(2), dim=2)
+
+    def _placed(self, a: Tensor) -> Tensor:
+        """Return a layer's output with one row a clip, its channels, then its positions."""
+        a = a.float().unflatten(0, (-1, self._per_clip))
         axis = self._channel_axis
         if axis is None:
             axis = -1 if a.ndim == 4 else 1  # (N, L, C) are a transformer's tokens
-        a = a.movedim(axis + 1 if axis >= 0 else axis, 1).flatten(2)
-        return reduce(a, dim=2)
+        return a.movedim(axis + 1 if axis >= 0 else axis, 1)
+
+    def _map(self, a: Tensor) -> Tensor:
+        """Return a layer's output as ``(N, C, t, h, w)``, if it has these axes."""
+        a = self._placed(a)
+        return a.squeeze(2) if a.ndim == 6 and self._per_clip == 1 else a
 
     def _unvector(self, z: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.n_features:

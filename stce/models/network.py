@@ -54,6 +54,8 @@ class Network(nn.Module):
         ``(C,) float32`` moments of the training set in 0..1; 0 and 1 until it is trained.
     feature_shape : tuple of int
         Shape of the trunk's output for one clip; ``n_features`` is its product D.
+    grid : None
+        Supervoxels are shown to it one by one; see :class:`stce.models.pooled.Pooled`.
     metadata : dict
         What was given to ``save`` beside the network; empty for one that was not loaded.
 
@@ -75,6 +77,7 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
+    grid: tuple[int, int, int] | None = None
 
     def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
         super().__init__()
@@ -125,16 +128,21 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W) float32``, flattened to ``(N, D)``."""
+        return self.at_layer(x)
+
+    def at_layer(self, x: Tensor) -> Tensor:
+        """Return all that the head goes on from, which `logits` takes: here the features."""
         return self.trunk(self._check(x)).flatten(1)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return h_l of features ``(N, D)``: logits ``(N, Y)``.
+        """Return h_l of what `at_layer` gives, ``(N, D)``: logits ``(N, Y)``.
 
         Its gradient by z is that of equation 1.
         """
-        if z.ndim != 2 or z.shape[1] != self.n_features:
+        size = math.prod(self.feature_shape)
+        if z.ndim != 2 or z.shape[1] != size:
             raise ValueError(
-                f"the features of {self.name} at {self.layer!r} are (N, {self.n_features}), "
+                f"the features of {self.name} at {self.layer!r} are (N, {size}), "
                 f"got {tuple(z.shape)}; were they computed at another layer?"
             )
         return self.head(z.unflatten(1, self.feature_shape))
@@ -220,7 +228,10 @@ class Network(nn.Module):
         ValueError
             If there is no such layer.
         """
-        other = Network(self.blocks(), layer, self.settings, self.classes)
+        return self._as(type(self), layer)
+
+    def _as(self, kind: type[Network], layer: str) -> Network:
+        other = kind(self.blocks(), layer, self.settings, self.classes)
         other.mean, other.std = self.mean, self.std
         other.metadata = dict(self.metadata)
         other.training = self.training
