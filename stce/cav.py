@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["classifiers", "held_out_accuracy", "standardise", "unit"]
+__all__ = ["classifiers", "held_out_accuracy", "moments", "standardise", "unit"]
 
 COLUMNS = 256
+
+
+def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each feature, over samples that come block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of numpy.ndarray
+        ``(n, D)`` each; one at a time is held.
+
+    Returns
+    -------
+    mean, scale : numpy.ndarray
+        ``(D,) float64``; the scale of a constant feature is 1.
+
+    References
+    ----------
+    Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983,
+    :doi:`10.1080/00031305.1983.10483115`.
+
+    Examples
+    --------
+    >>> mean, scale = moments([np.array([[1.0], [2.0]]), np.array([[6.0]])])
+    >>> mean.tolist(), scale.round(3).tolist()
+    ([3.0], [2.16])
+    """
+    count, mean, spread = 0, 0.0, 0.0
+    for block in blocks:
+        n, width = block.shape
+        centre, inner = np.empty(width), np.empty(width)
+        # A few columns at a time stay in the cache while they are read three times.
+        for start in range(0, width, COLUMNS):
+            part = slice(start, start + COLUMNS)
+            columns = block[:, part].astype(np.float64)
+            centre[part] = columns.mean(0)
+            columns -= centre[part]
+            inner[part] = np.einsum("nd,nd->d", columns, columns)
+        away = centre - mean
+        spread = spread + inner + away**2 * (count * n / (count + n))
+        mean = mean + away * (n / (count + n))
+        count += n
+    scale = np.sqrt(spread / count)
+    scale[scale < 1e-12 * max(scale.max(), 1e-300)] = 1.0
+    return mean, scale
 
 
 def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,18 +73,8 @@ def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         ``(D,)``; the scale of a constant feature is 1.
     """
     features = np.asarray(features)
-    n, width = features.shape
-    standard = np.empty((n, width))
-    mean, scale = np.empty(width), np.empty(width)
-    # A few columns at a time stay in the cache while they are read four times.
-    for start in range(0, width, COLUMNS):
-        part = slice(start, start + COLUMNS)
-        block = features[:, part].astype(np.float64)
-        mean[part] = block.mean(0)
-        block -= mean[part]
-        scale[part] = np.sqrt((block * block).sum(0) / n)
-        standard[:, part] = block
-    scale[scale < 1e-12 * max(scale.max(), 1e-300)] = 1.0
+    mean, scale = moments([features])
+    standard = features - mean
     standard /= scale
     return standard, mean, scale
 

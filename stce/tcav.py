@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -223,16 +224,24 @@ def score(
         for name in concepts.centres
         for k in range(len(concepts.centres[name]))
     }
-    used = np.unique(np.concatenate(list(members.values())))
-    chosen = features[used] if isinstance(features, np.ndarray) else features.oindex[used]
-    standard, _, scale = cav.standardise(np.concatenate([chosen, random]))
-    pool = _Pool(standard, standard @ standard.T, scale, groups + len(used), strength, device)
+    used = {
+        name: np.unique(np.concatenate([members[name, k] for k in range(len(centres))]))
+        for name, centres in concepts.centres.items()
+    }
+    blocks = (_rows(features, rows) for rows in used.values())
+    mean, scale = cav.moments(chain([random], blocks))
+    pool = _Pool((random - mean) / scale, mean, scale, groups, strength, device)
 
+    # A class at a time: the memory this takes does not grow with the number of classes.
     shared = Shared(pool)
     fitted = Parallel(return_as="generator")(
         delayed(_fit_class)(
             shared,
-            [np.searchsorted(used, members[name, k]) for k in range(len(concepts.centres[name]))],
+            _rows(features, used[name]),
+            [
+                np.searchsorted(used[name], members[name, k])
+                for k in range(len(concepts.centres[name]))
+            ],
         )
         for name in clips
     )
@@ -300,45 +309,51 @@ def rescore(
     return pd.concat(parts, ignore_index=True)
 
 
+def _rows(features, rows: np.ndarray) -> np.ndarray:
+    return features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+
+
 @dataclass(frozen=True)
 class _Pool:
-    """All samples of a study, standardised together, with the random groups among them."""
+    """What all classes share: the random clips, standardised with all samples of the study."""
 
-    standard: np.ndarray
-    gram: np.ndarray
+    random: np.ndarray
+    mean: np.ndarray
     scale: np.ndarray
     groups: np.ndarray
     strength: float
     device: object
 
-    def _fit(self, problems: np.ndarray, sign: np.ndarray) -> np.ndarray:
-        weights, _ = cav.classifiers(
-            self.standard, self.gram, problems, sign, strength=self.strength, device=self.device
-        )
-        return cav.unit(weights / self.scale)
+    def _options(self) -> dict:
+        return {"strength": self.strength, "device": self.device}
 
-    def cavs(self, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the CAVs of one concept against each group, and their held-out accuracy."""
-        n = min(len(positives), self.groups.shape[1])
-        negatives = self.groups[:, :n]
-        problems = np.hstack([np.tile(positives[:n], (len(negatives), 1)), negatives])
-        sign = np.repeat([1, -1], n)
-        accuracy = cav.held_out_accuracy(
-            self.standard, self.gram, problems, sign, strength=self.strength, device=self.device
-        )
-        return self._fit(problems, sign), accuracy
+    def cavs(self, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
+        """Return for each concept of a class its CAV against each group, and their accuracy."""
+        standard = np.concatenate([(own - self.mean) / self.scale, self.random])
+        gram = standard @ standard.T
+        found = []
+        for chosen in positives:
+            n = min(len(chosen), self.groups.shape[1])
+            negatives = self.groups[:, :n] + len(own)
+            problems = np.hstack([np.tile(chosen[:n], (len(negatives), 1)), negatives])
+            given = standard, gram, problems, np.repeat([1, -1], n)
+            accuracy = cav.held_out_accuracy(*given, **self._options())
+            weights, _ = cav.classifiers(*given, **self._options())
+            found.append((cav.unit(weights / self.scale), accuracy))
+        return found
 
     def null_cavs(self) -> np.ndarray:
         """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
         n, size = self.groups.shape
         pairs = np.array([(i, j) for i in range(n) for j in range(n) if i != j]).reshape(-1, 2)
         problems = np.hstack([self.groups[pairs[:, 0]], self.groups[pairs[:, 1]]])
-        vectors = self._fit(problems, np.repeat([1, -1], size))
-        return vectors.reshape(n, n - 1, -1)
+        given = self.random, self.random @ self.random.T, problems, np.repeat([1, -1], size)
+        weights, _ = cav.classifiers(*given, **self._options())
+        return cav.unit(weights / self.scale).reshape(n, n - 1, -1)
 
 
-def _fit_class(shared: Shared, positives: list[np.ndarray]) -> list[tuple]:
-    return [shared.value.cavs(one) for one in positives]
+def _fit_class(shared: Shared, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
+    return shared.value.cavs(own, positives)
 
 
 def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

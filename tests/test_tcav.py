@@ -192,3 +192,12 @@ def test_errors():
         tcav.random_groups(10, 2, 20, rng)
     with pytest.raises(ValueError, match="target is 'loss'; choose one of logit, log_prob"):
         tcav.gradients(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
+
+
+def test_moments_of_blocks_are_those_of_the_whole():
+    x = 1e4 + np.random.default_rng(0).normal(size=(90, 300)) * np.arange(1, 301)
+    x[:, 7] = 5.0
+    mean, scale = cav.moments([x[:1], x[1:40], x[40:]])
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(scale[8:], x.std(0)[8:], rtol=1e-10)
+    assert scale[7] == 1
