@@ -124,7 +124,7 @@ def bare(name: str, width: float):
         @torch.inference_mode()
         def theirs(i: int) -> np.ndarray:
             # The same batches as ours: 64 on a GPU; features.forward splits them for a CPU.
-            parts = [features.forward(network, part) for part in ready[i].split(64)]
+            parts = [features.forward(network.features, part) for part in ready[i].split(64)]
             return torch.cat(parts).cpu().numpy()
 
         return Pair(

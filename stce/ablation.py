@@ -291,7 +291,7 @@ def run(
         How supervoxels are embedded, see :func:`stce.features.batches`; as for the centres.
     features : numpy.ndarray, optional
         ``(S, D)``, of all supervoxels of the test clips, where they are embedded already or in
-        another way, such as :func:`stce.pooled.extract`; `stretch` is then without effect.
+        another way, or once for several calls; `stretch` is then without effect.
     region : array_like, optional
         ``(N, T, H, W) bool``, voxels of interest, such as :func:`stce.truth.region` finds.
     seed : int, default 0

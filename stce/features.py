@@ -123,7 +123,7 @@ def _cut_each(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
     return patches
 
 
-def _forward(step, patches: Tensor) -> Tensor:
+def forward(step, patches: Tensor) -> Tensor:
     """Return what a step of a network gives for prepared clips, a few at a time on a CPU."""
     if patches.device.type != "cpu":
         return step(patches)
@@ -196,7 +196,7 @@ def batches(
             volume = [volumes[p, level] for p, level in zip(position, entry[:, 1], strict=True)]
         patches = cut(clip, volume, entry[:, 2], entry[:, 3:] if stretch else None)
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
-        yield part, _forward(network.features, patches).cpu().numpy()
+        yield part, forward(network.features, patches).cpu().numpy()
 
 
 def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np.ndarray:
@@ -344,7 +344,7 @@ def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
 def _seen(shared: Shared, frames: np.ndarray, step: str, device) -> np.ndarray:
     network = shared.value.to(device).eval()
     patches = network.prepare(torch.from_numpy(frames).to(device))
-    return _forward(getattr(network, step), patches).cpu().numpy()
+    return forward(getattr(network, step), patches).cpu().numpy()
 
 
 def extract_random(
