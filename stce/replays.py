@@ -24,7 +24,15 @@ __all__ = ["REPLAYS", "between"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
-SHUFFLED, OTHER_START = "labels shuffled", 1000
+
+# Networks that learn shuffled labels by heart: what is added to the seed of the shuffle and to that
+# of the first weights. Weights keep a trace of where training began, and one begins as the run did.
+SHUFFLES = {
+    "labels shuffled": (0, 1000),
+    "labels shuffled again": (1000, 2000),
+    "labels shuffled, same start": (0, 0),
+}
+FLOOR = "two shuffles, with each other"
 
 # What it takes to learn a few hundred clips by heart: no dropout, no decay, long enough.
 BY_HEART = {"epochs": 60, "batch_size": 32, "lr": 0.03, "weight_decay": 0.0, "max_norm": 1.0}
@@ -77,36 +85,33 @@ def by_heart(seed: int) -> list[dict]:
     run = Run(known()[SANITY].folder(seed))
     it = Evidence.load(run)
     tables, fits = {"trained": validation.chance(it)}, [np.nan]
-    # Weights keep a trace of where training began: one network begins where the run's did.
-    for name, start in {SHUFFLED: seed + OTHER_START, f"{SHUFFLED}, same start": seed}.items():
-        network, known_share = _learnt_by_heart(run, seed, start)
+    for name, (shuffle, start) in SHUFFLES.items():
+        network, known_share = _learnt_by_heart(run, seed + shuffle, seed + start)
         tables[name] = validation.rescored(it, network.split(it.network.layer))
         fits.append(known_share)
     found = sanity.check(tables).assign(fits=fits)
-    # Whoever tells clips apart, by heart or by class, has to look at who is in them.
+    # Whoever tells clips apart, by heart or by class, could do so by the figure in them.
     figure = _figure(validation.parts(it)["composition"])
-    looks = [stability.agreement(table, figure).set_index("class") for table in tables.values()]
-    found["figure"] = [table.loc["all", "correlation"] for table in looks]
-    beyond = [np.nan]
-    first = looks[0]["correlation"].drop("all")
-    for table, look in list(zip(tables.values(), looks, strict=True))[1:]:
-        second = look["correlation"].drop("all")
-        both = stability.agreement(tables["trained"], table).set_index("class")["correlation"]
-        rest = (both.drop("all") - first * second) / np.sqrt((1 - first**2) * (1 - second**2))
-        beyond.append(rest.mean())
-    return found.assign(beyond_figure=beyond).to_dict("records")
+    found["figure"] = [
+        stability.agreement(table, figure)["correlation"].iloc[-1] for table in tables.values()
+    ]
+    # Two networks of which neither knows the classes: what agreement is worth nothing.
+    first, second = list(SHUFFLES)[:2]
+    floor = stability.agreement(tables[first], tables[second]).iloc[-1]
+    floor = floor[["correlation", "ci_low", "ci_high"]].to_dict()
+    return [*found.to_dict("records"), {"network": FLOOR} | floor]
 
 
-def _learnt_by_heart(run: Run, seed: int, start: int) -> tuple[models.Network, float]:
+def _learnt_by_heart(run: Run, shuffle: int, start: int) -> tuple[models.Network, float]:
     """Train a network from this start on shuffled labels; also the share of clips it knows."""
     p = run.manifest("train")["parameters"]
     videos = CachedVideos.load(run.path("train") / "videos-train")
-    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(seed))
+    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(shuffle))
     seen = sanity.Middles(shuffled, p["n_frames"], p["crop"])
     shape = seen.clips.frames.shape
     size = len(videos.classes), p["width"], shape[-1], shape[1:4]
     network = models.build(p["network"], *size, dropout=0.0, seed=start)
-    how = {"n_frames": p["n_frames"], "crop": p["crop"], "seed": seed, "progress": False}
+    how = {"n_frames": p["n_frames"], "crop": p["crop"], "seed": shuffle, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
         training.train(network, seen, folder, **BY_HEART, **how)
     return network, training.evaluate(network, seen.clips)["correct"].mean()
