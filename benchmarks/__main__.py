@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cutting, directions, growth, runner, whole
+from benchmarks import cutting, directions, growth, runner, stages, whole
 
 COMPARISONS = {
     "tcav_vs_captum": directions.captum,
@@ -22,17 +22,27 @@ COMPARISONS = {
     "features_vs_naive_r3d18": cutting.naive("r3d18", 1.0, None),
     "features_vs_bare": cutting.bare("c3d", 0.25),
     "features_vs_bare_r3d18": cutting.bare("r3d18", 1.0),
+    "pooled_vs_supervoxels": cutting.pooled,
     "ablate_vs_naive": whole.ablate,
     "study_vs_reference": whole.study,
 }
+# What has no other side. The check makes a whole run again: only where it is asked for.
+ALONE = {"growth": growth.grow, "stages": stages.rates, "check": stages.check}
 CPU_ONLY = ("segment_vs_naive", "growth")
-KEYS = (*COMPARISONS, "growth")
+KEYS = (*COMPARISONS, "growth", "stages")
+
+
+TOLD = {
+    "growth": lambda entry: f"exponent {entry['exponent']:.2f}",
+    "stages": lambda entry: f"rates of {', '.join(entry['worlds'])}",
+    "check": lambda entry: f"{sum(entry['seconds'].values()):.0f} s for {entry['run']}",
+}
 
 
 def _line(key: str, device: str, entry: dict) -> str:
     verdict = "same" if entry["same"] else "NOT THE SAME"
-    if key == "growth":
-        return f"{key:<24} {device:<5} exponent {entry['exponent']:.2f}, {verdict}"
+    if key in ALONE:
+        return f"{key:<24} {device:<5} {TOLD[key](entry)}, {verdict}"
     low, high, target = entry["ratio_low"], entry["ratio_high"], entry["target"]
     aim = "" if target is None else f", to reach {target:g}"
     return f"{key:<24} {device:<5} {entry['ratio']:7.2f}x ({low:.2f} to {high:.2f}{aim}), {verdict}"
@@ -41,13 +51,14 @@ def _line(key: str, device: str, entry: dict) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns 1 if two sides did not compute the same."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("keys", nargs="*", metavar="KEY", help=", ".join(KEYS))
+    parser.add_argument("keys", nargs="*", metavar="KEY", help=", ".join((*COMPARISONS, *ALONE)))
     parser.add_argument("--quick", action="store_true", help="small sizes: tests the bench itself")
     parser.add_argument("--output", help="default benchmarks/results.json, with --quick none")
     options = parser.parse_args(arguments)
-    unknown = [key for key in options.keys if key not in KEYS]
+    every = (*COMPARISONS, *ALONE)
+    unknown = [key for key in options.keys if key not in every]
     if unknown:
-        parser.error(f"there is no comparison {unknown[0]!r}; choose of {', '.join(KEYS)}")
+        parser.error(f"there is no comparison {unknown[0]!r}; choose of {', '.join(every)}")
     results = None
     if options.output or not options.quick:
         path = options.output or Path(__file__).with_name("results.json")
@@ -59,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
             if results and not options.keys and results.has(key, device):
                 print(f"{key:<24} {device:<5} is done")
                 continue
-            if key == "growth":
-                entry = growth.grow(options.quick)
+            if key in ALONE:
+                entry = ALONE[key](options.quick, device)
             else:
                 entry = runner.compare(COMPARISONS[key], options.quick, device)
             if results:

@@ -8,8 +8,9 @@ import torch
 from benchmarks import reference, worlds
 from benchmarks.runner import Check, Pair
 from stce import features, supervoxels
+from stce.models.pooled import Pooled
 
-__all__ = ["bare", "kept", "naive", "segment"]
+__all__ = ["bare", "kept", "naive", "pooled", "segment"]
 
 SMALL = {"n_segments": (4, 8)}
 
@@ -47,13 +48,15 @@ def segment(quick: bool, device: str) -> Pair:
     )
 
 
-def _scene(name: str, width: float, quick: bool, device: str):
+def _scene(name: str, width: float, quick: bool, device: str, channels: int = 3):
     """Return a network, clips and a few of their supervoxels for each pair to be timed."""
     repeats, n, size, few = (2, 2, 32, 8) if quick else (4, 16, 112, 104)
-    if name == "r3d18" and not quick:
+    if name == "r3d18" and width == 1 and not quick:
         repeats, few = 3, 12
+    if channels == 1 and not quick:
+        size = 56
     torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
-    clips = worlds.actors(n, size, channels=3)
+    clips = worlds.actors(n, size, channels)
     network = worlds.trained(name, 0.125 if quick else width, clips, device)
     cut = supervoxels.segment(clips, n_jobs=-1, progress=False, **(SMALL if quick else {}))
     rows = [cut.rows_of(video)[:few] for video in range(repeats)]
@@ -61,7 +64,8 @@ def _scene(name: str, width: float, quick: bool, device: str):
         f"each pair: the first {few} supervoxels of another clip, {sum(map(len, rows))} of the "
         f"{len(cut)} in all; the same on both sides"
     )
-    what = f"features of the supervoxels of {n} clips of 16x{size}x{size}x3, {name} width {width:g}"
+    frames = f"16x{size}x{size}x{channels}"
+    what = f"features of the supervoxels of {n} clips of {frames}, {name} width {width:g}"
     return network, clips, cut, rows, {"work": what, "measured": measured, "repeats": repeats}
 
 
@@ -137,3 +141,45 @@ def bare(name: str, width: float):
         )
 
     return build
+
+
+def pooled(quick: bool, device: str) -> Pair:
+    """All supervoxels of a clip from one pass, against one pass each; not the same features."""
+    network, clips, cut, _, facts = _scene("r3d18", 0.125, quick, device, channels=1)
+    deep = network.split("layer4")
+    seen = Pooled.of(deep)
+    repeats = facts["repeats"]
+    parts = np.array_split(np.arange(len(clips)), repeats)
+
+    def mean_of_map(i: int) -> np.ndarray:
+        """Average the layer's map over each mask, one voxel counting like another in its cell."""
+        found = []
+        for video in parts[i]:
+            with torch.inference_mode():
+                x = network.prepare(torch.from_numpy(clips.frames[video : video + 1]).to(device))
+                layer = deep.features(x).reshape(-1, *seen.grid).cpu()
+            for row in cut.rows_of(video):
+                mask = torch.from_numpy(cut.mask(row)).float()[None]
+                share = torch.nn.functional.adaptive_avg_pool3d(mask, seen.grid)
+                found.append(((layer * share).sum((1, 2, 3)) / share.sum()).numpy())
+        return np.stack(found)
+
+    def all_rows(i: int) -> np.ndarray:
+        return np.concatenate([cut.rows_of(video) for video in parts[i]])
+
+    def ours(i: int) -> np.ndarray:
+        return features.extract_rows(seen, clips, cut, all_rows(i), device=device)
+
+    def theirs(i: int) -> np.ndarray:
+        how = {"stretch": False, "device": device}
+        return features.extract_rows(network, clips, cut, all_rows(i), **how)
+
+    return Pair(
+        ours=ours,
+        theirs=theirs,
+        same=lambda mine, _, i: _apart(mine, mean_of_map(i), i),
+        against="a pass for each supervoxel, shown in its place (other features: checked are the "
+        "pooled ones, against a plain mean over each mask)",
+        target=30.0,
+        **facts | {"measured": f"each pair: other clips, {len(parts[0])} or so; the same for both"},
+    )

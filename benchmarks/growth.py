@@ -63,7 +63,7 @@ def measure(n: int, folder: Path) -> dict[str, float]:
     }
 
 
-def grow(quick: bool) -> dict:
+def grow(quick: bool, device: str = "cpu") -> dict:
     """Measure several numbers of clips in turns, and fit the exponent of time.
 
     Returns

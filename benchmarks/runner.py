@@ -221,10 +221,18 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _git(*words: str) -> str | None:
+    root = Path(__file__).parent.parent
+    answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+    return answer.stdout.strip() or None
+
+
 def header(quick: bool) -> dict:
     """Return what the numbers depend on: hardware, versions, revision and sizes."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    answer = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True)
+    revision = _git("rev-parse", "--short=12", "HEAD")
+    # The results themselves are committed after they are measured.
+    if revision and _git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results.json"):
+        revision += "-dirty"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -240,7 +248,7 @@ def header(quick: bool) -> dict:
             "gpu": gpu,
         },
         "versions": versions,
-        "revision": answer.stdout.strip() or None,
+        "revision": revision,
     }
 
 

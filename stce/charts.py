@@ -92,7 +92,7 @@ def sanity(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
         figure, axes = plt.subplots(1, 2, figsize=(9.5, height), sharey=True, layout="constrained")
         axes[0].barh(range(len(table)), 100 * table["significant"], color=COLOURS["top"])
         axes[0].axvline(100 * nominal, color=LINE, lw=1, ls=":")
-        for row, share in enumerate(table["significant"]):
+        for row, share in table["significant"].reset_index(drop=True).dropna().items():
             axes[0].text(100 * share, row, f" {100 * share:.0f} %", va="center", fontsize=9)
         axes[0].margins(x=0.12)
         axes[0].set(xlabel="significant concepts (%)")

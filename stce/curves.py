@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-__all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference"]
+__all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference", "gap"]
 
 
 def _interval(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,6 +97,35 @@ def accuracy_over_seeds(
         rows.append((*key, mean, low, high, len(seeds[0]), len(seeds)))
     names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "n_clips", "n_seeds"]
     return pd.DataFrame(rows, columns=names)
+
+
+def gap(table: pd.DataFrame, first: str = "top", second: str = "least") -> float:
+    """Return the area between the curves of two orders, the mean of adding and removing.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`accuracy_table` or :func:`accuracy_over_seeds`.
+    first, second : str, default "top", "least"
+        The orders.
+
+    Returns
+    -------
+    float
+        Mean over q = 1, 2, ... of accuracy, -1 to 1: positive where `first` keeps more when adding
+        and loses more when removing.
+
+    Examples
+    --------
+    >>> rows = [("add", "top", 1, 0.9), ("add", "least", 1, 0.3)]
+    >>> rows += [("remove", "top", 1, 0.5), ("remove", "least", 1, 0.7)]
+    >>> table = pd.DataFrame(rows, columns=["mode", "order", "q", "accuracy"])
+    >>> round(gap(table), 3)
+    0.4
+    """
+    steps = table[table["q"] > 0].groupby(["mode", "order"])["accuracy"].mean()
+    apart = {mode: steps[mode, first] - steps[mode, second] for mode in ("add", "remove")}
+    return float(apart["add"] - apart["remove"]) / 2
 
 
 def difference(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
-from scipy.stats import binomtest
+from scipy import stats
 
 __all__ = [
     "came_back",
-    "choices",
     "false_discoveries",
     "gone",
     "rivals",
@@ -17,7 +16,6 @@ __all__ = [
     "stability",
     "truth",
     "validation",
-    "variants",
 ]
 
 ALPHA = 0.05
@@ -68,7 +66,7 @@ def false_discoveries(null: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for world, row in found.iterrows():
         for column, test in WORLDS.items():
-            held = binomtest(int(row[column]), int(row["concepts"]))
+            held = stats.binomtest(int(row[column]), int(row["concepts"]))
             rows.append((world, test, held.statistic, *held.proportion_ci()))
     return pd.DataFrame(rows, columns=["world", "test", "share", "ci_low", "ci_high"])
 
@@ -145,19 +143,30 @@ def sanity(randomised: pd.DataFrame, labels: pd.DataFrame) -> str:
         Of the campaigns "sanity" and "labels".
     """
     table = gone(randomised, labels).set_index("network")
-    real, heart = table.loc["trained"], table.loc["labels shuffled"]
-    weights = table.drop(["trained", "labels shuffled"])
-    by_seed = labels[labels["network"] == "labels shuffled"]
+    real, weights = table.loc["trained"], table.loc[table.index.str.endswith("random")]
+    heart = labels[labels["network"].str.startswith("labels shuffled")]
+    same = heart["network"].str.endswith("same start")
+    other = heart.loc[~same, "correlation"]
+    low, high = stats.t.interval(0.95, len(other) - 1, other.mean(), other.sem())
+    floor = labels.loc[labels["network"].str.startswith("two shuffles"), "correlation"]
+    trained = labels["network"] == "trained"
+    looks = labels.loc[trained, "figure"].mean(), heart.loc[~same, "figure"].mean()
     return (
         f"- **Sanity.** {real['seeds']:.0f} seeds: {100 * real['significant']:.0f} % of concepts "
         "are significant in the trained networks, at most "
         f"{100 * weights['significant'].max():.1f} % in those with shuffled weights (nominal: "
         f"{100 * ALPHA:.0f}); rank agreement with the trained network runs from "
         f"{weights['correlation'].min():+.2f} to {weights['correlation'].max():+.2f}. Networks "
-        "that learnt shuffled labels by heart know "
-        f"{100 * by_seed['fits'].mean():.0f} % of their clips: {100 * heart['significant']:.1f} % "
-        f"of concepts significant, rank agreement {heart['correlation']:+.2f} (seeds "
-        f"{by_seed['correlation'].min():+.2f} to {by_seed['correlation'].max():+.2f})."
+        f"that learnt shuffled labels by heart know {100 * heart['fits'].mean():.0f} % of their "
+        f"clips: {100 * heart['significant'].mean():.1f} % of concepts significant, rank agreement "
+        f"{other.mean():+.2f} ({len(other)} networks, {other.min():+.2f} to {other.max():+.2f}; "
+        f"95 % interval of the mean {low:+.2f} to {high:+.2f}). "
+        f"Two of them, of which neither knows the classes, agree with each other at "
+        f"{floor.mean():+.2f}; one that began from the first weights of the trained network agrees "
+        f"with it at {heart.loc[same, 'correlation'].mean():+.2f}: a trace of the start, not of "
+        f"the classes. They do not look at the figure: rank correlation of the derivative with "
+        f"what a concept holds of it {looks[1]:+.2f}, in the trained networks "
+        f"{looks[0]:+.2f}."
     )
 
 
@@ -276,60 +285,3 @@ def validation(told: dict[str, pd.DataFrame]) -> str:
             f"many voxels by Integrated Gradients {held['integrated gradients']:.1f} times.",
         ]
     return "\n".join(lines)
-
-
-def choices(tried: pd.DataFrame) -> pd.DataFrame:
-    """Average variants of the method over seeds.
-
-    Parameters
-    ----------
-    tried : pandas.DataFrame
-        Of the campaign "variants".
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows (run, layer, target, features), the run's own variant first: means of ``gain``,
-        ``change``, ``truth``, ``ari``, ``agreement``, and ``forwards`` (passes through the network
-        for each one of the own variant's); ``low`` and ``high`` are the smallest and the largest
-        gain of the seeds, of which there are ``seeds``.
-    """
-    own = tried.groupby(["run", "seed"], sort=False)["forwards"].transform("first")
-    keys = ["run", "layer", "target", "features"]
-    groups = tried.assign(forwards=tried["forwards"] / own).groupby(keys, sort=False)
-    columns = ["gain", "change", "truth", "ari", "agreement", "forwards"]
-    ends = {"low": groups["gain"].min(), "high": groups["gain"].max()}
-    return groups[columns].mean().assign(**ends, seeds=groups["seed"].nunique())
-
-
-def variants(tried: pd.DataFrame) -> str:
-    """Tell which layer, class output and features to take.
-
-    Parameters
-    ----------
-    tried : pandas.DataFrame
-        Of the campaign "variants".
-    """
-    table = choices(tried).reset_index()
-    lines = []
-    for run, part in table.assign(points=100 * table["gain"]).groupby("run", sort=False):
-        own, best = part.iloc[0], part.loc[part["points"].idxmax()]
-        rest = part.iloc[1:].set_index(["target", "features"])
-        pooled = part[part["features"] == "pooled"]
-        cheap = pooled.loc[pooled["points"].idxmax()]
-        before = rest.loc[[("logit", "in place")]].iloc[0]
-        most = "the largest"
-        if best.name != own.name:
-            most = f"{best['layer']}, {best['target']}, {best['features']}: {best['points']:.0f}"
-        lines.append(
-            f"{run}: {own['layer']}, {own['target']}, {own['features']} gains {own['points']:.0f} "
-            f"points ({most}); log_prob {rest.loc[('log_prob', 'in place'), 'points']:.0f}; "
-            f"{before['layer']} {before['points']:.0f}; "
-            f"stretched {rest.loc[('logit', 'stretched'), 'points']:.0f}; pooled at "
-            f"{cheap['layer']} {cheap['points']:.0f} with {1 / cheap['forwards']:.0f} times fewer "
-            "passes"
-        )
-    return (
-        f"- **Variants.** Top over least, mean of adding and removing over {table['seeds'].max()} "
-        f"seeds. {'. '.join(lines)}."
-    )

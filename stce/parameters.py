@@ -162,6 +162,7 @@ PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 _RUN = {"run_folder": _COMMON["run_folder"]}
 _CLASS = {"class_name": Parameter("boxing", "Class shown.")}
 _RESULTS = {"results_folder": Parameter("../book/results", "Folder of published results.")}
+_BENCH = {"bench": Parameter("../benchmarks/results.json", "What `python -m benchmarks` wrote.")}
 
 # Notebooks that only show what runs have found: the paper's tables and figures, the explorer.
 PAGES: dict[str, dict[str, Parameter]] = {
@@ -193,6 +194,19 @@ PAGES: dict[str, dict[str, Parameter]] = {
         **_RESULTS,
         "validated": Parameter("validate", "Run whose validation is shown."),
         "seed": Parameter(0, "Of the network that is shown.", low=0),
+    },
+    "speed": {**_BENCH, **_RESULTS},
+    "scale": {
+        **_BENCH,
+        "world": Parameter("kinetics-r3d", "Network and clips whose unit costs are taken."),
+        "n_classes": Parameter([10, 700], "Classes of the studies predicted.", 1),
+        "devices": Parameter([1, 8, 64], "GPUs.", 1),
+        "cores": Parameter(16, "CPU cores of each GPU.", 1),
+        "gpu_tflops": Parameter(40.0, "Assumed for a GPU that was not measured, sustained.", 0.01),
+        "n_discovery": Parameter(200, "Clips a class to find concepts in.", 1),
+        "n_test": Parameter(50, "Test clips a class.", 1),
+        "n_random_clips": Parameter(2000, "Random clips.", 2),
+        "n_concepts": Parameter(25, "Clusters a class.", 1, 63),
     },
     "tables": _RESULTS,
     **{f"table_{n}": _RESULTS for n in range(1, 7)},

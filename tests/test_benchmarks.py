@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import charts, growth, reference, runner, worlds
-from stce import features, supervoxels
+from benchmarks import growth, reference, runner, stages, worlds
+from stce import features, settings, speed, supervoxels
 from stce.concepts import cluster
+from stce.costs import Rates, Size, predict
 
 
 @pytest.mark.parametrize("key", bench.COMPARISONS)
@@ -140,17 +141,68 @@ def test_cutting_together_equals_one_by_one(stretch):
     torch.testing.assert_close(features.cut(x, labels, label, boxes), together, atol=1e-2, rtol=0)
 
 
-def test_charts_show_every_comparison():
-    pair = {"ratio": 4.0, "ratio_low": 3.0, "ratio_high": 6.0, "same": True}
-    pair |= {side: {"peak_added_mb": 10.0} for side in ("ours", "theirs")}
-    results = {
+def _results():
+    pair = {"ratio": 4.0, "ratio_low": 3.0, "ratio_high": 6.0, "same": True, "reached": True}
+    pair |= {side: {"peak_added_mb": 10.0, "stages_s": {"x": 2.0}} for side in ("ours", "theirs")}
+    pair |= {"work": "w", "against": "v"}
+    pair["theirs"] = pair["theirs"] | {"share": 0.5}
+    missed = pair | {"target": 5.0, "reached": False}
+    flat = {"clips": [1, 2], "seconds": [[1, 2], [3, 2]], "peak_mb": [5, 6], "exponent": 1.0}
+    return {
         "a": {"cpu": pair | {"target": 3.0}, "cuda": pair | {"target": None}},
-        "growth": {"cpu": {"clips": [1, 2], "seconds": [[1, 2], [3, 2]], "peak_mb": [5, 5]}},
+        "study_vs_reference": {"cpu": missed},
+        "growth": {"cpu": flat},
     }
-    results["growth"]["cpu"]["exponent"] = 1.0
-    assert charts.table(results)["ratio"].tolist() == [4.0, 4.0]
-    shown = charts.ratios(results).axes[0]
-    assert [text.get_text() for text in shown.get_yticklabels()] == ["a", "a"]
-    left, _ = charts.growth(results["growth"]["cpu"]).axes
+
+
+def test_charts_show_every_comparison():
+    results = _results()
+    assert speed.table(results)["ratio"].tolist() == [4.0] * 3
+    shown = speed.ratios(results).axes[0]
+    labels = [text.get_text() for text in shown.get_yticklabels()]
+    assert labels == ["a", "a (GPU)", "study_vs_reference"]
+    colours = shown.collections[1].get_facecolors()
+    assert (colours[0] == colours[1]).all() and (colours[0] != colours[2]).any()
+    left, _ = speed.growth(results["growth"]["cpu"]).axes
     assert left.lines[0].get_ydata().tolist() == [1, 2]
+    bars = speed.stages(results["study_vs_reference"]["cpu"]).axes[0].patches
+    assert [bar.get_height() for bar in bars] == [2, 4]  # the other side did half of the work
     plt.close("all")
+
+
+def test_a_missed_target_is_told_and_red():
+    results = _results()
+    text = speed.found(results)
+    assert (
+        "**1 of 2** targets" in text and "`study_vs_reference` (cpu) 4 times, asked were 5" in text
+    )
+    assert "peak memory by 20 %" in text and "Every pair" in text
+    page = speed.limits(results).to_html()
+    assert page.count("not found out") == 1 and page.count(speed.MISSED) == 1
+    head = {"hardware": {"cores": 2, "processor": "p", "memory_gb": 8, "gpu": None}}
+    head |= {"revision": "r", "versions": {"torch": "1"}}
+    assert speed.machine(head) == "Measured on 2 cores (p, 8 GB), revision r; torch 1."
+
+
+def test_results_that_were_not_measured_are_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="measure first: `python -m benchmarks`"):
+        speed.read(tmp_path / "results.json")
+
+
+def test_unit_costs_are_all_measured_and_make_a_prediction():
+    found = stages.rates(True, "cpu")["worlds"]["small"]
+    rates = Rates(**found["rates"])
+    positive = {name for name, value in found["rates"].items() if value > 0}
+    assert positive | {"judge", "null"} == set(found["rates"])
+    assert found["flop"] > 1e6
+    # Two modes of q = 0 to 2 in three orders, of which all share the intact and the blank clip.
+    assert 2 < rates.masks <= 2 + 2 * 3 * 2
+    table = predict(rates, Size(2, 3, 3, n_random=10, n_concepts=2))
+    assert table["seconds"].gt(0).all()
+
+
+def test_a_prediction_is_not_checked_on_a_run_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "HOME", tmp_path)
+    monkeypatch.setattr(stages, "known", lambda: {stages.CHECKED: settings.Known("no")})
+    with pytest.raises(FileNotFoundError, match="make it first: `python -m stce.study run"):
+        stages.check(False, "cpu")

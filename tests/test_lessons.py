@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from stce import lessons
+from stce import choices, lessons
 
 
 def test_false_discoveries_are_shares_of_concepts():
@@ -26,16 +26,25 @@ def test_sanity_tells_the_worst_of_the_networks_that_know_nothing():
     weights = pd.concat(
         [_sanity(networks, [1, 0.2, -0.1], [0.1, 0.02, 0]).assign(seed=s) for s in (0, 1, 2)]
     )
-    labels = _sanity(["trained", "labels shuffled"], [1, 0.05], [0.1, 0.01])
-    labels = pd.concat([labels.assign(seed=s, fits=[None, 0.99]) for s in (0, 1)])
+    heart = [f"labels shuffled{end}" for end in ("", " again", ", same start")]
+    floor = "two shuffles, with each other"
+    labels = _sanity(
+        ["trained", *heart, floor], [1, 0.05, 0.15, 0.3, 0.07], [0.1, 0.01, 0.02, 0.03, None]
+    )
+    labels = labels.assign(fits=[None, 0.98, 0.99, 1, None], figure=[0.4, 0.02, 0.04, 0.3, None])
+    labels = pd.concat([labels.assign(seed=s) for s in (0, 1)])
     table = lessons.gone(weights, labels)
-    assert table["network"].tolist() == [*networks, "labels shuffled"]
-    assert table["seeds"].tolist() == [3, 3, 3, 2]
+    assert table["network"].tolist() == [*networks, *heart, floor]
+    assert table["seeds"].tolist() == [3, 3, 3, 2, 2, 2, 2]
     text = lessons.sanity(weights, labels)
     assert "3 seeds: 10 % of concepts" in text and "at most 2.0 %" in text
     assert "from -0.10 to +0.20" in text
-    assert "know 99 % of their clips: 1.0 % of concepts significant" in text
-    assert "rank agreement +0.05 (seeds +0.05 to +0.05)" in text
+    assert "know 99 % of their clips: 2.0 % of concepts significant" in text
+    assert "rank agreement +0.10 (4 networks, +0.05 to +0.15;" in text
+    assert "interval of the mean +0.01 to +0.19)" in text
+    assert "each other at +0.07" in text and "first weights of the trained network" in text
+    assert "agrees with it at +0.30" in text
+    assert "what a concept holds of it +0.03, in the trained networks +0.40" in text
 
 
 def test_came_back_is_the_mean_over_seeds_best_first():
@@ -77,11 +86,24 @@ def test_variants_are_averaged_over_seeds_beside_the_runs_own():
     table = pd.DataFrame(kinds, columns=["layer", "target", "features", "gain", "forwards"])
     table = table.assign(run="net", change=0.0, truth=1.0, ari=0.5, agreement=0.4)
     both = pd.concat([table.assign(seed=0), table.assign(seed=1, gain=table["gain"] + 0.1)])
-    told = lessons.choices(both)
+    told = choices.table(both)
     assert told.index[0] == ("net", "fc", "logit", "in place")
     assert told["gain"].tolist() == pytest.approx([0.35, 0.33, 0.10, 0.25, 0.15])
     assert told["low"].iloc[0] == 0.30 and told["high"].iloc[0] == pytest.approx(0.40)
     assert told["forwards"].iloc[-1] == 0.01 and (told["seeds"] == 2).all()
-    text = lessons.variants(both)
+    text = choices.variants(both)
     assert "fc, logit, in place gains 35 points (the largest); log_prob 33; conv 25" in text
     assert "stretched 10; pooled at conv 15 with 100 times fewer passes" in text
+
+
+def test_pooling_is_an_option_unless_it_keeps_the_area():
+    rows = [("one by one", 1000, 0.4), ("pooled", 10, 0.2), ("pooled", 10, 0.3)]
+    table = pd.DataFrame(rows, columns=["features", "forwards", "gain"])
+    table = table.assign(run="net", seed=0, layer=["fc", "conv4", "conv5"], target="logit")
+    table = table.assign(change=0.0, truth=1.0, ari=0.1, agreement=0.2)
+    text = choices.pooled(table, 55.4, pd.Series({"in place": 0.2, "pooled": 0.19}))
+    assert "100 to 100 times fewer passes and are made **55 times** as fast" in text
+    assert "95 % of that" in text and "net 75 %" in text and "Asked were 90 %" in text
+    good = table.assign(gain=0.4)
+    text = choices.pooled(good, 55.4, pd.Series({"in place": 0.2, "pooled": 0.19}))
+    assert "as good at a fraction of the cost" in text

@@ -1,0 +1,264 @@
+"""What a unit of each stage costs, for the cost model of ``stce.costs``."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import worlds
+from stce import ablation, cav, features, models, study, supervoxels, tcav
+from stce.concepts import Concepts, cluster
+from stce.costs import Rates
+from stce.datasets.textures import textures
+from stce.run import Run
+from stce.settings import known
+
+__all__ = ["WORLDS", "check", "rates"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A network, clips, and how much of each kind of work is timed."""
+
+    network: str
+    width: float
+    size: int
+    channels: int
+    n_segments: tuple[int, ...] = (15, 50, 80)
+    rows: int = 24
+    batch: int = 2
+    # Steps and random orders of the ablation that is timed, and of the one that is counted.
+    timed: tuple[int, int] = (2, 1)
+    counted: tuple[int, int] = (5, 10)
+    n_concepts: int = 25
+    n_groups: int = 50
+    n_keep: int = 40
+
+
+WORLDS = {
+    "actors-r3d": World("r3d18", 0.125, 56, 1, rows=512, batch=16, timed=(5, 10)),
+    "kinetics-r3d": World("r3d18", 1.0, 112, 3),
+    "kinetics-c3d": World("c3d", 1.0, 112, 3),
+}
+TINY = {"n_segments": (4, 8), "rows": 8, "timed": (1, 1), "counted": (2, 1)}
+QUICK = {
+    "small": World("c3d", 0.125, 32, 1, **TINY, n_concepts=2, n_groups=3, n_keep=6),
+}
+N_CLIPS, N_DRAWN = 6, 32
+# The run that the model is compared with: the stages after training, all of them.
+CHECKED, SEED, COMPARED = "actors-r3d", 0, ("segment", "cluster", "tcav", "ablate")
+
+
+def _seconds(work: Callable[[], object], device: str = "cpu") -> tuple[float, object]:
+    """Return the seconds of one call, the first one having warmed up, and what it returned."""
+    work()
+    start = time.perf_counter()
+    result = work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def _train_step(network, clips, device: str) -> None:
+    x = network.prepare(torch.from_numpy(clips.frames).to(device))
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    target = torch.from_numpy(clips.labels).to(device)
+    network.train()
+    torch.nn.functional.cross_entropy(network(x), target).backward()
+    network.zero_grad(set_to_none=True)
+    network.eval()
+
+
+def _score(network, classes: tuple[str, ...], world: World, device: str) -> float:
+    """Return the seconds of scoring some classes; any numbers cost as much."""
+    rng, size = np.random.default_rng(0), network.n_features
+    n = world.n_concepts * world.n_keep
+    z = rng.normal(size=(len(classes) * n, size)).astype(np.float32)
+    table = pd.DataFrame({"class": np.repeat(classes, n), "supervoxel": np.arange(len(z))})
+    table["concept"] = np.arange(len(z)) // world.n_keep % world.n_concepts
+    table["rank"], table["distance"] = np.arange(len(z)) % world.n_keep, 0.0
+    found = Concepts(table, None, dict.fromkeys(classes, z[: world.n_concepts]))
+    random = rng.normal(size=(world.n_groups * world.n_keep, size)).astype(np.float32)
+    groups = tcav.random_groups(len(random), world.n_groups, world.n_keep, rng)
+    clips = dict.fromkeys(classes, z[:20])
+    given = network, found, z, clips, random, groups, network.classes
+    return _seconds(lambda: tcav.score(*given, device=device), device)[0]
+
+
+def _fit(size: int, world: World, device: str) -> float:
+    """Return the seconds of the CAVs of one concept and of their accuracy."""
+    n, keep = world.n_groups, world.n_keep
+    z = np.random.default_rng(0).normal(size=((1 + n) * keep, size))
+    gram = z @ z.T
+    problems = np.hstack([np.tile(np.arange(keep), (n, 1)), np.arange(keep, len(z)).reshape(n, -1)])
+    given = z, gram, problems, np.repeat([1, -1], keep)
+
+    def both():
+        cav.held_out_accuracy(*given, device=device)
+        cav.classifiers(*given, device=device)
+
+    return _seconds(both, device)[0]
+
+
+def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device: str):
+    """Return the seconds of the ablation of one clip, and its passes through the network."""
+    centres = z[: world.n_concepts]
+    found = Concepts(None, None, dict.fromkeys(clips.classes, centres))
+    rankings = dict.fromkeys(clips.classes, list(range(len(centres))))
+    how = {"q_max": plan[0], "n_random": plan[1], "features": z, "videos": [0]}
+
+    def one():
+        given = network, clips, cut, found, rankings
+        return pd.concat(ablation.run(*given, **how, device=device, progress=False))
+
+    seconds, table = _seconds(one, device)
+    # A mask that occurs in several orders is answered once.
+    return seconds, len(table[["mode", "revealed", "probability"]].drop_duplicates())
+
+
+def _world(world: World, device: str) -> dict:
+    torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
+    clips = worlds.actors(N_CLIPS, world.size, world.channels)
+    network = worlds.trained(world.network, world.width, clips, device)
+    network.classes = clips.classes
+    size, classes = network.n_features, clips.classes
+    few = clips.select(np.arange(world.batch) % N_CLIPS)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        how = {"n_segments": world.n_segments, "progress": False}
+        segment, cut = _seconds(lambda: supervoxels.segment(clips, **how))
+        supervoxels.segment(clips, place, **how)
+        label_bytes = _bytes(place / "labels.zarr") / N_CLIPS
+        rows = np.arange(min(world.rows, len(cut)))
+        embed, _ = _seconds(lambda: features.extract_rows(network, clips, cut, rows, device=device))
+        # k-means takes its time on what differs: numbers drawn around as many centres.
+        rng = np.random.default_rng(0)
+        n = 3 * world.n_concepts * world.n_keep
+        middle = rng.normal(size=(world.n_concepts, size))
+        drawn = rng.normal(size=(n, size)) + middle[rng.integers(0, world.n_concepts, n)]
+        drawn = drawn.astype(np.float32)
+        labels = np.zeros(n, int)
+        kmeans, _ = _seconds(
+            lambda: cluster(drawn, labels, labels, classes, n_concepts=world.n_concepts)
+        )
+        write = _write(drawn, place / "features.zarr")
+        feature_bytes = _bytes(place / "features.zarr") / n
+    forward, _ = _seconds(lambda: features.extract_clips(network, few, device=device))
+    step, _ = _seconds(lambda: _train_step(network, few, device))
+    like = {"size": clips.frames.shape[2:4], "channels": world.channels}
+    draw, _ = _seconds(lambda: textures(N_DRAWN, **like))
+    small = models.build("c3d", len(classes), 0.125, world.channels, clips.frames.shape[1:4])
+    own = cut.rows_of(0)
+    z = np.zeros((len(cut), size), np.float32)
+    z[own] = rng.normal(size=(len(own), size))
+    seconds, passes = _ablate(network, clips, cut, z, world.timed, world, device)
+    _, masks = _ablate(small, clips, cut, z, world.counted, world, "cpu")
+    one, two = (_score(network, classes[:k], world, device) for k in (1, 2))
+    fit = _fit(size, world, device)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(network.prepare(torch.from_numpy(few.frames[:1]).to(device)))
+    found = Rates(
+        train=step / world.batch,
+        segment=segment / N_CLIPS,
+        embed=embed / len(rows),
+        cluster=kmeans / n,
+        draw=draw / N_DRAWN,
+        forward=forward / world.batch,
+        null=max(2 * one - two, 0.0),
+        fit=fit,
+        judge=max((two - one) / world.n_concepts - fit, 0.0),
+        mask=seconds / passes,
+        write=write / (n * 4 * size),
+        supervoxels=len(cut) / N_CLIPS,
+        masks=masks,
+        label_bytes=label_bytes,
+        feature_bytes=feature_bytes,
+    )
+    facts = {"network": world.network, "width": world.width, "frames": clips.frames.shape[1:]}
+    return facts | {"flop": counter.get_total_flops(), "rates": asdict(found)}
+
+
+def _write(rows: np.ndarray, path: Path) -> float:
+    """Return the seconds of writing features as the stage does."""
+    array = zarr.create_array(path, shape=rows.shape, dtype="f4", chunks=(1024, rows.shape[1]))
+    start = time.perf_counter()
+    array[:] = rows
+    return time.perf_counter() - start
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def rates(quick: bool, device: str) -> dict:
+    """Measure what a unit of each stage costs, in each world.
+
+    Returns
+    -------
+    dict
+        For each of the worlds its network, ``flop`` of a pass, and ``rates``, the fields of
+        :class:`stce.costs.Rates`.
+    """
+    chosen = QUICK if quick else WORLDS
+    return {"worlds": {name: _world(w, device) for name, w in chosen.items()}, "same": True}
+
+
+def check(quick: bool, device: str) -> dict:
+    """Make the stages of a whole run again, after its training, and note their seconds.
+
+    Returns
+    -------
+    dict
+        ``run``, its ``seconds`` by stage, its ``size`` (fields of :class:`stce.costs.Size`), and
+        whether its accuracy is that of the run before.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has not been made.
+    """
+    name = "smoke" if quick else CHECKED
+    before = Run(known()[name].folder(None if quick else SEED))
+    if before.missing():
+        command = f"python -m stce.study run {name}" + ("" if quick else f" --seeds {SEED}")
+        raise FileNotFoundError(f"{before.folder} is not finished; make it first: `{command}`.")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(before.path("train"), Path(folder) / "train")
+        seeds = () if quick else (SEED,)
+        study.execute(
+            name,
+            {"device": device},
+            seeds=seeds,
+            folder=folder,
+            report=lambda _: None,
+            start="segment",
+        )
+        again = Run(folder)
+        seconds = {stage: again.manifest(stage)["seconds"] for stage in COMPARED}
+        given = {k: v for s in COMPARED for k, v in again.manifest(s)["parameters"].items()}
+        size = {
+            "n_classes": len(Concepts.load(again.path("cluster")).centres),
+            "n_random": given["n_random_clips"],
+            **{name: given[name] for name in ("n_discovery", "n_test", "n_concepts")},
+        }
+        tables = [
+            pd.read_parquet(run.path("ablate") / "accuracy.parquet") for run in (before, again)
+        ]
+    change = np.abs(tables[0]["accuracy"] - tables[1]["accuracy"]).max()
+    return {
+        "run": name,
+        "seconds": seconds,
+        "size": size,
+        "largest_change_of_accuracy": float(change),
+        "same": bool(change < 0.02),
+    }

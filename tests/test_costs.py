@@ -1,0 +1,101 @@
+"""The cost model is arithmetic: each of its terms can be done by hand."""
+
+import dataclasses
+
+import pytest
+
+from stce.costs import Rates, Size, predict, speed_up
+
+RATES = Rates(
+    train=0.1,
+    segment=0.5,
+    embed=0.02,
+    cluster=0.001,
+    draw=0.01,
+    forward=0.02,
+    null=3.0,
+    fit=0.05,
+    judge=0.01,
+    mask=0.03,
+    write=1e-8,
+    supervoxels=100,
+    masks=120,
+    label_bytes=1e5,
+    feature_bytes=2e3,
+)
+SIZE = Size(10, 20, 36, n_train=100, epochs=3)
+
+
+def _step(table, stage, step):
+    return table.set_index(["stage", "step"]).loc[(stage, step)]
+
+
+def test_each_step_is_units_times_rate():
+    table = predict(RATES, SIZE, 1, 2)
+    seconds = table.set_index(["stage", "step"])["seconds"]
+    assert seconds["train", "steps"] == pytest.approx(3 * 1000 * 0.1)
+    assert seconds["segment", "segment"] == pytest.approx(560 * 0.5 / 2)
+    assert seconds["cluster", "embed"] == pytest.approx(20_000 * 0.02)
+    assert seconds["cluster", "k-means"] == pytest.approx(20_000 * 0.001 / 2)
+    assert seconds["tcav", "draw random clips"] == pytest.approx(2000 * 0.01)
+    assert seconds["tcav", "embed clips"] == pytest.approx(2200 * 0.02)
+    assert seconds["tcav", "random directions"] == 3
+    assert seconds["tcav", "fit CAVs"] == pytest.approx(250 * 0.05)
+    assert seconds["tcav", "score"] == pytest.approx(250 * 0.01)
+    assert seconds["ablate", "embed"] == pytest.approx(360 * 100 * 0.02)
+    assert seconds["ablate", "predict"] == pytest.approx(360 * 120 * 0.03)
+    assert _step(table, "segment", "segment")["megabytes"] == pytest.approx(56)
+    assert _step(table, "cluster", "embed")["megabytes"] == pytest.approx(40)
+
+
+def test_a_network_that_is_trained_needs_no_training():
+    table = predict(RATES, dataclasses.replace(SIZE, epochs=0))
+    assert "train" not in set(table["stage"])
+
+
+def test_the_last_round_counts_whole_and_says_so():
+    # Ten classes on 2 x 8 cores: one round, in which six cores wait.
+    step = _step(predict(RATES, SIZE, 2, 8), "cluster", "k-means")
+    assert step["seconds"] == pytest.approx(2000 * 0.001)
+    assert step["bound"] == "tasks"
+
+
+def test_one_writer_holds_many_devices_back():
+    slow = dataclasses.replace(RATES, write=1e-6)
+    step = _step(predict(slow, SIZE, 64, 16), "segment", "segment")
+    assert step["seconds"] == pytest.approx(56e6 * 1e-6)
+    assert step["bound"] == "writer"
+
+
+def test_more_devices_are_never_slower_and_never_more_than_linear():
+    table = speed_up(RATES, SIZE, [1, 2, 4, 8, 64, 512], 16)
+    assert (table["hours"].diff().dropna() <= 0).all()
+    assert table["efficiency"].iloc[0] == 1
+    assert (table["efficiency"].diff().dropna() <= 1e-12).all()
+    assert table["bound"].iloc[0] == "work"
+    # What one process does is left over in the end.
+    alone = 2000 * 0.01 + 3 + 250 * 0.01
+    assert table["hours"].iloc[-1] * 3600 > alone
+    table = speed_up(dataclasses.replace(RATES, null=1e4), SIZE, [512], 16)
+    assert table["step"].tolist() == ["tcav: random directions"]
+    assert table["bound"].tolist() == ["one process"]
+
+
+def test_another_device_is_as_fast_as_its_passes():
+    other = RATES.on(flop=8e10, tflops=40)
+    assert other.embed == other.mask == other.forward == pytest.approx(0.002)
+    assert other.train == pytest.approx(0.006)
+    assert other.segment == RATES.segment
+
+
+@pytest.mark.parametrize("name", ["train", "supervoxels"])
+def test_rates_are_numbers(name):
+    with pytest.raises(ValueError, match=f"{name} is nan; give what was measured"):
+        dataclasses.replace(RATES, **{name: float("nan")})
+
+
+def test_sizes_and_devices_are_counts():
+    with pytest.raises(ValueError, match="n_classes is 0; it has to be at least 1"):
+        Size(0, 1, 1)
+    with pytest.raises(ValueError, match="n_devices is 0, cores is 2"):
+        predict(RATES, SIZE, 0)
