@@ -12,8 +12,14 @@ The package holds one module for each step of the method; nothing is imported un
 - `stce.run`, `stce.study`: the notebooks as a study with parameters
 """
 
+import os
+
 __all__ = ["__version__", "explain"]
 __version__ = "0.1.0"
+
+# PyTorch's matrix products go through MKL on x86, whose last digits depend on where in memory the
+# numbers lie and on the number of threads, unless it is told otherwise before its first product.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 def __getattr__(name: str):

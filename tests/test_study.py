@@ -110,18 +110,15 @@ def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):
         assert Run(first).manifest(stage)["outputs"] == Run(again).manifest(stage)["outputs"], stage
 
 
-def test_a_study_on_a_cluster_gives_the_same_tables(smoke, tmp_path):
+def test_a_study_on_a_cluster_gives_the_same_tables_to_the_bit(smoke, tmp_path):
     folder = _copy_until(smoke[0], tmp_path / "smoke", "train")
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**how) as cluster:
         chosen = {"scheduler": cluster.scheduler_address}
         study.execute("smoke", chosen, start="segment", folder=folder, report=lambda line: None)
     alone, spread = Run(smoke[0]), Run(folder)
-    assert alone.manifest("segment")["outputs"] == spread.manifest("segment")["outputs"]
-    # Another number of threads adds up in another order: the last digits of a network differ.
-    for table in ("cluster/concepts", "tcav/scores", "ablate/outcomes", "ablate/accuracy"):
-        pair = (pd.read_parquet(run.folder / f"{table}.parquet") for run in (alone, spread))
-        pd.testing.assert_frame_equal(*pair, rtol=1e-5, atol=1e-6)
+    for stage in STAGES[1:5]:
+        assert alone.manifest(stage)["outputs"] == spread.manifest(stage)["outputs"], stage
 
 
 def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
@@ -63,14 +64,24 @@ def alone(clips, tmp_path_factory):
 def same(first, second):
     for a, b in zip(first, second, strict=True):
         if isinstance(a, np.ndarray):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(a, b)
         else:
-            pd.testing.assert_frame_equal(a, b, rtol=1e-5, atol=1e-6)
+            pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
 def test_a_cluster_gives_the_same_tables(cluster, clips, alone, tmp_path):
     with connect(cluster.scheduler_address):
         same(alone, study(clips, tmp_path))
+
+
+def test_a_product_does_not_depend_on_where_its_numbers_lie():
+    weights, given = torch.randn(6, 512), torch.randn(3, 512)
+    results = set()
+    for shift in (0, 1, 3, 4, 8):
+        moved = torch.empty(given.numel() + 16)[shift : shift + given.numel()].view_as(given)
+        moved.copy_(given)
+        results.add(torch.nn.functional.linear(moved, weights).numpy().tobytes())
+    assert len(results) == 1
 
 
 def test_tasks_run_on_the_cluster(cluster):
