@@ -22,15 +22,13 @@ def _pool(world: Directions) -> np.ndarray:
 
 def fit_cavs(world: Directions, device="cpu") -> np.ndarray:
     """Return the unit CAVs of all concepts against all groups, our way: ``(K, R, D)``."""
-    (n_concepts, size, width), n_groups = world.positives.shape, len(world.negatives)
     standard, _, scale = cav.standardise(_pool(world))
-    rows = np.arange(len(standard)).reshape(-1, size)
-    pairs = [(k, n_concepts + r) for k in range(n_concepts) for r in range(n_groups)]
-    problems = rows[pairs].reshape(len(pairs), 2 * size)
-    sign = np.repeat([1, -1], size)
-    weights, _ = cav.classifiers(standard, standard @ standard.T, problems, sign, device=device)
-    weights /= scale
-    return cav.unit(weights).reshape(n_concepts, n_groups, width)
+    (n_concepts, size, width), n_groups = world.positives.shape, len(world.negatives)
+    own, groups = np.split(standard, [n_concepts * size])
+    concepts = np.arange(len(own)).reshape(n_concepts, size)
+    groups = groups.reshape(n_groups, size, width)
+    fitted = cav.against(own, concepts, groups, held_out=False, device=device)
+    return np.stack([cav.unit(weights / scale) for weights, _ in fitted])
 
 
 def _logistic() -> LogisticRegression:

@@ -72,7 +72,7 @@ def _seconds(work: Callable[[], object], device: str = "cpu") -> tuple[float, ob
 def _train_step(network, clips, device: str) -> None:
     x = network.prepare(torch.from_numpy(clips.frames).to(device))
     x = x.contiguous(memory_format=torch.channels_last_3d)
-    target = torch.from_numpy(clips.labels).to(device)
+    target = torch.zeros(len(clips), dtype=torch.int64, device=device)
     network.train()
     torch.nn.functional.cross_entropy(network(x), target).backward()
     network.zero_grad(set_to_none=True)
@@ -96,18 +96,13 @@ def _score(network, classes: tuple[str, ...], world: World, device: str) -> floa
 
 
 def _fit(size: int, world: World, device: str) -> float:
-    """Return the seconds of the CAVs of one concept and of their accuracy."""
-    n, keep = world.n_groups, world.n_keep
-    z = np.random.default_rng(0).normal(size=((1 + n) * keep, size))
-    gram = z @ z.T
-    problems = np.hstack([np.tile(np.arange(keep), (n, 1)), np.arange(keep, len(z)).reshape(n, -1)])
-    given = z, gram, problems, np.repeat([1, -1], keep)
-
-    def both():
-        cav.held_out_accuracy(*given, device=device)
-        cav.classifiers(*given, device=device)
-
-    return _seconds(both, device)[0]
+    """Return the seconds of the CAVs of a concept, one of a class, and of their accuracy."""
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(world.n_concepts * world.n_keep, size))
+    groups = rng.normal(size=(world.n_groups, world.n_keep, size))
+    rows = np.arange(len(own)).reshape(world.n_concepts, -1)
+    seconds, _ = _seconds(lambda: cav.against(own, rows, groups, device=device), device)
+    return seconds / world.n_concepts
 
 
 def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device: str):
@@ -132,7 +127,7 @@ def _world(world: World, device: str) -> dict:
     network = worlds.trained(world.network, world.width, clips, device)
     network.classes = clips.classes
     size, classes = network.n_features, clips.classes
-    few = clips.select(np.arange(world.batch) % N_CLIPS)
+    few = textures(world.batch, size=clips.frames.shape[2:4], channels=world.channels)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         how = {"n_segments": world.n_segments, "progress": False}

@@ -157,16 +157,12 @@ def study(quick: bool, device: str) -> Pair:
         stages.done("cluster")
         features.extract_clips(network, noise, **how)
         whole = features.extract_clips(network, discovery[i], **how)
-        vectors = []
         standard, _, scale = cav.standardise(np.concatenate([z, others]))
-        gram = standard @ standard.T
-        for k in range(scored):
-            members = clustered.members(name, k)
-            negatives = index[:, : len(members)] + len(z)
-            problems = np.hstack([np.tile(members, (groups, 1)), negatives])
-            sign = np.repeat([1, -1], len(members))
-            weights, _ = cav.classifiers(standard, gram, problems, sign, **how)
-            vectors.append(cav.unit(weights / scale))
+        rows = [clustered.members(name, k) for k in range(scored)]
+        fitted = cav.against(
+            standard[: len(z)], rows, standard[len(z) + index], held_out=False, **how
+        )
+        vectors = [cav.unit(weights / scale) for weights, _ in fitted]
         scores = tcav.rescore(
             network, {name: np.stack(vectors)}, {name: whole}, clips.classes, "logit", **how
         )

@@ -11,6 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
+from stce.features import forward
 from stce.progress import bar
 from stce.workers import Shared
 
@@ -97,7 +98,7 @@ def predict(
     fill : torch.Tensor or None
         See :func:`filling`.
     batch_size : int
-        Masked clips a forward pass.
+        Masked clips a forward pass; on a CPU they are split further.
     region : torch.Tensor, optional
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none.
@@ -109,7 +110,7 @@ def predict(
         mask = seen[:, None]
         masked = clip * mask if fill is None else torch.where(mask, clip, fill)
         masked = masked.contiguous(memory_format=torch.channels_last_3d)
-        probability = network(masked).softmax(1)
+        probability = forward(network, masked).softmax(1)
         shares = [seen.flatten(1).float().mean(1)]
         if region is not None:
             shares.append(seen[:, region].float().mean(1))

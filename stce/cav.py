@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["classifiers", "held_out_accuracy", "moments", "standardise", "unit"]
+__all__ = ["against", "classifiers", "held_out_accuracy", "moments", "standardise", "unit"]
 
-COLUMNS = 256
+# Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
+# stay in a core's cache; a GPU is filled by more.
+COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
+# The share of its first slope at which a line search ends.
+FLAT = 0.1
 
 
 def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -85,11 +91,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(length > 0, length, 1)
 
 
-def _objective(alpha: Tensor, product: Tensor, bias: Tensor, sign: Tensor, strength: float):
-    loss = torch.nn.functional.softplus(-sign * (product + bias[:, None])).sum(1)
-    return strength * loss + 0.5 * (alpha * product).sum(1)
-
-
 def _newton(gram: Tensor, sign: Tensor, strength: float, tolerance: float, max_steps: int):
     """Minimise the penalised logistic loss of B problems in their dual coefficients.
 
@@ -103,7 +104,6 @@ def _newton(gram: Tensor, sign: Tensor, strength: float, tolerance: float, max_s
     product = torch.zeros_like(alpha)  # gram @ alpha, kept up to date along each step
     bias = torch.zeros_like(alpha[:, 0])
     system = torch.empty_like(gram)
-    value = _objective(alpha, product, bias, sign, strength)
     for _ in range(max_steps):
         logit = product + bias[:, None]
         chance = torch.sigmoid(logit).clamp(1e-12, 1 - 1e-12)
@@ -120,27 +120,44 @@ def _newton(gram: Tensor, sign: Tensor, strength: float, tolerance: float, max_s
         solved = torch.cholesky_solve(right, factor) * root[..., None]
         new_bias = solved[..., 0].sum(1) / solved[..., 1].sum(1)
         step = solved[..., 0] - new_bias[:, None] * solved[..., 1] - alpha
-        step_product = (gram @ step[..., None])[..., 0]
-        step_bias = new_bias - bias
-        # Halve the step of each problem that overshot; Newton's direction always descends.
-        size = torch.ones_like(value)
-        for _ in range(30):
-            far = size[:, None]
-            trial = _objective(
-                alpha + far * step,
-                product + far * step_product,
-                bias + size * step_bias,
-                sign,
-                strength,
-            )
-            worse = trial > value + 1e-12 * value.abs()
-            if not bool(worse.any()):
-                break
-            size = torch.where(worse, size / 2, size)
-        far = size[:, None]
-        alpha, product = alpha + far * step, product + far * step_product
-        bias, value = bias + size * step_bias, trial
+        step_product, step_bias = (gram @ step[..., None])[..., 0], new_bias - bias
+        rise = step_product + step_bias[:, None]
+        inner = torch.stack([(step * product).sum(1), (step * step_product).sum(1)])
+        slope = partial(_slope, logit, rise, target, inner, strength)
+        far = _far(slope, torch.ones_like(bias))
+        alpha, product = alpha + far[:, None] * step, product + far[:, None] * step_product
+        bias = bias + far * step_bias
     return alpha, bias
+
+
+def _slope(logit, rise, target, inner, strength: float, far: Tensor) -> Tensor:
+    """Return the derivative of the objective along the step of each problem, at `far` of it."""
+    chance = torch.sigmoid(logit + far[:, None] * rise)
+    return strength * ((chance - target) * rise).sum(1) + inner[0] + far * inner[1]
+
+
+def _far(slope, one: Tensor) -> Tensor:
+    """Return how far to go along a step: the whole of it, or to where the slope is nearly flat.
+
+    Where classes separate, Newton's step falls short, by a factor of two to four at first, and
+    going on halves the number of steps; where it goes too far, it is cut. The objective is convex:
+    the slope rises all along, from below zero.
+    """
+    first, low, high = slope(0 * one).abs(), 0 * one, one
+    for _ in range(30):
+        short = slope(high) < -FLAT * first
+        if not bool(short.any()):
+            break
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    best = high
+    for _ in range(60):
+        here = slope(best)
+        done = here.abs() <= FLAT * first
+        if bool(done.all()):
+            break
+        low, high = torch.where(here < 0, best, low), torch.where(here < 0, high, best)
+        best = torch.where(done, best, (low + high) / 2)
+    return best
 
 
 def classifiers(
@@ -189,20 +206,44 @@ def classifiers(
     >>> bool(w[0, 0] > 0), abs(round(float(b[0]), 6))
     (True, 0.0)
     """
-    pool = torch.from_numpy(gram).to(device)
-    index = torch.from_numpy(np.asarray(problems, np.int64)).to(device)
+    sign = np.asarray(sign)
+    index = np.asarray(problems, np.int64)
+    how = {"strength": strength, "tolerance": tolerance, "max_steps": max_steps, "device": device}
+    alpha, bias = _solve(partial(_blocks, gram, index), len(index), sign, **how)
+    return _weights(standard, problems, sign, alpha), bias
+
+
+def _solve(
+    gram, n: int, sign, strength: float = 1.0, tolerance=1e-8, max_steps=100, device="cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the dual coefficients ``(n, m)`` and biases ``(n,)`` of n problems.
+
+    `gram` gives the ``(b, m, m)`` inner products of a slice of them. The problems are small, so
+    that on a CPU as many are solved side by side as PyTorch has threads, each on one.
+    """
+    on_cpu = torch.device(device).type == "cpu"
     direction = torch.from_numpy(np.asarray(sign, np.float64)).to(device)
-    alpha = np.empty(problems.shape)
-    bias = np.empty(len(problems))
-    # 64 problems of 80 samples are 3 MB, which stay in a core's cache; a GPU is filled by more.
-    size = 64 if pool.device.type == "cpu" else 1024
-    for start in range(0, len(problems), size):
-        part = index[start : start + size]
-        block = pool[part[:, :, None], part[:, None, :]]
-        solved, b = _newton(block, direction, strength, tolerance, max_steps)
-        alpha[start : start + size] = solved.cpu().numpy()
-        bias[start : start + size] = b.cpu().numpy()
-    return _weights(standard, problems, np.asarray(sign), alpha), bias
+    size = PROBLEMS if on_cpu else PROBLEMS_GPU
+    alpha, bias = np.empty((n, len(sign))), np.empty(n)
+
+    def solve(start: int) -> None:
+        part = slice(start, start + size)
+        block = torch.from_numpy(np.ascontiguousarray(gram(part), np.float64)).to(device)
+        solved = _newton(block, direction, strength, tolerance, max_steps)
+        alpha[part], bias[part] = (x.cpu().numpy() for x in solved)
+
+    threads = torch.get_num_threads()
+    if not on_cpu or threads == 1 or n <= size:
+        for start in range(0, n, size):
+            solve(start)
+        return alpha, bias
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(solve, range(0, n, size)))
+    finally:
+        torch.set_num_threads(threads)
+    return alpha, bias
 
 
 def _weights(standard, problems, sign, alpha) -> np.ndarray:
@@ -220,23 +261,108 @@ def _weights(standard, problems, sign, alpha) -> np.ndarray:
     return weights
 
 
+def _held_out(gram, n: int, sign: np.ndarray, **options) -> np.ndarray:
+    """Return the accuracy of n problems on the half that they were not fitted to, ``(n,)``."""
+    half = np.zeros(len(sign), int)
+    for side in (1, -1):
+        half[sign == side] = np.arange((sign == side).sum()) % 2
+    if min((sign[half == h] == side).sum() for h in (0, 1) for side in (1, -1)) == 0:
+        return np.full(n, np.nan)
+    right = np.zeros(n)
+    for fit, test in ((half != 0, half == 0), (half != 1, half == 1)):
+        inner = np.ix_(fit, fit)
+        alpha, bias = _solve(
+            lambda part, inner=inner: gram(part)[:, inner[0], inner[1]], n, sign[fit], **options
+        )
+        for start in range(0, n, PROBLEMS):
+            part = slice(start, start + PROBLEMS)
+            between = gram(part)[:, test][:, :, fit]
+            logits = (between @ alpha[part, :, None])[..., 0] + bias[part, None]
+            right[part] += (np.sign(logits) == sign[test]).sum(1)
+    return right / len(sign)
+
+
 def held_out_accuracy(
-    standard: np.ndarray, gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, **options
+    gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, **options
 ) -> np.ndarray:
     """Return each classifier's accuracy on samples it was not fitted to, ``(B,) float64``.
 
     Every second sample is held out, then the other half; the two accuracies are averaged.
     Parameters are those of :func:`classifiers`; NaN where a half would have one side only.
     """
-    halves = np.zeros(len(sign), int)
-    for side in (1, -1):
-        halves[sign == side] = np.arange((sign == side).sum()) % 2
-    if min((sign[halves == h] == side).sum() for h in (0, 1) for side in (1, -1)) == 0:
-        return np.full(len(problems), np.nan)
-    right = np.zeros(len(problems))
-    for half in (0, 1):
-        fit, test = halves != half, halves == half
-        weights, bias = classifiers(standard, gram, problems[:, fit], sign[fit], **options)
-        logits = np.einsum("bmd,bd->bm", standard[problems[:, test]], weights) + bias[:, None]
-        right += (np.sign(logits) == sign[test]).sum(1)
-    return right / len(sign)
+    index = np.asarray(problems, np.int64)
+    blocks = partial(_blocks, gram, index)
+    return _held_out(blocks, len(index), np.asarray(sign), **options)
+
+
+def _blocks(gram: np.ndarray, index: np.ndarray, part: slice) -> np.ndarray:
+    return gram[index[part, :, None], index[part, None, :]]
+
+
+def against(
+    own: np.ndarray,
+    concepts: Sequence[np.ndarray],
+    groups: np.ndarray,
+    *,
+    held_out: bool = True,
+    **options,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit each concept against each random group, and see how well they are told apart.
+
+    Of all inner products only those are computed that some problem needs: within a concept, within
+    a group, and between the two.
+
+    Parameters
+    ----------
+    own : numpy.ndarray
+        ``(n, D) float64``, samples of all concepts, standardised.
+    concepts : sequence of numpy.ndarray
+        For each of the K concepts its samples, rows of `own`; of one with fewer samples than a
+        group has, as many of each group are taken.
+    groups : numpy.ndarray
+        ``(R, m, D) float64``, standardised.
+    held_out : bool, default True
+        Whether to fit each half too; without it the accuracies are NaN.
+    **options
+        ``strength``, ``tolerance``, ``max_steps`` and ``device`` of :func:`classifiers`.
+
+    Returns
+    -------
+    list of (numpy.ndarray, numpy.ndarray)
+        For each concept the weights ``(R, D) float64``, in standardised units, and the held-out
+        accuracies ``(R,)`` of :func:`held_out_accuracy`.
+
+    Examples
+    --------
+    >>> own = np.array([[2.0, 0], [3, 0], [2, 1], [3, 1]])
+    >>> (weights, accuracy), = against(own, [np.arange(4)], -own[None])
+    >>> weights.shape, bool(weights[0, 0] > 0), accuracy.tolist()
+    ((1, 2), True, [1.0])
+    """
+    n_groups, size, width = groups.shape
+    between = (own @ groups.reshape(-1, width).T).reshape(len(own), n_groups, size)
+    within = groups @ groups.transpose(0, 2, 1)
+    sizes = np.array([min(len(rows), size) for rows in concepts])
+    found = [None] * len(concepts)
+    for n in np.unique(sizes):
+        mine = np.flatnonzero(sizes == n)
+        rows = np.stack([concepts[k][:n] for k in mine])
+        samples = own[rows]
+        blocks = np.empty((len(mine), n_groups, 2 * n, 2 * n))
+        blocks[:, :, :n, :n] = (samples @ samples.transpose(0, 2, 1))[:, None]
+        blocks[:, :, n:, n:] = within[:, :n, :n]
+        blocks[:, :, :n, n:] = between[rows][..., :n].transpose(0, 2, 1, 3)
+        blocks[:, :, n:, :n] = blocks[:, :, :n, n:].swapaxes(2, 3)
+        blocks = blocks.reshape(-1, 2 * n, 2 * n)
+        given = blocks.__getitem__, len(blocks), np.repeat([1, -1], n)
+        alpha, _ = _solve(*given, **options)
+        accuracy = np.full(len(blocks), np.nan)
+        if held_out:
+            accuracy = _held_out(*given, **options)
+        accuracy = accuracy.reshape(len(mine), n_groups)
+        alpha = alpha.reshape(len(mine), n_groups, 2 * n)
+        weights = alpha[:, :, :n] @ samples
+        weights += (alpha[:, :, n:].swapaxes(0, 1) @ groups[:, :n]).swapaxes(0, 1)
+        for k, one, right in zip(mine, weights, accuracy, strict=True):
+            found[k] = one, right
+    return found

@@ -127,7 +127,9 @@ def forward(step, patches: Tensor) -> Tensor:
     """Return what a step of a network gives for prepared clips, a few at a time on a CPU."""
     if patches.device.type != "cpu":
         return step(patches)
-    return torch.cat([step(part) for part in patches.split(CPU_BATCH)])
+    # Parts of like size: a last part of one clip would cost as much as five in a larger one.
+    parts = patches.tensor_split(-(-len(patches) // CPU_BATCH))
+    return torch.cat([step(part) for part in parts])
 
 
 @torch.inference_mode()

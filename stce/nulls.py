@@ -130,7 +130,7 @@ def random_sets(
         vectors = cav.unit(weights / scale)
         blocks = np.array_split(problems, -(-len(problems) // 256))
         right = np.concatenate(
-            [cav.held_out_accuracy(random, gram, block, sign, **options) for block in blocks]
+            [cav.held_out_accuracy(gram, block, sign, **options) for block in blocks]
         )
         # Swapping the two groups of a problem turns its CAV round, so each is fitted once.
         accuracies.append(_means(n, first, second, right, right))

@@ -230,7 +230,9 @@ def score(
     }
     blocks = (_rows(features, rows) for rows in used.values())
     mean, scale = cav.moments(chain([random], blocks))
-    pool = _Pool((random - mean) / scale, mean, scale, groups, strength, device)
+    random = (random - mean) / scale
+    how = {"strength": strength, "device": device}
+    pool = _Pool(random[groups], mean, scale, how)
 
     # A class at a time: the memory this takes does not grow with the number of classes.
     shared = Shared(pool)
@@ -245,7 +247,7 @@ def score(
         )
         for name in clips
     )
-    null_cavs = pool.null_cavs()
+    null_cavs = _null_cavs(random, groups, scale, how)
     rows, cavs, sensitivity, null = [], {}, {}, []
     for (name, z), made in zip(clips.items(), fitted, strict=True):
         if gradient is None:
@@ -315,45 +317,34 @@ def _rows(features, rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Pool:
-    """What all classes share: the random clips, standardised with all samples of the study."""
+    """What all classes share: the random groups, standardised with all samples of the study."""
 
-    random: np.ndarray
+    groups: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    groups: np.ndarray
-    strength: float
-    device: object
-
-    def _options(self) -> dict:
-        return {"strength": self.strength, "device": self.device}
-
-    def cavs(self, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
-        """Return for each concept of a class its CAV against each group, and their accuracy."""
-        standard = np.concatenate([(own - self.mean) / self.scale, self.random])
-        gram = standard @ standard.T
-        found = []
-        for chosen in positives:
-            n = min(len(chosen), self.groups.shape[1])
-            negatives = self.groups[:, :n] + len(own)
-            problems = np.hstack([np.tile(chosen[:n], (len(negatives), 1)), negatives])
-            given = standard, gram, problems, np.repeat([1, -1], n)
-            accuracy = cav.held_out_accuracy(*given, **self._options())
-            weights, _ = cav.classifiers(*given, **self._options())
-            found.append((cav.unit(weights / self.scale), accuracy))
-        return found
-
-    def null_cavs(self) -> np.ndarray:
-        """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
-        n, size = self.groups.shape
-        pairs = np.array([(i, j) for i in range(n) for j in range(n) if i != j]).reshape(-1, 2)
-        problems = np.hstack([self.groups[pairs[:, 0]], self.groups[pairs[:, 1]]])
-        given = self.random, self.random @ self.random.T, problems, np.repeat([1, -1], size)
-        weights, _ = cav.classifiers(*given, **self._options())
-        return cav.unit(weights / self.scale).reshape(n, n - 1, -1)
+    how: dict
 
 
 def _fit_class(shared: Shared, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
-    return shared.value.cavs(own, positives)
+    """Return for each concept of a class its CAV against each group, and their accuracy."""
+    pool = shared.value
+    found = cav.against((own - pool.mean) / pool.scale, positives, pool.groups, **pool.how)
+    return [(cav.unit(weights / pool.scale), accuracy) for weights, accuracy in found]
+
+
+def _null_cavs(random: np.ndarray, groups: np.ndarray, scale: np.ndarray, how: dict) -> np.ndarray:
+    """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
+    n, size = groups.shape
+    first, second = np.triu_indices(n, 1)
+    problems = np.hstack([groups[first], groups[second]])
+    weights, _ = cav.classifiers(
+        random, random @ random.T, problems, np.repeat([1, -1], size), **how
+    )
+    vectors = np.empty((n, n, random.shape[1]))
+    # The other way round the classifier is the same, with its sign changed.
+    vectors[first, second] = cav.unit(weights / scale)
+    vectors[second, first] = -vectors[first, second]
+    return vectors[~np.eye(n, dtype=bool)].reshape(n, n - 1, -1)
 
 
 def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -113,7 +113,7 @@ def test_random_sets_equal_every_pair_fitted():
         derivative = cav.unit(weights / scale) @ gradient.T
         assert tables["a"]["derivative"][i] == pytest.approx(derivative.mean(), abs=1e-6)
         assert tables["a"]["score"][i] == pytest.approx((derivative > 0).mean())
-        right = cav.held_out_accuracy(standard, gram, problems, sign)
+        right = cav.held_out_accuracy(gram, problems, sign)
         assert accuracy[i] == pytest.approx(right.mean())
 
 

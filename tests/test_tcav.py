@@ -65,9 +65,7 @@ def test_held_out_accuracy_knows_signal_from_noise():
     sign = np.repeat([1, -1], 40)
     real = np.hstack([np.arange(40), np.arange(40, 80)])
     noise = np.stack([40 + rng.permutation(360)[:80] for _ in range(20)])
-    accuracy = cav.held_out_accuracy(
-        standard, standard @ standard.T, np.vstack([real, noise]), sign
-    )
+    accuracy = cav.held_out_accuracy(standard @ standard.T, np.vstack([real, noise]), sign)
     assert accuracy[0] > 0.95
     assert 0.4 < accuracy[1:].mean() < 0.6
 
