@@ -230,14 +230,9 @@ def check(quick: bool, device: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(before.path("train"), Path(folder) / "train")
         seeds = () if quick else (SEED,)
-        study.execute(
-            name,
-            {"device": device},
-            seeds=seeds,
-            folder=folder,
-            report=lambda _: None,
-            start="segment",
-        )
+        # By force: or else stages would be taken from the run that was made before.
+        options = {"start": "segment", "force": True, "report": lambda _: None}
+        study.execute(name, {"device": device}, seeds=seeds, folder=folder, **options)
         again = Run(folder)
         seconds = {stage: again.manifest(stage)["seconds"] for stage in COMPARED}
         given = {k: v for s in COMPARED for k, v in again.manifest(s)["parameters"].items()}
