@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -228,22 +228,30 @@ def _solve(
 
     def solve(start: int) -> None:
         part = slice(start, start + size)
-        block = torch.from_numpy(np.ascontiguousarray(gram(part), np.float64)).to(device)
+        block = torch.as_tensor(gram(part), dtype=torch.float64, device=device)
         solved = _newton(block, direction, strength, tolerance, max_steps)
         alpha[part], bias[part] = (x.cpu().numpy() for x in solved)
 
-    threads = torch.get_num_threads()
-    if not on_cpu or threads == 1 or n <= size:
-        for start in range(0, n, size):
-            solve(start)
-        return alpha, bias
-    torch.set_num_threads(1)
+    _side_by_side(solve, range(0, n, size), on_cpu)
+    return alpha, bias
+
+
+def _side_by_side(work: Callable[[int], None], items: Iterable[int], on_cpu: bool) -> None:
+    """Do small pieces of work, on a CPU each by one thread, and as many as PyTorch has at a time.
+
+    A piece does not share its sums out to several threads then, so its digits do not depend on
+    how many there are.
+    """
+    threads = torch.get_num_threads() if on_cpu else 1
+    if threads == 1:
+        for item in items:
+            work(item)
+        return
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(solve, range(0, n, size)))
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)
-    return alpha, bias
 
 
 def _weights(standard, problems, sign, alpha) -> np.ndarray:
@@ -276,7 +284,7 @@ def _held_out(gram, n: int, sign: np.ndarray, **options) -> np.ndarray:
         )
         for start in range(0, n, PROBLEMS):
             part = slice(start, start + PROBLEMS)
-            between = gram(part)[:, test][:, :, fit]
+            between = np.asarray(torch.as_tensor(gram(part)).cpu())[:, test][:, :, fit]
             logits = (between @ alpha[part, :, None])[..., 0] + bias[part, None]
             right[part] += (np.sign(logits) == sign[test]).sum(1)
     return right / len(sign)
@@ -339,30 +347,28 @@ def against(
     >>> weights.shape, bool(weights[0, 0] > 0), accuracy.tolist()
     ((1, 2), True, [1.0])
     """
-    n_groups, size, width = groups.shape
-    between = (own @ groups.reshape(-1, width).T).reshape(len(own), n_groups, size)
-    within = groups @ groups.transpose(0, 2, 1)
-    sizes = np.array([min(len(rows), size) for rows in concepts])
+    device = torch.device(options.get("device", "cpu"))
+    own, groups = torch.from_numpy(own).to(device), torch.from_numpy(groups).to(device)
+    n_groups, size, _ = groups.shape
+    columns, within = groups.flatten(0, 1).T, own.new_empty(n_groups, size, size)
     found = [None] * len(concepts)
-    for n in np.unique(sizes):
-        mine = np.flatnonzero(sizes == n)
-        rows = np.stack([concepts[k][:n] for k in mine])
-        samples = own[rows]
-        blocks = np.empty((len(mine), n_groups, 2 * n, 2 * n))
-        blocks[:, :, :n, :n] = (samples @ samples.transpose(0, 2, 1))[:, None]
-        blocks[:, :, n:, n:] = within[:, :n, :n]
-        blocks[:, :, :n, n:] = between[rows][..., :n].transpose(0, 2, 1, 3)
-        blocks[:, :, n:, :n] = blocks[:, :, :n, n:].swapaxes(2, 3)
-        blocks = blocks.reshape(-1, 2 * n, 2 * n)
-        given = blocks.__getitem__, len(blocks), np.repeat([1, -1], n)
-        alpha, _ = _solve(*given, **options)
-        accuracy = np.full(len(blocks), np.nan)
-        if held_out:
-            accuracy = _held_out(*given, **options)
-        accuracy = accuracy.reshape(len(mine), n_groups)
-        alpha = alpha.reshape(len(mine), n_groups, 2 * n)
-        weights = alpha[:, :, :n] @ samples
-        weights += (alpha[:, :, n:].swapaxes(0, 1) @ groups[:, :n]).swapaxes(0, 1)
-        for k, one, right in zip(mine, weights, accuracy, strict=True):
-            found[k] = one, right
+
+    def multiply(r: int) -> None:
+        within[r] = groups[r] @ groups[r].T
+
+    def fit(k: int) -> None:
+        samples = own[concepts[k][:size]]
+        n = len(samples)
+        blocks = own.new_empty(n_groups, 2 * n, 2 * n)
+        blocks[:, :n, :n], blocks[:, n:, n:] = samples @ samples.T, within[:, :n, :n]
+        between = (samples @ columns).unflatten(1, (n_groups, size))[..., :n].transpose(0, 1)
+        blocks[:, :n, n:], blocks[:, n:, :n] = between, between.mT
+        given = blocks.__getitem__, n_groups, np.repeat([1, -1], n)
+        alpha = torch.from_numpy(_solve(*given, **options)[0]).to(device)
+        weights = alpha[:, :n] @ samples + (alpha[:, None, n:] @ groups[:, :n])[:, 0]
+        accuracy = _held_out(*given, **options) if held_out else np.full(n_groups, np.nan)
+        found[k] = weights.cpu().numpy(), accuracy
+
+    _side_by_side(multiply, range(n_groups), device.type == "cpu")
+    _side_by_side(fit, range(len(concepts)), device.type == "cpu")
     return found

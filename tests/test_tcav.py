@@ -199,3 +199,20 @@ def test_moments_of_blocks_are_those_of_the_whole():
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-13)
     np.testing.assert_allclose(scale[8:], x.std(0)[8:], rtol=1e-10)
     assert scale[7] == 1
+
+
+def test_concepts_against_groups_are_the_same_classifiers():
+    rng = np.random.default_rng(0)
+    own, groups = rng.normal(size=(30, 50)) + 0.5, rng.normal(size=(4, 12, 50))
+    concepts = [np.arange(12), np.array([20, 13, 29, 7, 11])]  # the second has fewer samples
+    pool = np.concatenate([own, groups.reshape(-1, 50)])
+    for rows, (weights, accuracy) in zip(concepts, cav.against(own, concepts, groups), strict=True):
+        n = len(rows)
+        negatives = 30 + np.arange(48).reshape(4, 12)[:, :n]
+        problems = np.hstack([np.tile(rows, (4, 1)), negatives])
+        given = problems, np.repeat([1, -1], n)
+        expected, _ = cav.classifiers(pool, pool @ pool.T, *given)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(accuracy, cav.held_out_accuracy(pool @ pool.T, *given))
+    without = cav.against(own, concepts, groups, held_out=False)
+    assert np.isnan(without[0][1]).all() and without[0][0].shape == (4, 50)
