@@ -357,7 +357,7 @@ def against(
         within[r] = groups[r] @ groups[r].T
 
     def fit(k: int) -> None:
-        samples = own[concepts[k][:size]]
+        samples = own[torch.tensor(concepts[k][:size])]
         n = len(samples)
         blocks = own.new_empty(n_groups, 2 * n, 2 * n)
         blocks[:, :n, :n], blocks[:, n:, n:] = samples @ samples.T, within[:, :n, :n]
