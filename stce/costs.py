@@ -214,16 +214,18 @@ def speed_up(rates: Rates, size: Size, devices: list[int], cores: int) -> pd.Dat
     -------
     pandas.DataFrame
         One row a number of devices: ``hours``, ``times`` (as fast as one device), ``efficiency``
-        (of linear, 0 to 1), and the ``step`` that takes the largest share, with that ``share`` and
-        its ``bound``.
+        (of linear, 0 to 1), the ``step`` that is furthest behind linear, with the ``share`` of all
+        the time that this costs, and its ``bound``, as in :func:`predict`.
     """
-    one = predict(rates, size, 1, cores)["seconds"].sum()
+    one = predict(rates, size, 1, cores)
     rows = []
     for n in devices:
         table = predict(rates, size, n, cores)
-        total, longest = table["seconds"].sum(), table.loc[table["seconds"].idxmax()]
-        step = f"{longest['stage']}: {longest['step']}"
-        share = longest["seconds"] / total
-        rows.append((n, total / 3600, one / total, one / total / n, step, share, longest["bound"]))
+        total, times = table["seconds"].sum(), one["seconds"].sum() / table["seconds"].sum()
+        behind = table["seconds"] - one["seconds"] / n
+        worst = table.loc[behind.idxmax()]
+        step = f"{worst['stage']}: {worst['step']}" if behind.max() > 0 else ""
+        share, bound = max(behind.max(), 0) / total, worst["bound"] if step else ""
+        rows.append((n, total / 3600, times, times / n, step, share, bound))
     columns = ["devices", "hours", "times", "efficiency", "step", "share", "bound"]
     return pd.DataFrame(rows, columns=columns)

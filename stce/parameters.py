@@ -200,7 +200,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
         **_BENCH,
         "world": Parameter("kinetics-r3d", "Network and clips whose unit costs are taken."),
         "n_classes": Parameter([10, 700], "Classes of the studies predicted.", 1),
-        "devices": Parameter([1, 8, 64], "GPUs.", 1),
+        "devices": Parameter([1, 8, 64, 512], "GPUs.", 1),
         "cores": Parameter(16, "CPU cores of each GPU.", 1),
         "gpu_tflops": Parameter(40.0, "Assumed for a GPU that was not measured, sustained.", 0.01),
         "n_discovery": Parameter(200, "Clips a class to find concepts in.", 1),

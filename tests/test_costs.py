@@ -72,7 +72,7 @@ def test_more_devices_are_never_slower_and_never_more_than_linear():
     assert (table["hours"].diff().dropna() <= 0).all()
     assert table["efficiency"].iloc[0] == 1
     assert (table["efficiency"].diff().dropna() <= 1e-12).all()
-    assert table["bound"].iloc[0] == "work"
+    assert table["step"].iloc[0] == "" and table["share"].iloc[0] == 0
     # What one process does is left over in the end.
     alone = 2000 * 0.01 + 3 + 250 * 0.01
     assert table["hours"].iloc[-1] * 3600 > alone
