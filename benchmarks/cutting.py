@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import reference, worlds
 from benchmarks.runner import Check, Pair
-from stce import features, supervoxels
+from stce import features, pieces, supervoxels
 from stce.models.pooled import Pooled
 
 __all__ = ["bare", "kept", "naive", "pooled", "segment"]
@@ -127,9 +127,12 @@ def bare(name: str, width: float):
 
         @torch.inference_mode()
         def theirs(i: int) -> np.ndarray:
-            # The same batches as ours: 64 on a GPU; features.forward splits them for a CPU.
-            parts = [features.forward(network.features, part) for part in ready[i].split(64)]
-            return torch.cat(parts).cpu().numpy()
+            # The same batches as ours: 64 on a GPU; pieces.forward splits them for a CPU.
+            found = []
+            for x in ready[i].split(64):
+                see = lambda few, x=x: network.features(x[few])  # noqa: E731
+                found.append(pieces.forward(network, see, len(x), device))
+            return torch.cat(found).cpu().numpy()
 
         return Pair(
             ours=_ours(network, clips, cut, rows, device),

@@ -11,7 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
-from stce.features import forward
+from stce.pieces import forward
 from stce.progress import bar
 from stce.workers import Shared
 
@@ -106,17 +106,21 @@ def predict(
     answers = {}
     for start in range(0, len(wanted), batch_size):
         part = wanted[start : start + batch_size]
-        seen = visible(part)
-        mask = seen[:, None]
-        masked = clip * mask if fill is None else torch.where(mask, clip, fill)
-        masked = masked.contiguous(memory_format=torch.channels_last_3d)
-        probability = forward(network, masked).softmax(1)
-        shares = [seen.flatten(1).float().mean(1)]
-        if region is not None:
-            shares.append(seen[:, region].float().mean(1))
-        told = torch.stack(shares, dim=1).tolist()
-        for key, p, row in zip(part, probability.cpu().numpy(), told, strict=True):
-            answers[key] = (p, *row)
+
+        def answer(few: slice, part=part) -> Tensor:
+            seen = visible(part[few])
+            mask = seen[:, None]
+            masked = clip * mask if fill is None else torch.where(mask, clip, fill)
+            masked = masked.contiguous(memory_format=torch.channels_last_3d)
+            shares = [seen.flatten(1).float().mean(1)]
+            if region is not None:
+                shares.append(seen[:, region].float().mean(1))
+            return torch.cat([torch.stack(shares, dim=1), network(masked).softmax(1)], dim=1)
+
+        told = forward(network, answer, len(part), clip.device).cpu().numpy()
+        n_shares = 1 if region is None else 2
+        for key, row in zip(part, told, strict=True):
+            answers[key] = (row[n_shares:], *row[:n_shares].tolist())
     return answers
 
 

@@ -219,7 +219,7 @@ def case(
     with torch.inference_mode():
         clip = network.prepare(frames)
         if assign == "predicted":
-            predicted = clips.classes[int(network(clip).softmax(1).argmax())]
+            predicted = clips.classes[int(network(clip).argmax())]
             owner = predicted if predicted in names else owner
     bits = clip_bits(
         network,

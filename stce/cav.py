@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from stce.pieces import side_by_side
 
 __all__ = ["against", "classifiers", "held_out_accuracy", "moments", "standardise", "unit"]
 
@@ -232,26 +233,8 @@ def _solve(
         solved = _newton(block, direction, strength, tolerance, max_steps)
         alpha[part], bias[part] = (x.cpu().numpy() for x in solved)
 
-    _side_by_side(solve, range(0, n, size), on_cpu)
+    side_by_side(solve, range(0, n, size), on_cpu)
     return alpha, bias
-
-
-def _side_by_side(work: Callable[[int], None], items: Iterable[int], on_cpu: bool) -> None:
-    """Do small pieces of work, on a CPU each by one thread, and as many as PyTorch has at a time.
-
-    A piece does not share its sums out to several threads then, so its digits do not depend on
-    how many there are.
-    """
-    threads = torch.get_num_threads() if on_cpu else 1
-    if threads == 1:
-        for item in items:
-            work(item)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, items))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _weights(standard, problems, sign, alpha) -> np.ndarray:
@@ -369,6 +352,6 @@ def against(
         accuracy = _held_out(*given, **options) if held_out else np.full(n_groups, np.nan)
         found[k] = weights.cpu().numpy(), accuracy
 
-    _side_by_side(multiply, range(n_groups), device.type == "cpu")
-    _side_by_side(fit, range(len(concepts)), device.type == "cpu")
+    side_by_side(multiply, range(n_groups), device.type == "cpu")
+    side_by_side(fit, range(len(concepts)), device.type == "cpu")
     return found

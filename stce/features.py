@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from stce import pooled
 from stce import supervoxels as supervoxels_module
+from stce.pieces import forward
 from stce.progress import bar
 from stce.workers import Shared
 
@@ -30,9 +31,6 @@ __all__ = [
 
 # A chunk is what is computed at once. Pooled, a clip at the border of two is seen twice.
 ROWS_PER_CHUNK, POOLED_ROWS_PER_CHUNK = 1024, 16384
-
-# A CPU is fastest on so few clips that what passes between two layers stays in its cache.
-CPU_BATCH = 8
 
 
 def _resampler(start: Tensor, stop: Tensor, length: int) -> Tensor:
@@ -123,15 +121,6 @@ def _cut_each(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
     return patches
 
 
-def forward(step, patches: Tensor) -> Tensor:
-    """Return what a step of a network gives for prepared clips, a few at a time on a CPU."""
-    if patches.device.type != "cpu":
-        return step(patches)
-    # Parts of like size: a last part of one clip would cost as much as five in a larger one.
-    parts = patches.tensor_split(-(-len(patches) // CPU_BATCH))
-    return torch.cat([step(part) for part in parts])
-
-
 @torch.inference_mode()
 def batches(
     network,
@@ -183,22 +172,31 @@ def batches(
     facts = table[columns].to_numpy(np.int64)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        videos, position = np.unique(facts[part, 0], return_inverse=True)
-        # The supervoxels of a batch lie in a handful of clips: each travels to the device once.
-        frames = np.stack([np.asarray(clips.frames[v]) for v in videos])
-        volumes = np.stack([np.asarray(supervoxels.labels[v]) for v in videos])
-        frames = network.prepare(torch.from_numpy(frames).to(device))
-        volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
-        entry = torch.from_numpy(facts[part]).to(device)
+        yield part, _embed(network, clips, supervoxels, facts[part], stretch, device)
+
+
+def _embed(network, clips, supervoxels, facts: np.ndarray, stretch: bool, device) -> np.ndarray:
+    """Return the features of a batch, from video, level, label and box of each supervoxel."""
+    # They lie in a handful of clips: each travels to the device once.
+    videos, position = np.unique(facts[:, 0], return_inverse=True)
+    frames = np.stack([np.asarray(clips.frames[v]) for v in videos])
+    volumes = np.stack([np.asarray(supervoxels.labels[v]) for v in videos])
+    frames = network.prepare(torch.from_numpy(frames).to(device))
+    volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
+    entry = torch.from_numpy(facts).to(device)
+    position = torch.from_numpy(position).to(device)
+
+    def embed(few: slice) -> Tensor:
+        at, level = position[few], entry[few, 1]
         if frames.is_cuda:
-            position = torch.from_numpy(position).to(device)
-            clip, volume = frames[position], volumes[position, entry[:, 1]]
+            clip, volume = frames[at], volumes[at, level]
         else:  # views: nothing is copied
-            clip = [frames[p] for p in position]
-            volume = [volumes[p, level] for p, level in zip(position, entry[:, 1], strict=True)]
-        patches = cut(clip, volume, entry[:, 2], entry[:, 3:] if stretch else None)
-        patches = patches.contiguous(memory_format=torch.channels_last_3d)
-        yield part, forward(network.features, patches).cpu().numpy()
+            clip = [frames[i] for i in at]
+            volume = [volumes[i, j] for i, j in zip(at, level, strict=True)]
+        patches = cut(clip, volume, entry[few, 2], entry[few, 3:] if stretch else None)
+        return network.features(patches.contiguous(memory_format=torch.channels_last_3d))
+
+    return forward(network, embed, len(entry), device).cpu().numpy()
 
 
 def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np.ndarray:
@@ -345,8 +343,8 @@ def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
 @torch.inference_mode()
 def _seen(shared: Shared, frames: np.ndarray, step: str, device) -> np.ndarray:
     network = shared.value.to(device).eval()
-    patches = network.prepare(torch.from_numpy(frames).to(device))
-    return forward(getattr(network, step), patches).cpu().numpy()
+    x, see = network.prepare(torch.from_numpy(frames).to(device)), getattr(network, step)
+    return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 
 def extract_random(

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from stce.pieces import forward
+
 __all__ = ["batches", "weights"]
 
 
@@ -111,7 +113,8 @@ def batches(
     for start in range(0, len(videos), n_clips):
         part = videos[start : start + n_clips]
         frames = np.stack([np.asarray(clips.frames[v]) for v in part])
-        maps = network.maps(network.prepare(torch.from_numpy(frames).to(device)))
+        x = network.prepare(torch.from_numpy(frames).to(device))
+        maps = forward(network, lambda few, x=x: network.maps(x[few]), len(x), device)
         for video, one in zip(part, maps.flatten(2).float().cpu().numpy(), strict=True):
             mine = rows[owner == video]
             table, labels = supervoxels.table.iloc[mine], np.asarray(supervoxels.labels[video])

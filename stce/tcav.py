@@ -12,8 +12,10 @@ import torch
 from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
+from torch import Tensor
 
 from stce import cav
+from stce.pieces import forward
 from stce.workers import Shared
 
 __all__ = ["Tcav", "gradients", "random_groups", "rescore", "score"]
@@ -99,17 +101,22 @@ def gradients(
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; choose one of {', '.join(TARGETS)}.")
     network = network.to(device).eval()
-    parts = []
-    for start in range(0, len(features), 256):
-        z = torch.from_numpy(features[start : start + 256]).to(device).requires_grad_()
+
+    def slope(part: slice) -> Tensor:
+        z = some[part].requires_grad_()
         output = network.logits(z)
         if target == "log_prob":
             output = output.log_softmax(dim=1)
         (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
         if getattr(network, "grid", None):  # a pooled feature stands for all positions
             gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
-        parts.append(gradient.cpu().numpy())
-    return np.concatenate(parts)
+        return gradient
+
+    found = []
+    for start in range(0, len(features), 256):
+        some = torch.from_numpy(features[start : start + 256]).to(device)
+        found.append(forward(network, slope, len(some), device).cpu().numpy())
+    return np.concatenate(found)
 
 
 def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -210,6 +210,7 @@ def test_the_default_fill_gives_the_same_bits_as_before_there_were_fills():
 def test_fills_stand_in_hidden_voxels_only():
     network, clips, cut, concepts, rankings = world([0, 4, 0, 0], -1)
     network.set_moments([0.1], [0.2])
+    network.threadsafe = False  # the hook tells in which order
     seen = []
     network.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     for fill in ("mean", "blur", "noise"):

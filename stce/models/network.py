@@ -56,6 +56,8 @@ class Network(nn.Module):
         Shape of the trunk's output for one clip; ``n_features`` is its product D.
     grid : None
         Supervoxels are shown to it one by one; see :class:`stce.models.pooled.Pooled`.
+    threadsafe : bool
+        True: to run it changes nothing in it, so that several threads may at once.
     metadata : dict
         What was given to ``save`` beside the network; empty for one that was not loaded.
 
@@ -78,6 +80,7 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
     grid: tuple[int, int, int] | None = None
+    threadsafe = True
 
     def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
         super().__init__()

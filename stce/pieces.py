@@ -1,0 +1,91 @@
+"""Work in small pieces: on a CPU each by one thread, as many side by side as PyTorch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+__all__ = ["forward", "side_by_side"]
+
+# Clips at a time: what so few pass from layer to layer stays in a core's cache.
+CLIPS = 4
+
+
+def side_by_side(work: Callable, items: Iterable, at_once: bool = True) -> list:
+    """Do pieces of work, each by one thread, and as many at a time as PyTorch has threads.
+
+    A piece does not share its sums out to several threads then, so its digits do not depend on
+    how many there are: one process on many cores gives what many processes on one core each give.
+
+    Parameters
+    ----------
+    work : callable
+        Called with one item; it must not change what other calls see.
+    items : iterable
+        The pieces.
+    at_once : bool, default True
+        Otherwise one piece after the other, by all threads: on a GPU, or where `work` is not safe.
+
+    Returns
+    -------
+    list
+        What `work` returned, in order.
+
+    Examples
+    --------
+    >>> side_by_side(lambda n: n * n, range(4))
+    [0, 1, 4, 9]
+    """
+    threads = torch.get_num_threads() if at_once else 1
+    if threads == 1:
+        return [work(item) for item in items]
+    inference = torch.is_inference_mode_enabled()  # each thread has a mode of its own
+
+    def piece(item):
+        with torch.inference_mode(inference):
+            return work(item)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(piece, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
+    """Return what `work` gives for a slice of n clips, on a CPU for a few at a time.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        What `work` runs; unless it is `threadsafe`, there is one call at a time.
+    work : callable
+        Takes a slice of the clips and returns a tensor with a row for each.
+    n : int
+        How many clips there are.
+    device : torch.device
+        Where the network is: a GPU is given all of them together.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(n, ...)``.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32)).eval()
+    >>> x = torch.zeros(9, 1, 8, 32, 32)
+    >>> forward(network, lambda few: network(x[few]), len(x), "cpu").shape
+    torch.Size([9, 2])
+    """
+    if torch.device(device).type != "cpu":
+        return work(slice(0, n))
+    # Parts of like size: a last part of one clip would cost as much as three in a larger one.
+    n_parts = -(-n // CLIPS)
+    edges = [n * i // n_parts for i in range(n_parts + 1)]
+    parts = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
+    return torch.cat(side_by_side(work, parts, getattr(network, "threadsafe", False)))

@@ -1,0 +1,89 @@
+"""Work in pieces: the same digits however many threads there are, and no more than asked for."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from stce import ablation, features, models, tcav
+from stce.datasets.textures import textures
+from stce.pieces import forward, side_by_side
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_results_keep_their_order_and_threads_their_number(threads):
+    threads(3)
+    inside = side_by_side(lambda n: (n, torch.get_num_threads()), range(20))
+    assert inside == [(n, 1) for n in range(20)]
+    assert torch.get_num_threads() == 3
+
+
+def test_the_mode_of_the_caller_holds_in_the_pieces(threads):
+    threads(2)
+    assert not any(side_by_side(lambda _: torch.is_inference_mode_enabled(), range(4)))
+    with torch.inference_mode():
+        assert all(side_by_side(lambda _: torch.is_inference_mode_enabled(), range(4)))
+
+
+def test_an_error_in_a_piece_is_raised_and_gives_the_threads_back(threads):
+    threads(2)
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda n: 1 // n, [1, 0])
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("safe", "most"), [(True, 2), (False, 1)])
+def test_only_a_threadsafe_network_is_run_by_several_threads(threads, safe, most):
+    threads(2)
+    network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32)).eval()
+    network.threadsafe = safe
+    busy, seen, meeting = [], [], threading.Barrier(most)
+
+    def work(few):
+        busy.append(None)
+        meeting.wait(timeout=30)  # breaks unless as many pieces as expected run at once
+        seen.append(len(busy))
+        meeting.wait(timeout=30)
+        busy.pop()
+        return torch.zeros(few.stop - few.start)
+
+    assert len(forward(network, work, 16, "cpu")) == 16
+    assert max(seen) == most
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 11])
+def test_pieces_are_of_like_size_and_cover_all_clips(n):
+    found = forward(None, lambda few: torch.arange(few.start, few.stop), n, "cpu")
+    sizes = []
+    forward(None, lambda few: sizes.append(few.stop - few.start) or torch.zeros(0), n, "cpu")
+    assert found.tolist() == list(range(n))
+    assert max(sizes) <= 4
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("name", "width"), [("c3d", 0.125), ("r3d18", 0.125), ("i3d", 0.125)])
+def test_no_digit_depends_on_the_number_of_threads(threads, name, width):
+    # Ten classes at ten clips: a product that MKL shares out to two threads along its sums.
+    network = models.build(name, 10, width, in_channels=1, input_size=(16, 32, 32)).eval()
+    clips = textures(10, n_frames=16, size=(32, 32))
+    bits = torch.arange(16 * 32 * 32).reshape(16, 32, 32) % 8
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        z = features.extract_layer(network, clips)
+        x = network.prepare(torch.from_numpy(np.asarray(clips.frames[:1])))
+        steps = [(mode, shown) for mode in ("add", "remove") for shown in range(5)]
+        masks = lambda part: ablation._visible(bits, part)  # noqa: E731
+        told = ablation.predict(network, x, steps, masks, None, 64)
+        told = np.stack([np.append(p, share) for p, share in told.values()])
+        found.append((z, tcav.gradients(network, z, 1), told))
+    for other in found[1:]:
+        for mine, theirs in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
