@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 __all__ = ["forward", "side_by_side"]
 
-# Clips at a time: what so few pass from layer to layer stays in a core's cache.
-CLIPS = 4
+# Clips at a time, by their voxels: what so few pass from layer to layer stays in a core's cache.
+CLIPS, LARGE_CLIPS, LARGE = 4, 2, 2**17
 
 
 def side_by_side(work: Callable, items: Iterable, at_once: bool = True) -> list:
@@ -61,7 +62,8 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     Parameters
     ----------
     network : stce.models.network.Network
-        What `work` runs; unless it is `threadsafe`, there is one call at a time.
+        What `work` runs; its clips' size says how many are few, and unless it is `threadsafe`
+        there is one call at a time.
     work : callable
         Takes a slice of the clips and returns a tensor with a row for each.
     n : int
@@ -84,8 +86,10 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     """
     if torch.device(device).type != "cpu":
         return work(slice(0, n))
+    voxels = math.prod(getattr(network, "clip_shape", (1,))[1:])
+    few = CLIPS if voxels < LARGE else LARGE_CLIPS
     # Parts of like size: a last part of one clip would cost as much as three in a larger one.
-    n_parts = -(-n // CLIPS)
+    n_parts = -(-n // few)
     edges = [n * i // n_parts for i in range(n_parts + 1)]
     parts = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
     return torch.cat(side_by_side(work, parts, getattr(network, "threadsafe", False)))

@@ -1,6 +1,7 @@
 """Work in pieces: the same digits however many threads there are, and no more than asked for."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,13 +60,17 @@ def test_only_a_threadsafe_network_is_run_by_several_threads(threads, safe, most
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 11])
-def test_pieces_are_of_like_size_and_cover_all_clips(n):
-    found = forward(None, lambda few: torch.arange(few.start, few.stop), n, "cpu")
-    sizes = []
-    forward(None, lambda few: sizes.append(few.stop - few.start) or torch.zeros(0), n, "cpu")
-    assert found.tolist() == list(range(n))
-    assert max(sizes) <= 4
-    assert max(sizes) - min(sizes) <= 1
+@pytest.mark.parametrize(("side", "most"), [(56, 4), (112, 2)])
+def test_pieces_are_of_like_size_and_cover_all_clips(n, side, most):
+    network, parts = SimpleNamespace(clip_shape=(3, 16, side, side)), []
+
+    def work(few):
+        parts.append(few.stop - few.start)
+        return torch.arange(few.start, few.stop)
+
+    assert forward(network, work, n, "cpu").tolist() == list(range(n))
+    assert len(parts) == -(-n // most)
+    assert max(parts) - min(parts) <= 1
 
 
 @pytest.mark.parametrize(("name", "width"), [("c3d", 0.125), ("r3d18", 0.125), ("i3d", 0.125)])
