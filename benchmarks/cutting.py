@@ -129,10 +129,10 @@ def bare(name: str, width: float):
         @torch.inference_mode()
         def theirs(i: int) -> np.ndarray:
             # The same batches as ours: 64 on a GPU; pieces.forward splits them for a CPU.
-            found = []
-            for x in ready[i].split(64):
-                see = lambda few, x=x: network.features(x[few])  # noqa: E731
-                found.append(pieces.forward(network, see, len(x), device))
+            found = [
+                pieces.forward(network, lambda few, x=x: network.features(x[few]), len(x), device)
+                for x in ready[i].split(64)
+            ]
             return torch.cat(found).cpu().numpy()
 
         return Pair(

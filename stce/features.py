@@ -107,14 +107,17 @@ def _cut_each(clips, labels, label: Tensor, boxes: Tensor | None) -> Tensor:
     patches = torch.empty(
         len(label), *clips[0].shape, memory_format=torch.channels_last_3d, dtype=clips[0].dtype
     )
+    # Plain numbers keep the narrow type of the labels; tensors would widen them all.
+    wanted = label.tolist()
     if boxes is None:
-        boxes = torch.tensor([[0, size[0], 0, size[1], 0, size[2]]]).expand(len(label), 6)
+        for i, one in enumerate(wanted):
+            patches[i] = clips[i] * (labels[i] == one)
+        return patches
     start, stop = boxes[:, 0], boxes[:, 1]
     in_time = _resampler(torch.zeros_like(start), stop - start, size[0])
     for i, (t0, t1, y0, y1, x0, x1) in enumerate(boxes.tolist()):
         box = slice(t0, t1), slice(y0, y1), slice(x0, x1)
-        # A plain number keeps the narrow type of the labels; a tensor would widen them all.
-        patch = clips[i][(slice(None), *box)] * (labels[i][box] == int(label[i]))
+        patch = clips[i][(slice(None), *box)] * (labels[i][box] == wanted[i])
         if list(patch.shape[1:]) != size:
             # Trilinear is bilinear in each frame, then linear in time: so it takes a third.
             flat = patch.flatten(0, 1)[None]

@@ -92,4 +92,5 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     n_parts = -(-n // few)
     edges = [n * i // n_parts for i in range(n_parts + 1)]
     parts = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
+    # Who knows what a module of somebody's own keeps between calls?
     return torch.cat(side_by_side(work, parts, getattr(network, "threadsafe", False)))

@@ -53,7 +53,6 @@ class Prepared:
 
     name = "the model"
     grid: tuple[int, int, int] | None = None
-    threadsafe = False  # who knows what a module of somebody's own keeps between calls
     prepare = Network.prepare
 
     def __init__(self, clip_shape, mean, std):
