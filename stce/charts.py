@@ -1,4 +1,4 @@
-"""Charts of how far an explanation can be trusted: tables in, a matplotlib Figure out."""
+"""Charts of a run's numbers: tables in, a matplotlib Figure out."""
 
 from __future__ import annotations
 
@@ -7,209 +7,265 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stce.figures import COLOURS, styled
+from stce._style import COLOURS, styled
+from stce.tables import ORDER_NAMES
 
-__all__ = ["agreement", "carriers", "orders", "pointed", "sanity", "shortcut"]
+__all__ = ["accuracy_curves", "class_curves", "gains", "learning_curve", "part_lift", "score_chart"]
 
-# The paper's orders as everywhere in the book; controls grey, baselines in what is left of Okabe
-# and Ito's colours, each with a line and a marker of its own.
-LOOKS = {
-    "top": (COLOURS["top"], "-", "o"),
-    "least": (COLOURS["least"], "-", "^"),
-    "random": (COLOURS["random"], "-", "s"),
-    "random supervoxels": ("#555555", "--", "D"),
-    "random voxels": ("#AAAAAA", "--", "x"),
-    "integrated gradients": ("#009E73", "-.", "v"),
-    "occlusion": ("#CC79A7", "-.", "P"),
-    "grad-cam": ("#E69F00", "-.", "*"),
+LONG_NAMES = {
+    "top": "most important first",
+    "random": "random order",
+    "least": "least important first",
 }
-NAMES = {"top": "concepts, most important first", "least": "concepts, least important first"}
-NAMES |= {"random": "concepts, random order"}
-LINE = "#333333"
 
 
-def orders(table: pd.DataFrame) -> Figure:
-    """Plot accuracy while a clip is shown or hidden in any number of orders.
+def learning_curve(history: pd.DataFrame) -> Figure:
+    """Plot loss and accuracy against epochs.
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.run`,
-        :func:`stce.controls.run` and :func:`stce.saliency.run`.
+    history : pandas.DataFrame
+        What :func:`stce.training.train` returns.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Two panels; every order shows as many voxels of a clip as "top" does at the same step, but
-        for "random" and "least", which show concepts of other sizes.
+        Two panels.
     """
-    known = [name for name in LOOKS if name in set(table["order"])]
     with styled():
-        figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, layout="constrained")
-        for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
-            for name in known:
-                colour, line, marker = LOOKS[name]
-                part = table[(table["mode"] == mode) & (table["order"] == name)].sort_values("q")
-                look = {"color": colour, "ls": line, "marker": marker, "ms": 5}
-                ax.plot(part["q"], 100 * part["accuracy"], label=NAMES.get(name, name), **look)
-            ax.set(xlabel="step", title=f"Voxels {verb}", ylim=(0, 102))
-            ax.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("accuracy (%)")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        left.plot(history["epoch"], history["loss"], color="#333333")
+        left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
+        right.plot(history["epoch"], 100 * history["accuracy"], color="#333333", label="training")
+        tested = history.dropna(subset="test_accuracy")
+        right.plot(
+            tested["epoch"],
+            100 * tested["test_accuracy"],
+            "o-",
+            color=COLOURS["top"],
+            label="unseen persons",
         )
+        right.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 102))
+        right.legend(frameon=False, loc="lower right")
     return figure
 
 
-def _dots(ax, table: pd.DataFrame, label: str, value: str = "correlation") -> None:
-    place = np.arange(len(table))
-    ax.axvline(0, color=LINE, lw=1, ls=":")
-    ax.hlines(place, table["ci_low"], table["ci_high"], color=COLOURS["least"], lw=2)
-    ax.plot(table[value], place, "o", color=COLOURS["least"], ms=6)
-    ax.set_yticks(place, table[label])
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.grid(axis="x", color="#E5E5E5", lw=0.8)
-
-
-def sanity(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
-    """Plot what is left of an explanation when the network is randomised.
+def score_chart(scores: pd.DataFrame) -> Figure:
+    """Plot each concept's score with its interval, class by class (equation 2).
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        Of :func:`stce.sanity.check`.
-    nominal : float, default 0.05
-        The nominal rate, drawn as a line.
+    scores : pandas.DataFrame
+        ``scores`` of :class:`stce.tcav.Tcav`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One row a network; left the share of significant concepts, right the rank agreement with
-        the trained network and its 95 % interval.
+        One panel a class; filled dots pass the corrected test at 5 %.
     """
-    height = 1.2 + 0.42 * len(table)
-    with styled():
-        figure, axes = plt.subplots(1, 2, figsize=(9.5, height), sharey=True, layout="constrained")
-        axes[0].barh(range(len(table)), 100 * table["significant"], color=COLOURS["top"])
-        axes[0].axvline(100 * nominal, color=LINE, lw=1, ls=":")
-        for row, share in table["significant"].reset_index(drop=True).dropna().items():
-            axes[0].text(100 * share, row, f" {100 * share:.0f} %", va="center", fontsize=9)
-        axes[0].margins(x=0.12)
-        axes[0].set(xlabel="significant concepts (%)")
-        _dots(axes[1], table, "network")
-        axes[1].set(xlabel="rank agreement with the trained network", xlim=(-1.05, 1.05))
-    return figure
-
-
-def agreement(table: pd.DataFrame) -> Figure:
-    """Plot how well two runs agree, by what was changed between them.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``changed``, ``correlation``, ``ci_low``, ``ci_high``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a change; rank correlation of the concepts' derivatives, with intervals.
-    """
-    with styled():
-        figure, ax = plt.subplots(figsize=(7, 1.2 + 0.4 * len(table)), layout="constrained")
-        _dots(ax, table, "changed")
-        ax.set(xlabel="rank agreement of the concepts (Spearman)", xlim=(-0.25, 1.05))
-    return figure
-
-
-def carriers(table: pd.DataFrame) -> Figure:
-    """Plot how much of the parts that carry a class the head of the ranking holds.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.truth.found`, any number of runs; the rows of one ``class`` are drawn in one
-        place.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One place a class: filled dots are rankings, rings what a random ranking of the same
-        concepts is expected to hold.
-    """
-    names = list(dict.fromkeys(table["class"]))
-    with styled():
-        figure, ax = plt.subplots(figsize=(8, 1.2 + 0.5 * len(names)), layout="constrained")
-        ax.axvline(1, color=LINE, lw=1, ls=":")
-        for row, name in enumerate(names):
-            part = table[table["class"] == name].reset_index(drop=True)
-            place = row + 0.6 * ((part.index + 0.5) / len(part) - 0.5)
-            ax.hlines(place, part["random"], part["top"], color="#BBBBBB", lw=1.2)
-            ax.plot(part["random"], place, "o", mfc="white", mec=COLOURS["random"], ms=4.5)
-            ax.plot(part["top"], place, "o", color=COLOURS["top"], ms=4.5)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.set(xlabel="share of the carrying limbs, relative to the clip")
-        ax.plot([], [], "o", color=COLOURS["top"], label="first five concepts")
-        ax.plot([], [], "o", mfc="white", mec=COLOURS["random"], label="five drawn at random")
-        ax.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def pointed(table: pd.DataFrame) -> Figure:
-    """Plot how far each order shows the parts that carry a class before others.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.truth.pointed`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row an order, in the colours of :func:`orders`, best first; with 95 % intervals over
-        clips. 1 is what a blind choice of voxels would show.
-    """
-    table = table.sort_values("lift", ascending=False, ignore_index=True)
-    with styled():
-        figure, ax = plt.subplots(figsize=(8, 1.1 + 0.36 * len(table)), layout="constrained")
-        ax.axvline(1, color=LINE, lw=1, ls=":")
-        for row in table.itertuples():
-            colour, _, marker = LOOKS[row.order]
-            ax.hlines(row.Index, row.ci_low, row.ci_high, color=colour, lw=2)
-            ax.plot(row.lift, row.Index, marker, color=colour, ms=7)
-        ax.set_yticks(range(len(table)), [NAMES.get(name, name) for name in table["order"]])
-        ax.set_ylim(len(table) - 0.5, -0.5)
-        ax.set(xlabel="carrying limbs in the first five steps, relative to the clip")
-        ax.grid(axis="x", color="#E5E5E5", lw=0.8)
-    return figure
-
-
-def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
-    """Plot how much of a planted cue the first concept holds, seed by seed.
-
-    Parameters
-    ----------
-    with_cue, without : pandas.DataFrame
-        Rows of the campaigns "shortcut" and "no-shortcut": ``first_lift``, ``first_ci_low``,
-        ``first_ci_high``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One line a seed, with its 95 % interval over clips; 1 is as much as any place holds.
-    """
+    names = list(dict.fromkeys(scores["class"]))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
     with styled():
         figure, axes = plt.subplots(
-            1, 2, figsize=(9.5, 3.4), sharey=True, sharex=True, layout="constrained"
+            rows,
+            columns,
+            figsize=(9.5, 3.1 * rows),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
-        titles = ("trained with the cue", "trained without it")
-        for ax, part, title in zip(axes, (with_cue, without), titles, strict=True):
-            part = part.sort_values("first_lift", ascending=False)
-            place = np.arange(len(part)) + 1
-            ax.axhline(1, color=LINE, lw=1, ls=":")
-            ax.vlines(place, part["first_ci_low"], part["first_ci_high"], color="#BBBBBB", lw=2)
-            ax.plot(place, part["first_lift"], "o", color=COLOURS["top"], ms=5)
-            ax.set(xlabel="seeds, in order", title=title)
-            ax.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylabel("cue in the first concept,\nrelative to the clip")
+        for ax in axes.flat[len(names) :]:
+            ax.axis("off")
+        for ax, name in zip(axes.flat, names, strict=False):
+            part = scores[scores["class"] == name].sort_values("rank")
+            ax.axhline(0.5, color="#BBBBBB", lw=1, ls="--", zorder=0)
+            ax.vlines(part["rank"], part["ci_low"], part["ci_high"], color="#999999", lw=2)
+            sure = part["q_value"] < 0.05
+            ax.scatter(
+                part["rank"],
+                part["score"],
+                s=26,
+                zorder=3,
+                edgecolor="#333333",
+                linewidth=0.8,
+                c=np.where(sure, "#333333", "#FFFFFF"),
+            )
+            ax.set_title(name, fontsize=10)
+        for ax in axes[-1]:
+            ax.set_xlabel("rank of the concept")
+        for ax in axes[:, 0]:
+            ax.set(ylabel="TCAV score", ylim=(-0.04, 1.04))
+    return figure
+
+
+def _draw_curves(ax, table: pd.DataFrame, mode: str, names: dict[str, str]) -> float:
+    """Draw one curve an order with its band, and the intact clips; return their accuracy in %."""
+    intact = table[(table["mode"] == "remove") & (table["q"] == 0)]
+    baseline = 100 * intact["accuracy"].iloc[0]
+    ax.axhline(baseline, color="#333333", lw=1, ls=":")
+    for order, marker in (("top", "o"), ("random", "s"), ("least", "^")):
+        part = table[(table["mode"] == mode) & (table["order"] == order)].sort_values("q")
+        q, low, high = part["q"], 100 * part["ci_low"], 100 * part["ci_high"]
+        style = {"color": COLOURS[order], "label": names[order]}
+        ax.plot(q, 100 * part["accuracy"], marker=marker, **style)
+        ax.fill_between(q, low, high, lw=0, alpha=0.15, color=COLOURS[order])
+    return baseline
+
+
+def accuracy_curves(table: pd.DataFrame) -> Figure:
+    """Plot accuracy while concepts are added and removed.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What :func:`stce.curves.accuracy_table` returns.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
+    """
+    with styled():
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
+        for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
+            baseline = _draw_curves(ax, table, mode, LONG_NAMES)
+            if mode == "add":
+                ax.annotate(
+                    f"intact clips: {baseline:.1f} %",
+                    (0.02, baseline - 1.5),
+                    fontsize=9,
+                    va="top",
+                    xycoords=("axes fraction", "data"),
+                    color="#333333",
+                )
+            ax.set(xlabel=f"concepts {verb}", title=f"Concepts {verb}", ylim=(0, 102))
+        axes[0].set_ylabel("accuracy (%)")
+        axes[1].legend(frameon=False, loc="lower left")
+    return figure
+
+
+def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: str) -> Figure:
+    """Plot one class's accuracy in two settings of the method (Figures 6 and 7).
+
+    Parameters
+    ----------
+    standard, small : pandas.DataFrame
+        What :func:`stce.curves.accuracy_table` returns for the clips of one class, in the
+        paper's standard and small settings.
+    mode : {"add", "remove"}
+        Adding (Figure 6) or removing (Figure 7).
+    name : str
+        The class.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
+
+    Raises
+    ------
+    ValueError
+        If the mode is neither of the two, or there are no results of the class.
+    """
+    if mode not in ("add", "remove"):
+        raise ValueError(f"mode is {mode!r}; choose 'add' or 'remove'.")
+    if not (len(standard) and len(small)):
+        raise ValueError(f"There are no results of class {name!r}; is its name misspelt?")
+    verb = {"add": "added", "remove": "removed"}[mode]
+    with styled():
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 4), sharey=True, layout="constrained")
+        panels = (("(a) standard setting", standard), ("(b) small setting", small))
+        for ax, (title, table) in zip(axes, panels, strict=True):
+            baseline = _draw_curves(ax, table, mode, ORDER_NAMES)
+            steps = sorted(table["q"].unique())
+            ax.set(xlabel=f"number of concepts {verb}", xticks=steps, ylim=(0, 104))
+            ax.set_title(f"{title}: {name}, intact {baseline:.1f} %", fontsize=10)
+        axes[0].set_ylabel("accuracy (%)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        intact, text = axes[0].lines[0], "intact clips"
+        # Curves may run anywhere in the panels, so the legend stands below them.
+        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend([*handles, intact], [*labels, text], **place)
+    return figure
+
+
+def part_lift(table: pd.DataFrame) -> Figure:
+    """Plot what the concepts consist of, as lift over the clips, against their rank.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What :func:`stce.tables.composition` returns, with ``class`` and ``rank``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One heat map a class; 1 is a concept with as much of a part as the whole clips.
+    """
+    names = list(dict.fromkeys(table["class"]))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    parts = [c for c in table.columns if c not in ("class", "concept", "rank")]
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(9.5, 2.4 * rows), squeeze=False, sharex=True, layout="constrained"
+    )
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = table[table["class"] == name].sort_values("rank").set_index("rank")[parts]
+        image = ax.imshow(
+            np.log2(part.T.clip(2**-3, 2**3)),
+            aspect="auto",
+            cmap="PuOr_r",
+            vmin=-3,
+            vmax=3,
+            extent=(0.5, len(part) + 0.5, len(parts) - 0.5, -0.5),
+        )
+        ax.set_yticks(range(len(parts)), parts, fontsize=8)
+        ax.set_title(name, fontsize=10)
+    for ax in axes[-1]:
+        ax.set_xlabel("rank of the concept")
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])
+    bar.set_ticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    bar.set_label("share of the part, relative to the clip")
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Plot how far the most important concepts are ahead of the least, run by run.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.verdict.by_seed`: ``run``, ``seed``, ``mode``, ``gain``, ``ci_low`` and
+        ``ci_high`` in percentage points.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row a run and two panels, adding and removing; a dot is a seed, its bar the 95 %
+        interval over clips.
+    """
+    runs = list(dict.fromkeys(table["run"]))
+    with styled():
+        figure, axes = plt.subplots(
+            1,
+            2,
+            figsize=(9.5, 1.1 + 0.55 * max(len(runs), 1)),
+            sharey=True,
+            layout="constrained",
+        )
+        for ax, mode, verb in zip(axes, ("add", "remove"), ("added", "removed"), strict=True):
+            ax.axvline(0, color="#333333", lw=1, ls=":")
+            for row, run in enumerate(runs):
+                part = table[(table["run"] == run) & (table["mode"] == mode)]
+                place = row + 0.16 * (np.arange(len(part)) - (len(part) - 1) / 2)
+                ax.hlines(place, part["ci_low"], part["ci_high"], color=COLOURS["top"], lw=2)
+                ax.plot(part["gain"], place, "o", color=COLOURS["top"], ms=5)
+            ax.set(title=f"Concepts {verb}", xlabel="top against least (points)")
+            ax.grid(axis="x", color="#E5E5E5", lw=0.8)
+        axes[0].set_yticks(range(len(runs)), runs)
+        axes[0].set_ylim(len(runs) - 0.5, -0.5)
     return figure

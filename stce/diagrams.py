@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
+from stce._style import styled
 from stce.cav import unit
-from stce.figures import evenly, show_image, styled
+from stce.figures import evenly, show_image
 from stce.pictures import outlined, rgb
 
 __all__ = ["cav", "framework", "plane", "stack"]

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from stce.figures import COLOURS, styled
+from stce._style import COLOURS, styled
 
 __all__ = ["found", "growth", "limits", "machine", "ratios", "read", "scaling", "stages", "table"]
 

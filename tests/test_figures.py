@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import curves, figures, pictures, tables
+from stce import charts, curves, figures, pictures, tables
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
@@ -65,14 +65,14 @@ def test_every_figure_is_drawn(world):
     truth = tables.composition(concepts, supervoxels, parts, ("background",), {"wave": [0, 1]})
     drawn = {
         figures.clip_sheet(clips.frames, list("abcd")): 4,
-        figures.learning_curve(history): 2,
+        charts.learning_curve(history): 2,
         figures.resolutions(clips.frames[0], supervoxels.labels[0], ["2"], 3): 6,
         figures.concept_montage([pairs, pairs], ["one", "two"], columns=2): 2,
         figures.concept_frames(pairs, ["one", "two"]): 2,
-        figures.score_chart(_scores()): 1,
-        figures.accuracy_curves(accuracy): 2,
+        charts.score_chart(_scores()): 1,
+        charts.accuracy_curves(accuracy): 2,
         figures.reveal_strip(clips.frames[0], [parts[0] == 0] * 2, ["q = 0", "q = 1"], 90): 6,
-        figures.part_lift(truth): 2,
+        charts.part_lift(truth): 2,
     }
     for figure, n_axes in drawn.items():
         assert len(figure.axes) == n_axes
@@ -81,7 +81,7 @@ def test_every_figure_is_drawn(world):
 
 def test_accuracy_curves_draw_the_numbers_they_are_given():
     accuracy = curves.accuracy_table(_outcomes(), n_bootstrap=10)
-    figure = figures.accuracy_curves(accuracy)
+    figure = charts.accuracy_curves(accuracy)
     line = figure.axes[0].lines[1]
     part = accuracy[(accuracy["mode"] == "add") & (accuracy["order"] == "top")]
     np.testing.assert_allclose(line.get_ydata(), 100 * part.sort_values("q")["accuracy"])
@@ -124,7 +124,7 @@ def _classes(shift=0.0):
 @pytest.mark.parametrize(("mode", "word"), [("add", "added"), ("remove", "removed")])
 def test_class_curves_draw_both_settings(mode, word):
     standard, small = _classes(), _classes(shift=0.2)
-    figure = figures.class_curves(standard, small, mode, "jogging")
+    figure = charts.class_curves(standard, small, mode, "jogging")
     for ax, table, title in zip(figure.axes, (standard, small), ("(a) st", "(b) sm"), strict=True):
         assert ax.get_title().startswith(title) and "jogging" in ax.get_title()
         assert ax.get_xlabel() == f"number of concepts {word}"
@@ -143,9 +143,9 @@ def test_class_curves_draw_both_settings(mode, word):
 
 def test_class_curves_say_what_is_wrong():
     with pytest.raises(ValueError, match="mode is 'adding'; choose 'add' or 'remove'"):
-        figures.class_curves(_classes(), _classes(), "adding", "jogging")
+        charts.class_curves(_classes(), _classes(), "adding", "jogging")
     with pytest.raises(ValueError, match="no results of class 'joging'"):
-        figures.class_curves(_classes(), _classes()[:0], "add", "joging")
+        charts.class_curves(_classes(), _classes()[:0], "add", "joging")
 
 
 def _shown(ax):
@@ -206,7 +206,7 @@ def test_figures_are_opaque_and_legible(world):
     pairs = pictures.typical(clips, supervoxels, concepts.members("wave", 0), 2)
     masks = [np.zeros((6, 8, 8), bool)] * 3
     for figure in (
-        figures.class_curves(_classes(), _classes(), "add", "jogging"),
+        charts.class_curves(_classes(), _classes(), "add", "jogging"),
         figures.concept_frames(pairs, ["one", "two"]),
         figures.reveal_strip(clips.frames[0], masks, ["a", "b", "c"], 90, "remove"),
         figures.settings(clips.frames[0], masks[:1], ["small"]),
@@ -226,7 +226,7 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
         for mode in ("add", "remove")
     ]
     table = pd.DataFrame(rows, columns=["run", "seed", "mode", "gain", "ci_low", "ci_high"])
-    figure = figures.gains(table)
+    figure = charts.gains(table)
     left = figure.axes[0]
     assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
     dots = [line for line in left.lines if line.get_marker() == "o"]
@@ -237,10 +237,10 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
 
 def test_every_figure_of_a_notebook_is_shown():
     # IPython shows no figure after the first one if that is made inside matplotlib's rc_context.
-    draw = "_ = charts.agreement(pd.DataFrame(" + repr(
+    draw = "_ = trust.agreement(pd.DataFrame(" + repr(
         {"changed": ["a"], "correlation": [0.1], "ci_low": [0], "ci_high": [1]}
     )
-    cells = ["import pandas as pd\nfrom stce import charts", f"{draw}))", f"{draw}))"]
+    cells = ["import pandas as pd\nfrom stce import trust", f"{draw}))", f"{draw}))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     for cell in notebook.cells[1:]:

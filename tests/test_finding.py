@@ -1,11 +1,16 @@
-"""A finding holds what the stages of a run left about one class."""
+"""A finding holds what a run left about one class, an example what became of one test clip."""
+
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from stce import concepts, features, models, supervoxels, tcav
+from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets.textures import textures
+from stce.example import Example
 from stce.finding import Finding
 from stce.run import Run
 
@@ -39,6 +44,11 @@ def run(tmp_path_factory):
     scored = tcav.score(network, found, z, mine, whole, groups, clips.classes, n_bootstrap=10)
     with run.stage("tcav", {}).write() as folder:
         scored.save(folder)
+    rankings = {name: scored.ranking(name) for name in clips.classes}
+    given = network, clips, cut, found, rankings
+    with run.stage("ablate", {}).write() as folder:
+        parts = ablation.run(*given, q_max=3, n_random=2, progress=False)
+        pd.concat(parts, ignore_index=True).to_parquet(folder / "outcomes.parquet")
     return run
 
 
@@ -75,3 +85,45 @@ def test_a_class_that_was_not_explained(run):
 def test_a_run_that_was_never_made(tmp_path):
     with pytest.raises(FileNotFoundError, match="reads stage 'cluster'"):
         Finding.load(Run(tmp_path), "walk")
+
+
+@pytest.mark.parametrize("mode", ["add", "remove"])
+def test_an_example_shows_what_the_network_was_shown(run, mode):
+    it = Example.load(run, "wave")
+    steps, masks = it.steps(mode), it.masks(mode)
+    assert steps["q"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose([mask.mean() for mask in masks], steps["revealed"], atol=1e-6)
+    first = {"add": "blank clip", "remove": "whole clip"}[mode]
+    chances = steps["probability"].map("{:.0%} wave".format)
+    names = [first, *(f"{'+' if mode == 'add' else '-'} rank {q}" for q in (1, 2, 3))]
+    assert it.titles(mode) == [f"{n}\n{c}" for n, c in zip(names, chances, strict=True)]
+    # The pictures, sent through the network, give the probabilities of the run.
+    network = it.finding.network.eval()
+    shown = np.where(np.stack(masks)[..., None], it.frames, it.finding.fill).astype(np.uint8)
+    with torch.inference_mode():
+        chance = network(network.prepare(torch.from_numpy(shown))).softmax(1)[:, 1]
+    np.testing.assert_allclose(chance, steps["probability"], atol=1e-5)
+
+
+def test_the_example_is_the_clip_in_which_the_order_shows_most(run):
+    outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
+    mine = outcomes[(outcomes["class"] == "walk") & (outcomes["order"] == "top")]
+    gaps = {
+        clip: rows.loc[rows["mode"] == "add", "probability"].mean()
+        - rows.loc[rows["mode"] == "remove", "probability"].mean()
+        for clip, rows in mine.groupby("video")
+    }
+    it = Example.load(run, "walk")
+    assert it.clip == max(gaps, key=gaps.get)
+    assert it.finding.clips.labels[it.clip] == 0
+
+
+def test_a_class_without_test_clips(run, tmp_path):
+    other = Run(tmp_path)
+    for stage in ("train", "segment", "cluster", "tcav"):
+        shutil.copytree(run.path(stage), other.folder / stage)
+    outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
+    with other.stage("ablate", {}).write() as folder:
+        outcomes[outcomes["class"] == "walk"].to_parquet(folder / "outcomes.parquet")
+    with pytest.raises(ValueError, match=r"class_name is 'wave', of which .* choose one of walk"):
+        Example.load(other, "wave")
