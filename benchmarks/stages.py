@@ -69,6 +69,27 @@ def _seconds(work: Callable[[], object], device: str = "cpu") -> tuple[float, ob
     return time.perf_counter() - start, result
 
 
+def _peak(device: str) -> float:
+    """Return the operations a second of a large product or convolution, whichever has more."""
+    n, clips, repeats = (2048, 4, 5) if device == "cpu" else (8192, 64, 20)
+    a, b = torch.randn(2, n, n, device=device)
+    layer = torch.nn.Conv3d(512, 512, 3, padding=1, bias=False).to(device)
+    x = torch.randn(clips, 512, 4, 14, 14, device=device)
+    layer, x = (each.to(memory_format=torch.channels_last_3d) for each in (layer, x))
+    work = {2 * n**3: lambda: a @ b, 2 * 27 * 512 * x.numel(): lambda: layer(x)}
+    before = torch.get_float32_matmul_precision()
+    if device != "cpu" and torch.backends.cudnn.allow_tf32:
+        torch.set_float32_matmul_precision("high")  # as convolutions are computed
+    try:
+        with torch.inference_mode():
+            return max(
+                flop / min(_seconds(one, device)[0] for _ in range(repeats))
+                for flop, one in work.items()
+            )
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _train_step(network, clips, device: str) -> None:
     x = network.prepare(torch.from_numpy(clips.frames).to(device))
     x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -202,10 +223,11 @@ def rates(quick: bool, device: str) -> dict:
     -------
     dict
         For each of the worlds its network, ``flop`` of a pass, and ``rates``, the fields of
-        :class:`stce.costs.Rates`.
+        :class:`stce.costs.Rates`; and the ``peak`` of the device, in operations a second.
     """
     chosen = QUICK if quick else WORLDS
-    return {"worlds": {name: _world(w, device) for name, w in chosen.items()}, "same": True}
+    found = {name: _world(w, device) for name, w in chosen.items()}
+    return {"worlds": found, "peak": _peak(device), "same": True}
 
 
 def check(quick: bool, device: str) -> dict:

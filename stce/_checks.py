@@ -50,15 +50,16 @@ def check_training(network, videos, test, settings, evaluate_every) -> None:
 
 
 def check_classes(network, classes) -> None:
-    """Refuse clips whose classes are not the network's."""
-    n_classes = network.settings.get("n_classes", len(classes))
+    """Refuse clips whose classes are not the network's, as far as it knows them."""
+    n_classes = getattr(network, "settings", {}).get("n_classes", len(classes))
     if n_classes != len(classes):
         raise ValueError(
             f"{network.name} has {n_classes} logits for {len(classes)} classes; build it with "
             f"n_classes={len(classes)}."
         )
-    if network.classes is not None and tuple(network.classes) != tuple(classes):
+    known = getattr(network, "classes", None)
+    if known and tuple(known) != tuple(classes):
         raise ValueError(
-            f"{network.name} was trained for the classes {', '.join(network.classes)}, "
+            f"{network.name} was trained for the classes {', '.join(known)}, "
             f"not for {', '.join(classes)}."
         )

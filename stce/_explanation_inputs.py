@@ -10,8 +10,18 @@ from stce.models import FEATURES
 from stce.models.adapt import Adapted, Explainable
 from stce.models.network import Network
 from stce.models.pooled import Pooled
+from stce.parameters import PARAMETERS
 
-__all__ = ["as_clips", "as_network", "names", "of_class", "one_name", "view"]
+__all__ = ["as_clips", "as_network", "check_numbers", "names", "of_class", "one_name", "view"]
+
+
+def check_numbers(**given) -> None:
+    """Refuse what the notebooks' parameters of the same names refuse."""
+    known = {name: entry for stage in PARAMETERS.values() for name, entry in stage.items()}
+    for name, value in given.items():
+        plain = np.asarray(value).tolist()
+        if not known[name].accepts(plain):
+            raise ValueError(f"{name} is {value!r}; it takes {known[name].allowed()}.")
 
 
 def as_clips(value, argument: str, shape=None) -> Clips:
@@ -30,7 +40,10 @@ def as_clips(value, argument: str, shape=None) -> Clips:
 
 
 def _from_array(value, argument: str) -> Clips:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value  # numpy lacks bfloat16
+    array = np.asarray(value)
     shape = array.shape
     if len(shape) != 5 or (shape[1] in (1, 3)) == (shape[-1] in (1, 3)):
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor
 
+from stce._checks import check_classes
 from stce.pieces import forward
 from stce.progress import bar
 from stce.workers import Shared
@@ -23,8 +24,14 @@ FILLS = ("mean", "blur", "noise")
 BLUR = 1 / 8
 
 
-def check(rankings: dict[str, list[int]], q_max: int, assign: str, fill: str) -> None:
-    """Refuse a choice that does not exist, and more steps than a class has concepts."""
+def check(network, clips, supervoxels, rankings, q_max, assign, fill, features) -> None:
+    """Refuse what does not belong together, choices that do not exist and steps there are not."""
+    check_classes(network, clips.classes)
+    if features is not None and len(features) != len(supervoxels):
+        raise ValueError(
+            f"features has {len(features)} rows for {len(supervoxels)} supervoxels; embed the "
+            "supervoxels of these test clips."
+        )
     if assign not in ("true", "predicted"):
         raise ValueError(f"assign is {assign!r}; choose 'true' or 'predicted'.")
     if fill not in FILLS:

@@ -320,15 +320,10 @@ def run(
     Raises
     ------
     ValueError
-        If `assign` or `fill` is unknown, `q_max` exceeds the concepts of a class, or `features`
-        are not of these supervoxels.
+        If `assign` or `fill` is unknown, `q_max` exceeds the concepts of a class, `features` are
+        not of these supervoxels, or the clips' classes are not the network's.
     """
-    check(rankings, q_max, assign, fill)
-    if features is not None and len(features) != len(supervoxels):
-        raise ValueError(
-            f"features has {len(features)} rows for {len(supervoxels)} supervoxels; embed the "
-            "supervoxels of these test clips."
-        )
+    check(network, clips, supervoxels, rankings, q_max, assign, fill, features)
     network = network.to(device).eval()
     plans = {}
     for name, ranking in rankings.items():

@@ -16,6 +16,8 @@ __all__ = ["against", "classifiers", "held_out_accuracy", "moments", "standardis
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
 COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
+# A feature whose spread is so many last digits of its mean tells samples apart by rounding alone.
+ROUNDING = 32
 # The share of its first slope at which a line search ends.
 FLAT = 0.1
 
@@ -31,7 +33,7 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     mean, scale : numpy.ndarray
-        ``(D,) float64``; the scale of a constant feature is 1.
+        ``(D,) float64``; the scale of a feature that is constant but for rounding is 1.
 
     References
     ----------
@@ -44,8 +46,10 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     >>> mean.tolist(), scale.round(3).tolist()
     ([3.0], [2.16])
     """
-    count, mean, spread = 0, 0.0, 0.0
+    count, mean, spread, rounding = 0, 0.0, 0.0, 0.0
     for block in blocks:
+        if np.issubdtype(block.dtype, np.floating):
+            rounding = max(rounding, ROUNDING * float(np.finfo(block.dtype).eps))
         n, width = block.shape
         centre, inner = np.empty(width), np.empty(width)
         # A few columns at a time stay in the cache while they are read three times.
@@ -60,7 +64,7 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         mean = mean + away * (n / (count + n))
         count += n
     scale = np.sqrt(spread / count)
-    scale[scale < 1e-12 * max(scale.max(), 1e-300)] = 1.0
+    scale[scale <= np.maximum(rounding * np.abs(mean), 1e-12 * scale.max())] = 1.0
     return mean, scale
 
 

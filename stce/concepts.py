@@ -35,6 +35,10 @@ class Concepts:
     sizes: pd.DataFrame
     centres: dict[str, np.ndarray]
 
+    def used(self, name: str) -> np.ndarray:
+        """Return the supervoxels of all concepts of a class, ``(m,) int64``, in rising order."""
+        return np.unique(self.table.loc[self.table["class"] == name, "supervoxel"].to_numpy())
+
     def members(self, class_name: str, concept: int) -> np.ndarray:
         """Return the supervoxel rows of one concept, nearest first, ``(m,) int64``."""
         chosen = self.table[(self.table["class"] == class_name) & (self.table.concept == concept)]
@@ -93,7 +97,7 @@ def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int
     with threadpool_limits(1):
         kmeans = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features)
         centres = kmeans.cluster_centers_
-        return centres, *_nearest(features, centres)
+        return centres, *_nearest(features.astype(np.float64), centres.astype(np.float64))
 
 
 def cluster(
@@ -139,7 +143,7 @@ def cluster(
     Raises
     ------
     ValueError
-        If a class has fewer supervoxels than concepts.
+        If a class has fewer supervoxels than concepts, or fewer different features.
 
     Examples
     --------
@@ -161,6 +165,12 @@ def cluster(
     )
     tables, sizes, centres = [], [], {}
     for y, row, (centre, concept, distance) in zip(present, rows, found, strict=True):
+        if (filled := len(np.unique(concept))) < n_concepts:
+            raise ValueError(
+                f"n_concepts is {n_concepts}, but the {len(row)} supervoxels of class "
+                f"{classes[y]!r} have only {filled} different features at this layer; lower "
+                "n_concepts, ask for more segments, or take another layer."
+            )
         table = pd.DataFrame({"class": classes[y], "concept": concept, "supervoxel": row})
         table["distance"] = distance
         table["video"] = videos[row]

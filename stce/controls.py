@@ -230,7 +230,7 @@ def along(
     ValueError
         See :func:`stce.ablation.run`.
     """
-    check(rankings, q_max, assign, fill)
+    check(network, clips, supervoxels, rankings, q_max, assign, fill, features)
     network = network.to(device).eval()
     how = {"assign": assign, "stretch": stretch, "features": features}
     how |= {"batch_size": batch_size, "device": device}

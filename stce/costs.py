@@ -9,7 +9,7 @@ import pandas as pd
 
 from stce.features import ROWS_PER_CHUNK
 
-__all__ = ["Rates", "Size", "predict", "speed_up"]
+__all__ = ["Rates", "Size", "predict", "speed_up", "throughput"]
 
 # As the stages deal them out; a step whose last round leaves a third of the time idle is uneven.
 CLIPS_PER_TASK, CLIPS_PER_BATCH, UNEVEN = 4, 32, 1.5
@@ -198,6 +198,38 @@ def _clock(stage, step, work, tasks, workers, size, write) -> tuple:
     if size * write > shared:
         shared, bound = size * write, "writer"
     return stage, step, work, workers or 1, shared, size / 1e6, bound
+
+
+def throughput(rates: Rates, flop: float, peak: float) -> pd.DataFrame:
+    """Return what a device does in a second, and how much of what it could do.
+
+    Parameters
+    ----------
+    rates : Rates
+        Unit costs, as measured on the device.
+    flop : float
+        Floating-point operations of one pass of a clip through the network.
+    peak : float
+        Operations a second that the device reaches in a large matrix product.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by step, "segment" (one core), "embed", "forward", "mask" and "train":
+        ``per_second`` (clips, supervoxels, clips, masked clips and training clips) and ``share``
+        of the peak, 0 to 1, NaN where no network runs. A training step counts as three passes.
+
+    Examples
+    --------
+    >>> counts = {"supervoxels": 100, "masks": 99, "label_bytes": 1e5, "feature_bytes": 2e3}
+    >>> found = throughput(Rates(*[0.01] * 10, write=1e-8, **counts), flop=1e9, peak=4e11)
+    >>> found.loc["embed"].round(2).tolist(), found.loc["train"].round(2).tolist()
+    ([100.0, 0.25], [100.0, 0.75])
+    """
+    passes = {"segment": math.nan, "embed": 1, "forward": 1, "mask": 1, "train": 3}
+    found = pd.DataFrame({"per_second": {step: 1 / getattr(rates, step) for step in passes}})
+    found["share"] = found["per_second"] * pd.Series(passes) * flop / peak
+    return found
 
 
 def speed_up(rates: Rates, size: Size, devices: list[int], cores: int) -> pd.DataFrame:

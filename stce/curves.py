@@ -166,6 +166,7 @@ def difference(
     steps = outcomes[outcomes["q"] > 0]
     for mode, part in steps.groupby("mode"):
         clip = part.groupby(["video", "order"])["correct"].mean().unstack("order")
+        clip = clip[[first, second]].dropna()
         gain = (clip[first] - clip[second]).to_numpy(float) * (1 if mode == "add" else -1)
         low, high = _interval(gain, n_bootstrap, rng)
         rows.append((mode, first, second, gain.mean(), low, high, len(gain)))

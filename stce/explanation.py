@@ -23,7 +23,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.models._borrow import borrowed
-from stce.models.adapt import Adapted, Explainable, adapt
+from stce.models.adapt import Adapted, Explainable, adapt, is_explainable
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
 
@@ -45,7 +45,7 @@ class Explanation:
     concepts : stce.concepts.Concepts
         Of this class.
     tcav : stce.tcav.Tcav
-        Scores, CAVs and sensitivities; ``tcav.scores`` is what `stce.figures.score_chart` draws.
+        Scores, CAVs and sensitivities; ``tcav.scores`` is what `stce.charts.score_chart` draws.
     outcomes : pandas.DataFrame or None
         Rows of :func:`stce.ablation.run` where test clips were given.
     settings : dict
@@ -75,7 +75,7 @@ class Explanation:
 
     @property
     def accuracy(self) -> pd.DataFrame | None:
-        """Accuracy while concepts are added and removed, as `figures.accuracy_curves` draws it."""
+        """Accuracy while concepts are added and removed, as `charts.accuracy_curves` draws it."""
         seed = self.settings["seed"]
         return None if self.outcomes is None else curves.accuracy_table(self.outcomes, seed=seed)
 
@@ -240,10 +240,9 @@ def explain(
     >>> sorted(found.ranking)
     [0, 1, 2]
     """
-    if target not in tcav.TARGETS:
-        raise ValueError(f"target is {target!r}; choose one of {', '.join(tcav.TARGETS)}.")
-    if n_groups < 2:
-        raise ValueError(f"n_groups is {n_groups}; give 2 or more, the paper has 50.")
+    inputs.check_numbers(n_segments=n_segments, n_concepts=n_concepts, n_keep=n_keep, seed=seed)
+    inputs.check_numbers(n_groups=n_groups, compactness=compactness, sigma=sigma, target=target)
+    inputs.check_numbers(q_max=q_max, batch_size=batch_size)
     settings = {"layer": layer, "n_segments": list(n_segments), "n_concepts": n_concepts}
     settings |= {"n_keep": n_keep, "n_groups": n_groups, "target": target}
     settings |= {"features": features, "stretch": stretch}
@@ -251,7 +250,7 @@ def explain(
     settings |= {"compactness": compactness, "sigma": sigma, "pool": pool}
     clips = inputs.as_clips(clips, "clips")
     shape = (clips.frames.shape[-1], *clips.frames.shape[1:4])
-    network = inputs.as_network(model, layer, shape) if isinstance(model, Explainable) else None
+    network = inputs.as_network(model, layer, shape) if is_explainable(model) else None
     module = (
         network.model if isinstance(network, Adapted) else model if network is None else network
     )
@@ -268,9 +267,10 @@ def explain(
         if test_clips is not None:
             tests = inputs.as_clips(test_clips, "test_clips", shape)
             tests = inputs.of_class(tests, name, names, "test_clips")
-        if random is None or isinstance(random, (int, np.integer)):
+        random = n_groups * n_keep if random is None else random
+        if isinstance(random, (int, np.integer)):
             like = {"n_frames": shape[1], "size": shape[2:], "channels": shape[0], "seed": seed}
-            random = textures(random or n_groups * n_keep, **like)
+            random = textures(int(random), **like)
         random = inputs.as_clips(random, "random", shape)
         if len(random) < n_keep:
             raise ValueError(
@@ -312,12 +312,6 @@ def _find(network, clips, random, names, settings, segmenting, running):
     rows = cut.table["video"].to_numpy()
     number = {"n_concepts": settings["n_concepts"], "n_keep": settings["n_keep"], "seed": seed}
     found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
-    if (filled := found.table["concept"].nunique()) < settings["n_concepts"]:
-        raise ValueError(
-            f"n_concepts is {settings['n_concepts']}, but the {len(cut)} supervoxels have only "
-            f"{filled} different features at this layer; lower n_concepts, ask for more segments, "
-            "or take another layer."
-        )
     rng = np.random.default_rng(seed)
     result = tcav.score(
         network,

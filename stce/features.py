@@ -277,7 +277,7 @@ def extract(
             chunks = (min(chunk_rows, total), shape[1])
             zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
         features = zarr.open_array(path, mode="r+")
-        done = {int(chunk.name) for chunk in (path / "c").glob("*")}
+        done = {int(chunk.parent.name) for chunk in (path / "c").glob("*/0")}
     starts = range(0, total, chunk_rows)
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
@@ -329,7 +329,7 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     Returns
     -------
     numpy.ndarray
-        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.tcav.gradients` takes.
+        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.gradients.at_clips` takes.
     """
     step = "at_layer" if hasattr(network, "at_layer") else "features"
     return _whole(network, clips, step, batch_size, device)

@@ -10,8 +10,16 @@ import torch
 from torch import nn
 
 from stce import cav, tcav
+from stce.gradients import at_clips
 
-__all__ = ["p_value", "random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
+__all__ = [
+    "head_of",
+    "p_value",
+    "random_sets",
+    "shuffle_weights",
+    "shuffled_gradients",
+    "unit_mean",
+]
 
 
 def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
@@ -88,7 +96,7 @@ def random_sets(
     scale : numpy.ndarray
         ``(D,)``, by which they were divided.
     gradients : dict of str to numpy.ndarray
-        For each class ``(N_y, D)``, see :func:`stce.tcav.gradients`.
+        For each class ``(N_y, D)``, see :func:`stce.gradients.at_clips`.
     size : int
         Members of a set, as many as the concept has.
     n_groups : int, default 50
@@ -166,7 +174,7 @@ def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        ``(k,)``, above 0: the value found counts as one draw of the null itself.
+        ``(k,)``, above 0: the value found counts as one draw of the null itself. 1 for NaN.
 
     Examples
     --------
@@ -174,7 +182,15 @@ def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
     array([0.1, 1. ])
     """
     # A hair of slack: values equal but for rounding count as "as large".
-    return (1 + (null[None] >= values[:, None] - 1e-12).sum(1)) / (1 + len(null))
+    below = (null[None] < values[:, None] - 1e-12).sum(1)
+    return (1 + len(null) - below) / (1 + len(null))
+
+
+def head_of(network) -> nn.Module | None:
+    """Return the module whose weights decide on the logits; None if there is none to be found."""
+    # An adapted model has no head of its own.
+    head = getattr(network, "head", None) or getattr(network, "model", network)
+    return head if isinstance(head, nn.Module) else None
 
 
 def unit_mean(gradient: np.ndarray) -> np.ndarray:
@@ -196,12 +212,12 @@ def shuffled_gradients(
     Parameters
     ----------
     network : stce.models.network.Network
-        Stays as it is. Of a network without a ``head`` all weights are shuffled; the features
-        are given, so only those behind the layer matter.
+        Stays as it is. Of an adapted module all weights are shuffled; the features are given, so
+        only those behind the layer matter.
     z : numpy.ndarray
         ``(N, D) float32``, clips of the class at layer l.
     class_index, target, device
-        See :func:`stce.tcav.gradients`.
+        See :func:`stce.gradients.at_clips`.
     n : int
         Shuffles.
     rng : numpy.random.Generator
@@ -213,10 +229,9 @@ def shuffled_gradients(
         ``(n, D) float64``, see :func:`unit_mean`.
     """
     network = copy.deepcopy(network)
-    # An adapted model has no head of its own.
-    head = getattr(network, "head", None) or getattr(network, "model", network)
+    head = head_of(network)
     found = []
     for _ in range(n):
         shuffle_weights(head, rng)
-        found.append(unit_mean(tcav.gradients(network, z, class_index, target, device=device)))
+        found.append(unit_mean(at_clips(network, z, class_index, target, device=device)))
     return np.stack(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -257,9 +258,12 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
         if name not in known:
             raise _unknown(name, list(known))
         if not known[name].accepts(value):
+            hint = ""
+            if isinstance(known[name].default, float) and re.fullmatch(r"\d+e-?\d+", str(value)):
+                hint = f" YAML takes {value} for text: write {str(value).replace('e', '.0e')}."
             raise ValueError(
                 f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
-                f"it takes {known[name].allowed()}."
+                f"it takes {known[name].allowed()}.{hint}"
             )
     return {name: values.get(name, entry.default) for name, entry in known.items()}
 

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +116,8 @@ class Stage:
         self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
         self._device = str(parameters.get("device", "cpu"))
         self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
+        if stale := run.stale(reads):
+            raise ValueError(stale)
         self.todo = bool(parameters.get("force")) or not self._current()
 
     def _current(self, folder: Path | None = None) -> bool:
@@ -238,6 +240,8 @@ class Run:
         ------
         FileNotFoundError
             If a stage that it reads is missing.
+        ValueError
+            If the stages that it reads do not belong together, see :meth:`stale`.
         """
         return Stage(self, name, parameters, tuple(reads))
 
@@ -264,10 +268,27 @@ class Run:
         folder = self.folder.resolve()
         return folder.parent.name if folder.name.startswith("seed-") else folder.name
 
+    def stale(self, stages: Iterable[str]) -> str:
+        """Say in a sentence that a stage was made from another one than is there; "" if none was.
+
+        So it is where one notebook was run again alone, and those that read it were not.
+        """
+        outputs = {stage: self.manifest(stage)["outputs"] for stage in stages}
+        for stage in outputs:
+            for read, digest in self.manifest(stage)["reads"].items():
+                if digest != outputs.get(read, digest):
+                    return (
+                        f"Stage {stage!r} in {self.folder} was made from another {read!r} than is "
+                        "there now, so the two do not belong together. Make it again: `python -m "
+                        f"stce.study run {self.name}`, or run notebook {notebook_name(stage)} and "
+                        "those after it with the same run_folder."
+                    )
+        return ""
+
     def missing(self) -> str:
-        """Say in a sentence that the run was never finished, and how to make it; "" if it was."""
+        """Say in a sentence what the run lacks, and how to make it; "" if it is complete."""
         if all((self.folder / stage / "manifest.json").exists() for stage in STAGES):
-            return ""
+            return self.stale(STAGES)
         return f"Run {self.name!r} was never made here: `python -m stce.study run {self.name}`."
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
@@ -13,7 +15,7 @@ from stce import datasets
 from stce.parameters import check_all
 from stce.run import OPTIONAL
 
-__all__ = ["HOME", "Known", "groups", "known", "resolve", "settings"]
+__all__ = ["HOME", "Known", "check_together", "groups", "known", "resolve", "settings"]
 
 # The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
 HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parent.parent))
@@ -58,7 +60,12 @@ class Known:
 
 
 def _read(path: Path) -> Known:
-    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")
     head = {}
     for key, kind in HEADER.items():
         head[key] = values.pop(key, kind())
@@ -135,6 +142,52 @@ def settings(run: Known, overrides: Mapping[str, object] | None = None) -> dict[
     ValueError
         If a parameter is unknown, or a value is not allowed.
     """
-    chosen = check_all({**run.values, **(overrides or {})})
+    given = {**run.values, **(overrides or {})}
+    if "run_folder" in given:
+        raise ValueError(
+            f"run_folder is {given['run_folder']!r}, but a run's folder goes by its name; pass "
+            "another with --folder."
+        )
+    chosen = check_all(given)
+    check_together(chosen)
     datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
     return chosen
+
+
+def check_together(chosen: Mapping[str, Mapping[str, object]]) -> None:
+    """Check what the parameters of one stage ask of those of another.
+
+    Parameters
+    ----------
+    chosen : mapping
+        Of :func:`stce.parameters.check_all`.
+
+    Raises
+    ------
+    ValueError
+        If two do not go together: the message names both and the remedy.
+
+    Examples
+    --------
+    >>> check_together(check_all({"q_max": 20}))
+    Traceback (most recent call last):
+    ValueError: q_max is 20, but n_concepts is 15; lower q_max or raise n_concepts.
+    """
+    p = SimpleNamespace(**{name: value for one in chosen.values() for name, value in one.items()})
+    for wrong, message in (
+        (p.q_max > p.n_concepts, "q_max is {0.q_max}, but n_concepts is {0.n_concepts}; lower "
+         "q_max or raise n_concepts."),
+        (p.n_random_clips < p.n_keep, "n_random_clips is {0.n_random_clips}, fewer than one group "
+         "of n_keep={0.n_keep}; raise it, or lower n_keep."),
+        (p.n_segments != sorted(set(p.n_segments)) or not p.n_segments, "n_segments is "
+         "{0.n_segments}; give counts from coarse to fine, such as [15, 50, 80]."),
+        (any(c > s for c, s in zip(p.crop, p.frame_size, strict=True)), "crop is {0.crop}, larger "
+         "than frame_size {0.frame_size}; crop is cut from the resized frames."),
+        (0 < p.max_frames < p.n_frames, "max_frames is {0.max_frames}, fewer than "
+         "n_frames={0.n_frames}; give 0 to keep all frames."),
+        (p.n_jobs == 0, "n_jobs is 0; give the number of processes, or -1 for one a core."),
+        (not re.fullmatch(r"auto|cpu|cuda(:\d+)?", p.device), "device is {0.device!r}; give auto, "
+         "cpu, cuda or cuda: and a number."),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(message.format(p))

@@ -9,7 +9,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import false_discovery_control
 
-from stce import cav, nulls, tcav
+from stce import gradients, nulls, tcav
 
 __all__ = ["assess", "interval", "summary"]
 
@@ -105,8 +105,9 @@ def assess(
     Parameters
     ----------
     network, concepts, features, clips, random, groups, classes, target, strength, device, gradient
-        As they were given to :func:`stce.tcav.score`. With `gradient` there is no head whose
-        weights could be shuffled: ``p_weights`` is NaN, and ``p`` is ``p_derivative`` alone.
+        As they were given to :func:`stce.tcav.score`. With `gradient`, or logits that are a plain
+        function, there is no head whose weights could be shuffled: ``p_weights`` is NaN, and ``p``
+        is ``p_derivative`` alone.
     result : stce.tcav.Tcav
         What it returned.
     n_null : int, default 400
@@ -163,17 +164,12 @@ def assess(
     """
     rng = np.random.default_rng(seed)
     table = result.scores.drop(columns=["p", "p_score", "q_value"], errors="ignore").copy()
-    used = np.unique(concepts.table["supervoxel"])
-    chosen = features[used] if isinstance(features, np.ndarray) else features.oindex[used]
-    standard, _, scale = cav.standardise(np.concatenate([chosen, random]))
-    slopes = gradient or {
-        name: tcav.gradients(network, z, classes.index(name), target, device=device)
-        for name, z in clips.items()
-        if name in result.cavs
-    }
+    mean, scale = tcav.moments(concepts, features, random)
+    scored = {name: z for name, z in clips.items() if name in result.cavs}
+    slopes = dict(gradients.by_class(network, scored, classes, target, gradient, device))
     size = table["n_members"].map(lambda n: _ladder(n, groups.shape[1]))
     options = {"n_groups": len(groups), "n_null": n_null, "strength": strength, "device": device}
-    sets = partial(nulls.random_sets, standard[len(used) :], scale, slopes, **options)
+    sets = partial(nulls.random_sets, (random - mean) / scale, scale, slopes, **options)
     steps = sorted(size.unique(), reverse=True)  # the largest take longest, so they go first
     found = Parallel(n_jobs)(
         delayed(sets)(int(step), rng=one)
@@ -191,11 +187,10 @@ def assess(
                 far = np.abs(values[column].to_numpy() - centre)
                 ours = np.abs(table.loc[rows, column].to_numpy() - centre)
                 table.loc[rows, f"p_{column}"] = nulls.p_value(far, ours)
-    table["p_accuracy"] = table["p_accuracy"].where(table["cav_accuracy"].notna(), 1.0)
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
         ours, null = vectors.mean(1) @ nulls.unit_mean(slope), None
-        if gradient is None:
+        if gradient is None and nulls.head_of(network) is not None:
             y = classes.index(name)
             shuffled = nulls.shuffled_gradients(
                 network, clips[name], y, n_shuffles, target, rng, device

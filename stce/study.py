@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def make(
     job : stce.jobs.Job
         What to make.
     start : str, optional
-        First stage to execute; earlier ones must be finished.
+        First stage to look at; earlier ones must be finished, with the same parameters.
     force : bool, default False
         Compute every executed stage again.
     report : callable, default print
@@ -97,7 +97,8 @@ def make(
     Raises
     ------
     ValueError
-        Before anything starts, if a parameter is not allowed.
+        Before anything starts, if a parameter is not allowed, or a stage before `start` is
+        finished with other parameters.
     StageFailed
         If a notebook stops with an error. Stages finished before are kept.
     """
@@ -106,14 +107,24 @@ def make(
     if start is not None and start not in stages:
         raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
     folder = job.folder.resolve()
-    for number, name in enumerate(stages, start=1):
-        if start and number <= stages.index(start):
-            continue
+    skipped = stages.index(start) if start else 0
+    for name in stages[:skipped]:
+        Run(folder).manifest(name, needed_by=start)
+        if Run(folder).stage(name, chosen[name] | {"force": False}, READS[name]).todo:
+            raise ValueError(
+                f"Stage {name!r} in {folder} is finished with other parameters than these, and "
+                f"--from {start} leaves it as it is. Leave out --from, or give the parameters "
+                "that it was made with."
+            )
+    for number, name in enumerate(stages[skipped:], start=skipped + 1):
         parameters = chosen[name]
         parameters["run_folder"] = os.path.relpath(folder, HOME / "notebooks")
         parameters["force"] = force or parameters["force"]
         stage = Run(folder).stage(name, parameters, READS[name])
         executed = folder / "notebooks" / notebook_name(name)
+        if name == "tcav":
+            for line in _stand_in(Run(folder), stage, parameters):
+                report(f"{job.name}  {name:<10} {line}")
         if not stage.todo and executed.exists():
             report(f"{job.name}  {name:<10} finished before")
             continue
@@ -126,6 +137,18 @@ def make(
             run_notebook(HOME / "notebooks" / executed.name, executed, changed)
         report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
     return folder
+
+
+def _stand_in(run: Run, stage, parameters: dict[str, object]) -> Iterator[str]:
+    """Say that textures stand in for an HMDB51 that is not there; replace them once it is."""
+    folder = (HOME / "notebooks" / str(parameters["random_folder"])).resolve()
+    if parameters["random_source"] != "hmdb":
+        return
+    if not folder.is_dir():
+        yield f"there is no HMDB51 in {folder}: moving textures stand in"
+    elif not stage.todo and "no HMDB51" in run.manifest("tcav")["notes"]["random_clips"]:
+        yield f"HMDB51 is in {folder} now: moving textures stood in before"
+        parameters["force"] = stage.todo = True
 
 
 def execute(
@@ -185,11 +208,17 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         key, sign, value = pair.partition("=")
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
-        overrides[key] = yaml.safe_load(value)
-    options = overrides.get("dataset_options")
-    if isinstance(options, dict) and isinstance(options.get("folder"), str):
-        # Typed on a command line, a path is meant from where the user stands.
-        options["folder"] = str(Path(options["folder"]).expanduser().resolve())
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"The value in --set {pair!r} cannot be read ({error.problem}); put text with "
+                f"special signs into quotes, as in --set '{key}=\"...\"'."
+            ) from error
+    # Typed on a command line, a path is meant from where the user stands.
+    for holder, key in ((overrides.get("dataset_options"), "folder"), (overrides, "random_folder")):
+        if isinstance(holder, dict) and isinstance(holder.get(key), str):
+            holder[key] = str(Path(holder[key]).expanduser().resolve())
     return overrides
 
 
@@ -244,6 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one was.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -234,11 +234,7 @@ def segment_clip(
             f"frames is {frames.dtype} of shape {frames.shape}; pass uint8 of shape "
             "(T, H, W, C) with C = 1 or 3."
         )
-    if list(n_segments) != sorted(set(n_segments)) or min(n_segments, default=0) < 1:
-        raise ValueError(
-            f"n_segments is {tuple(n_segments)}; give positive counts from coarse to fine, "
-            "for example (15, 50, 80)."
-        )
+    _check_levels(n_segments)
     colour = _colour(frames, sigma, spacing)
     span = float(colour.max() - colour.min()) or 1.0
     volumes = [
@@ -249,6 +245,14 @@ def segment_clip(
     labels = np.stack(volumes)
     labels = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     return labels, _table(labels, deduplicate(labels, threshold), min_fraction)
+
+
+def _check_levels(n_segments: tuple[int, ...]) -> None:
+    if list(n_segments) != sorted(set(n_segments)) or min(n_segments, default=0) < 1:
+        raise ValueError(
+            f"n_segments is {tuple(n_segments)}; give positive counts from coarse to fine, "
+            "for example (15, 50, 80)."
+        )
 
 
 def _table(labels: np.ndarray, keep: list[np.ndarray], min_fraction: float) -> pd.DataFrame:
@@ -300,13 +304,16 @@ def segment(
     >>> result.labels.shape, sorted(result.table["video"].unique().tolist())
     ((2, 2, 4, 24, 24), [0, 1])
     """
-    levels = len(options.get("n_segments", (15, 50, 80)))
-    shape = (len(clips), levels, *clips.frames.shape[1:4])
-    dtype = np.uint16 if max(options.get("n_segments", (80,))) > 127 else np.uint8
+    asked = options.get("n_segments", (15, 50, 80))
+    _check_levels(asked)
+    shape = (len(clips), len(asked), *clips.frames.shape[1:4])
+    # The grid that SLIC starts from can have up to three times the points asked for.
+    dtype = np.uint16 if 3 * max(asked) > 255 else np.uint8
+    how = n_jobs, progress, options
     if folder is None:
         labels = np.empty(shape, dtype)
         tables = [None] * len(clips)
-        for video, volume, table in _each(clips, range(len(clips)), n_jobs, progress, options):
+        for video, volume, table in _each(clips, range(len(clips)), dtype, *how):
             labels[video], tables[video] = volume, table
         return Supervoxels(labels, _join(tables))
 
@@ -317,7 +324,7 @@ def segment(
         zarr.create_array(folder / "labels.zarr", shape=shape, dtype=dtype, chunks=(1, *shape[1:]))
     volumes = zarr.open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]
-    for video, volume, table in _each(clips, todo, n_jobs, progress, options):
+    for video, volume, table in _each(clips, todo, dtype, *how):
         volumes[video] = volume
         # The rows are the mark that a clip is done, so they appear last and at once.
         table.to_parquet(rows / "partial")
@@ -328,13 +335,23 @@ def segment(
     return Supervoxels.load(folder)
 
 
-def _each(clips, videos, n_jobs, progress, options) -> Iterator[tuple[int, np.ndarray, object]]:
+def _each(clips, videos, dtype, n_jobs, progress, options) -> Iterator[tuple]:
     videos = list(videos)
     work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
         delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
     )
     shown = bar(work, total=len(videos), show=progress, desc="segment", unit="clip")
     for video, (labels, table) in zip(videos, shown, strict=True):
+        if labels.max() > np.iinfo(dtype).max:
+            raise ValueError(
+                f"SLIC made {labels.max()} segments of clip {video}, more than {dtype.__name__} "
+                "can number; lower n_segments."
+            )
+        if table.empty:
+            raise ValueError(
+                f"Clip {video} keeps no supervoxel of min_fraction={options['min_fraction']} of "
+                "its voxels; lower min_fraction."
+            )
         yield video, labels, table
 
 

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
-from torch import Tensor
 
-from stce import cav
-from stce.pieces import forward
+from stce import cav, gradients
 from stce.workers import Shared
 
-__all__ = ["Tcav", "gradients", "random_groups", "rescore", "score"]
-
-TARGETS = ("logit", "log_prob")
+__all__ = ["Tcav", "moments", "random_groups", "rescore", "score"]
 
 
 @dataclass(frozen=True)
@@ -67,56 +62,6 @@ class Tcav:
             load_file(folder / "cavs.safetensors"),
             load_file(folder / "sensitivity.safetensors"),
         )
-
-
-def gradients(
-    network, features: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
-) -> np.ndarray:
-    """Return the gradient of a class output with respect to layer l (equation 1).
-
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Its head is differentiated, in evaluation mode.
-    features : numpy.ndarray
-        ``(N, D) float32``, clips at layer l, of :func:`stce.features.extract_layer`.
-    class_index : int
-        The class y.
-    target : {"logit", "log_prob"}, default "logit"
-        The class output. Where the head is one linear map, the gradient of the logit is the
-        same for every clip; that of the log-probability is not.
-    device : torch.device, default "cpu"
-        Where the head runs.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, D) float32``.
-
-    Raises
-    ------
-    ValueError
-        If `target` is not one of the two.
-    """
-    if target not in TARGETS:
-        raise ValueError(f"target is {target!r}; choose one of {', '.join(TARGETS)}.")
-    network = network.to(device).eval()
-
-    def slope(part: slice) -> Tensor:
-        z = some[part].requires_grad_()
-        output = network.logits(z)
-        if target == "log_prob":
-            output = output.log_softmax(dim=1)
-        (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
-        if getattr(network, "grid", None):  # a pooled feature stands for all positions
-            gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
-        return gradient
-
-    found = []
-    for start in range(0, len(features), 256):
-        some = torch.from_numpy(features[start : start + 256]).to(device)
-        found.append(forward(network, slope, len(some), device).cpu().numpy())
-    return np.concatenate(found)
 
 
 def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -201,7 +146,7 @@ def score(
     classes : tuple of str
         Output names of the network, in order.
     target : {"logit", "log_prob"}, default "logit"
-        See :func:`gradients`.
+        See :func:`stce.gradients.at_clips`.
     strength : float, default 1
         See :func:`stce.cav.classifiers`.
     n_bootstrap : int, default 1000
@@ -211,13 +156,18 @@ def score(
     device : torch.device, default "cpu"
         Where the head runs and the classifiers are solved.
     gradient : dict of str to numpy.ndarray, optional
-        For each class :func:`gradients` of its clips, ``(K, D) float32``, where a network has no
-        head to compute them from.
+        For each class :func:`stce.gradients.at_clips` of its clips, ``(K, D) float32``, where a
+        network has no head to compute them from.
 
     Returns
     -------
     Tcav
         Scores, CAVs and sensitivities.
+
+    Raises
+    ------
+    ValueError
+        If features or gradients are not finite.
 
     References
     ----------
@@ -231,12 +181,8 @@ def score(
         for name in concepts.centres
         for k in range(len(concepts.centres[name]))
     }
-    used = {
-        name: np.unique(np.concatenate([members[name, k] for k in range(len(centres))]))
-        for name, centres in concepts.centres.items()
-    }
-    blocks = (_rows(features, rows) for rows in used.values())
-    mean, scale = cav.moments(chain([random], blocks))
+    used = {name: concepts.used(name) for name in concepts.centres}
+    mean, scale = moments(concepts, features, random)
     random = (random - mean) / scale
     how = {"strength": strength, "device": device}
     pool = _Pool(random[groups], mean, scale, how)
@@ -256,11 +202,8 @@ def score(
     )
     null_cavs = _null_cavs(random, groups, scale, how)
     rows, cavs, sensitivity, null = [], {}, {}, []
-    for (name, z), made in zip(clips.items(), fitted, strict=True):
-        if gradient is None:
-            slope = gradients(network, z, classes.index(name), target, device=device)
-        else:
-            slope = gradient[name]
+    known = gradients.by_class(network, clips, classes, target, gradient, device)
+    for (name, slope), made in zip(known, fitted, strict=True):
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
         for k, (vector, accuracy) in enumerate(made):
@@ -310,12 +253,44 @@ def rescore(
         One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
     """
     parts = []
-    for name, vectors in cavs.items():
-        gradient = gradients(network, clips[name], classes.index(name), target, device=device)
-        share, derivative, _ = _means(vectors, gradient)
+    chosen = {name: clips[name] for name in cavs}
+    for name, slope in gradients.by_class(network, chosen, classes, target, device=device):
+        vectors = cavs[name]
+        share, derivative, _ = _means(vectors, slope)
         columns = {"concept": np.arange(len(vectors)), "score": share, "derivative": derivative}
         parts.append(pd.DataFrame({"class": name} | columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def moments(concepts, features, random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale of all samples of a study, by which its classifiers standardise.
+
+    A class at a time is read, so that the memory does not grow with the number of classes.
+
+    Parameters
+    ----------
+    concepts, features, random
+        See :func:`score`.
+
+    Returns
+    -------
+    mean, scale : numpy.ndarray
+        ``(D,) float64``, see :func:`stce.cav.moments`.
+
+    Raises
+    ------
+    ValueError
+        If a feature is not finite.
+    """
+    blocks = (_rows(features, concepts.used(name)) for name in concepts.centres)
+    mean, scale = cav.moments(chain([random], blocks))
+    if not (np.isfinite(mean) & np.isfinite(scale)).all():
+        where = "random clips" if not np.isfinite(random).all() else "supervoxels"
+        raise ValueError(
+            f"The features of the {where} hold NaN or infinite values; look for weights that "
+            "diverged, or a normalisation (mean, std) that is not the network's."
+        )
+    return mean, scale
 
 
 def _rows(features, rows: np.ndarray) -> np.ndarray:
@@ -376,8 +351,8 @@ def _interval(positive: np.ndarray, n: int, rng: np.random.Generator) -> tuple[f
 def _share_beyond(null: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the Monte-Carlo p-value of each distance from the null's centre."""
     # A hair of slack: values equal but for rounding count as "at least as far".
-    beyond = (np.abs(null)[None] >= np.abs(values)[:, None] - 1e-12).sum(1)
-    return (1 + beyond) / (1 + len(null))
+    within = (np.abs(null)[None] < np.abs(values)[:, None] - 1e-12).sum(1)
+    return (1 + len(null) - within) / (1 + len(null))
 
 
 def _rank(table: pd.DataFrame, null: list[tuple[np.ndarray, ...]]) -> pd.DataFrame:

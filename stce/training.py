@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +25,7 @@ __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
 OPTIONS = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule")
 OPTIONS += ("lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed", "device", "amp")
 
-COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy", "seconds"]
+COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
 
 
 def learning_rate(
@@ -164,8 +163,7 @@ def train(
     -------
     pandas.DataFrame
         One row an epoch: ``epoch`` (from 1), ``lr`` (at its end), ``loss``, ``accuracy`` (both of
-        the training clips as they were seen), ``test_accuracy`` (NaN where not tested),
-        ``seconds``.
+        the training clips as they were seen) and ``test_accuracy`` (NaN where not tested).
 
     Raises
     ------
@@ -199,6 +197,7 @@ def train(
         "amp": bool(amp), "n_videos": len(videos), "classes": list(videos.classes),
         "network": network.settings,
     }  # fmt: skip
+    settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in settings.items()}
     check_training(network, videos, test, settings, evaluate_every)
     target = devices.resolve(device)
     folder = Path(folder)
@@ -223,7 +222,6 @@ def train(
         desc="train", unit="epoch",
     )  # fmt: skip
     for epoch in shown:
-        start = time.perf_counter()
         with _seeded(seed, epoch, target):
             row = _epoch(model, network, optimizer, clips, epoch, settings, target)
         row["test_accuracy"] = float("nan")
@@ -234,7 +232,6 @@ def train(
         ):
             table = evaluate(network, test, batch_size, target)
             row["test_accuracy"] = float(table["correct"].mean())
-        row["seconds"] = time.perf_counter() - start
         history.append(row)
         if not first:
             continue
@@ -247,7 +244,7 @@ def train(
     network.eval()
     table = pd.DataFrame(history)[COLUMNS]
     if first:
-        models.save(folder / "last.safetensors", network, epoch=epochs)
+        models.save(folder / "last.safetensors", network, epoch=settings["epochs"])
         table.to_csv(folder / "history.csv", index=False)
         state.unlink()
     return table
@@ -292,7 +289,7 @@ def evaluate(
     """
     check_classes(network, clips.classes)
     network.to(devices.resolve(device))
-    training, probabilities = network.training, []
+    training, probabilities = getattr(network, "training", False), []
     network.eval()
     try:
         with torch.inference_mode():
@@ -301,7 +298,8 @@ def evaluate(
                 logits = network(network.prepare(torch.from_numpy(frames)))
                 probabilities.append(logits.float().softmax(1).cpu().numpy())
     finally:
-        network.train(training)
+        if training:
+            network.train()
     values = np.concatenate(probabilities) if probabilities else np.empty((0, len(clips.classes)))
     labels, classes = np.asarray(clips.labels), np.asarray(clips.classes)
     predicted = values.argmax(1)

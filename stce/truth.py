@@ -181,11 +181,11 @@ def found(
     rows, chance, again = [], [], []
     for name, wanted in carriers.items():
         mine = lifts[(lifts["class"] == name) & lifts["part"].isin(wanted)]
-        if mine.empty:
+        ranked = scores[scores["class"] == name].sort_values("rank").set_index("concept")
+        if mine.empty or ranked.empty:
             continue
         both = mine.groupby("concept")[["share", "base"]].sum()
         lift = both["share"] / both["base"].where(both["base"] > 0, np.inf)
-        ranked = scores[scores["class"] == name].sort_values("rank").set_index("concept")
         values = lift.reindex(ranked.index, fill_value=0.0).to_numpy(float)
         derivative = ranked["derivative"].to_numpy(float)
         k, n = min(n_top, len(values)), len(values)
@@ -200,7 +200,8 @@ def found(
     if not rows:
         raise ValueError(
             f"None of the classes {', '.join(carriers) or '(none)'} with their carriers occurs in "
-            f"the concepts of {', '.join(sorted(set(lifts['class'])))}; give `carriers` for them."
+            f"the concepts of {', '.join(sorted(set(lifts['class'])))} and has scores; give "
+            "`carriers` for them."
         )
     table = pd.DataFrame(rows, columns=["class", "top", "random", "correlation"])
     means = table[["top", "random", "correlation"]].mean()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from stce import _compat, tcav  # noqa: F401
+from stce import _compat, gradients, tcav  # noqa: F401
 
 # isort: split
 from pytorchvideo.models import resnet, slowfast, x3d
@@ -16,7 +16,7 @@ from torchvision.models.video import mc3_18, r3d_18
 
 from stce import models
 from stce.models._borrow import borrowed
-from stce.models.adapt import Explainable, Functions, adapt
+from stce.models.adapt import Functions, adapt, is_explainable
 
 SHAPE = (3, 8, 32, 32)
 
@@ -113,7 +113,7 @@ def test_features_logits_and_gradients_of_real_architectures(build, layer, width
     torch.manual_seed(0)
     model = build()
     seen = adapt(model, layer, clip_shape=SHAPE)
-    assert isinstance(seen, Explainable)
+    assert is_explainable(seen)
     assert (seen.n_features, seen.splits) == (width, splits)
     x = clips()
     kept = []
@@ -130,7 +130,7 @@ def test_features_logits_and_gradients_of_real_architectures(build, layer, width
     assert slope.shape == z.shape and slope.abs().max() > 0
     if splits != "no":
         torch.testing.assert_close(seen.logits(z), wanted, rtol=1e-3, atol=1e-4)
-        by_head = torch.from_numpy(tcav.gradients(seen, z.numpy(), 2))
+        by_head = torch.from_numpy(gradients.at_clips(seen, z.numpy(), 2))
         torch.testing.assert_close(slope, by_head, rtol=1e-3, atol=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_flat_features_keep_positions_and_a_way_around_the_layer_is_found(small)
     assert (seen.n_features, seen.splits) == (6 * 4 * 16 * 16, "replay")
     x = clips()
     torch.testing.assert_close(seen.logits(seen.features(x)), seen(x))
-    by_head = torch.from_numpy(tcav.gradients(seen, seen.features(x).numpy(), 0))
+    by_head = torch.from_numpy(gradients.at_clips(seen, seen.features(x).numpy(), 0))
     torch.testing.assert_close(seen.gradient(x, 0), by_head)
     # The block's output is added to its input, so it does not decide on the logits alone.
     around = adapt(small, "block", clip_shape=SHAPE, pool=False)
@@ -476,10 +476,10 @@ def test_functions_and_networks_are_explainable_too():
         lambda x: x.mean((3, 4)).flatten(1), lambda z: torch.stack([z[:, 0], z[:, 1]], 1), SHAPE
     )
     network = models.build("c3d", 2, 0.125, input_size=(16, 32, 32))
-    assert isinstance(own, Explainable) and isinstance(network, Explainable)
-    assert not isinstance(nn.Linear(2, 2), Explainable)
+    assert is_explainable(own) and is_explainable(network)
+    assert not is_explainable(nn.Linear(2, 2))
     assert own.n_features == 24
-    slope = tcav.gradients(own, np.zeros((2, 24), np.float32), 1)
+    slope = gradients.at_clips(own, np.zeros((2, 24), np.float32), 1)
     assert slope[:, 1].tolist() == [1, 1] and slope.sum() == 2
     with pytest.raises(ValueError, match=r"features gives \(1, 3, 8\) for one clip"):
         Functions(lambda x: x.mean((3, 4)), lambda z: z, SHAPE)

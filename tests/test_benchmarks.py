@@ -12,7 +12,7 @@ from benchmarks import __main__ as bench
 from benchmarks import growth, reference, runner, stages, worlds
 from stce import features, settings, speed, supervoxels
 from stce.concepts import cluster
-from stce.costs import Rates, Size, predict
+from stce.costs import Rates, Size, predict, throughput
 
 
 @pytest.mark.parametrize("key", bench.COMPARISONS)
@@ -191,7 +191,8 @@ def test_results_that_were_not_measured_are_asked_for(tmp_path):
 
 
 def test_unit_costs_are_all_measured_and_make_a_prediction():
-    found = stages.rates(True, "cpu")["worlds"]["small"]
+    made = stages.rates(True, "cpu")
+    found = made["worlds"]["small"]
     rates = Rates(**found["rates"])
     positive = {name for name, value in found["rates"].items() if value > 0}
     assert positive | {"judge", "null"} == set(found["rates"])
@@ -200,6 +201,8 @@ def test_unit_costs_are_all_measured_and_make_a_prediction():
     assert 2 < rates.masks <= 2 + 2 * 3 * 2
     table = predict(rates, Size(2, 3, 3, n_random=10, n_concepts=2))
     assert table["seconds"].gt(0).all()
+    share = throughput(rates, found["flop"], made["peak"])["share"].drop("segment")
+    assert share.between(0, 1, inclusive="neither").all()
 
 
 def test_a_prediction_is_not_checked_on_a_run_that_is_not_there(monkeypatch, tmp_path):

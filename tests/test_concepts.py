@@ -61,3 +61,18 @@ def test_same_seed_same_concepts_any_number_of_jobs(planted, tmp_path):
 def test_too_few_supervoxels():
     with pytest.raises(ValueError, match=r"'wave' has 3 supervoxels.*n_concepts=5"):
         cluster(np.eye(3), np.zeros(3, int), np.arange(3), ("wave",), n_concepts=5)
+
+
+def test_fewer_different_features_than_concepts():
+    z = np.repeat(np.eye(2, dtype=np.float32), 4, axis=0)
+    with pytest.raises(ValueError, match="n_concepts is 3, .* 8 .* 'a' have only 2 different"):
+        with pytest.warns(UserWarning, match="distinct clusters"):
+            cluster(z, np.zeros(8, int), np.arange(8), ("a",), n_concepts=3)
+
+
+def test_distances_do_not_lose_their_digits_far_from_zero():
+    z = 5e3 + np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    found = cluster(z, np.zeros(40, int), np.arange(40), ("a",), n_concepts=3, n_keep=40)
+    rows = found.table.set_index("supervoxel").sort_index()
+    away = np.linalg.norm(z[:, None].astype(float) - found.centres["a"], axis=2)
+    assert (rows["concept"].to_numpy() == away.argmin(1)).all()

@@ -1,6 +1,8 @@
 """Area-matched controls and paired tests, on clips and tables whose answers are known."""
 
+import dataclasses
 import itertools
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -375,3 +377,22 @@ def test_held_is_the_visible_share_of_the_region(mode):
 
 def test_without_a_region_nothing_is_held():
     assert "held" not in run(controls.run, world([0, 40, 0, 0], -20))
+
+
+@pytest.mark.parametrize("function", [ablation.run, partial(controls.along, orders=lambda n: [])])
+def test_clips_and_features_that_do_not_belong_to_the_network(function):
+    network, clips, *rest = world([0, 40, 0, 0], -20)
+    with pytest.raises(ValueError, match="features has 5 rows for 12 supervoxels"):
+        run(function, (network, clips, *rest), features=np.zeros((5, 4), np.float32))
+    network.classes = ("no", "yes")
+    others = dataclasses.replace(clips, classes=("yes", "no"))
+    with pytest.raises(ValueError, match="was trained for the classes no, yes, not for yes, no"):
+        run(function, (network, others, *rest))
+
+
+def test_a_difference_is_of_clips_that_have_both_orders():
+    both = [(v, "add", o, 1, v < 2) for v in range(4) for o in ("top", "least")]
+    columns = [step for step in STEPS if step != "repeat"]
+    rows = pd.DataFrame([*both, (9, "add", "top", 1, True)], columns=columns)
+    found = curves.difference(rows)
+    assert found["gain"].tolist() == [0] and found["n_clips"].tolist() == [4]

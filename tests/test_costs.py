@@ -1,10 +1,11 @@
 """The cost model is arithmetic: each of its terms can be done by hand."""
 
 import dataclasses
+import math
 
 import pytest
 
-from stce.costs import Rates, Size, predict, speed_up
+from stce.costs import Rates, Size, predict, speed_up, throughput
 
 RATES = Rates(
     train=0.1,
@@ -46,6 +47,16 @@ def test_each_step_is_units_times_rate():
     assert seconds["ablate", "predict"] == pytest.approx(360 * 120 * 0.03)
     assert _step(table, "segment", "segment")["megabytes"] == pytest.approx(56)
     assert _step(table, "cluster", "embed")["megabytes"] == pytest.approx(40)
+
+
+def test_throughput_is_work_over_time_and_its_share_of_the_peak():
+    found = throughput(RATES, flop=4e9, peak=1e12)
+    assert found["per_second"].to_dict() == pytest.approx(
+        {"segment": 2, "embed": 50, "forward": 50, "mask": 1 / 0.03, "train": 10}
+    )
+    shares = {"embed": 0.2, "forward": 0.2, "mask": 4e9 / 0.03 / 1e12, "train": 0.12}
+    assert found["share"].drop("segment").to_dict() == pytest.approx(shares)
+    assert math.isnan(found.loc["segment", "share"])
 
 
 def test_a_network_that_is_trained_needs_no_training():

@@ -116,3 +116,12 @@ def test_left_in_place_a_supervoxel_keeps_its_voxels(world):
         with torch.inference_mode():
             alone = network.features(clip * torch.from_numpy(supervoxels.mask(row)))
         np.testing.assert_allclose(z[row], alone[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_chunk_that_was_never_written_is_computed(world, tmp_path, monkeypatch):
+    network, clips, supervoxels = world
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 8)
+    whole = features.extract(network, clips, supervoxels, tmp_path, progress=False)[:]
+    (tmp_path / "features.zarr" / "c" / "1" / "0").unlink()  # as when the disk was full
+    again = features.extract(network, clips, supervoxels, tmp_path, progress=False)
+    assert np.array_equal(again[:], whole)

@@ -92,7 +92,7 @@ def write_packed(path, frames):
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         data = [bytes(packet) for packet in source.demux(video=0) if packet.size]
-        chunks = [re.sub(rb"Lavc[\d.]{9}", b"DivX999b000p\0", data[0])]
+        chunks = [re.sub(rb"Lavc[\d.]+", b"DivX999b000p\0", data[0])]
         for p, b1, b2 in zip(data[1::3], data[2::3], data[3::3], strict=True):
             chunks += [p + b1, b2, b"\0\0\1\xb6\x50\x41\x7f"]  # ends in an empty frame
         for t, chunk in enumerate(chunks):

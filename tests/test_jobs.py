@@ -64,6 +64,9 @@ def test_one_folder_cannot_take_several_runs(home, tmp_path):
         ("tables: [7]", "the paper has tables 1 to 6"),
         ("groups: laptop", "'groups' in .* is 'laptop'; it takes a list of str"),
         ("epoch: 3", "Unknown parameter 'epoch'"),
+        ("run_folder: there", "run_folder is 'there'"),
+        ("epochs 3", "holds 'epochs 3'; write one `name: value` a line"),
+        ("epochs: [3", "wrong.yaml is not YAML"),
     ],
 )
 def test_a_wrong_parameter_file_is_refused(home, text, message):

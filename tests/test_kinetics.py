@@ -2,6 +2,7 @@ import csv
 import shutil
 import warnings
 
+import pandas as pd
 import pytest
 
 from stce import datasets
@@ -212,9 +213,44 @@ def test_missing_folder_and_annotations(tmp_path):
     (tmp_path / "all.csv").write_text("label,youtube_id,start\na,b,0\n")
     with pytest.raises(ValueError, match="lack the column time_start, time_end, split"):
         load("train", tmp_path, annotations=str(tmp_path / "all.csv"))
+    (tmp_path / "all.csv").write_text("weather,mood\nfine,good\n")
     with pytest.raises(ValueError, match="no class folders with videos and no annotations; put"):
         load("train", tmp_path)
     assert main(["kinetics", "--check", "--folder", str(tmp_path / "nowhere")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "all.csv cannot be read as annotations"),
+        ("label,youtube_id\nd\xe9j\xe0,a\n".encode("latin-1"), "all.csv cannot be read as ann"),
+        (b"label,youtube_id\na,b\nc,d,e,f\n", "all.csv cannot be read as annotations"),
+        (b"label;youtube_id;time_start;time_end;split\na;b;1;2;train\n", "with commas between"),
+        (b"label,youtube_id,time_start\na,b,1\n", "all.csv lack the column time_end, split"),
+    ],
+)
+def test_annotations_that_cannot_be_read_are_not_passed_over(tmp_path, content, message):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "all.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load("train", tmp_path)
+
+
+@pytest.mark.parametrize("copy", ["parts"], indirect=True)
+def test_a_part_without_annotations_is_what_its_folders_say(copy):
+    wanted = [load(split, copy).table for split in ("train", "test")]
+    annotate(copy / "train.csv", part="train")
+    for split, table in zip(("train", "test"), wanted, strict=True):
+        assert load(split, copy).table["id"].tolist() == table["id"].tolist()
+
+
+def test_spaces_after_commas_are_no_part_of_the_annotations(root, tmp_path):
+    annotate(tmp_path / "all.csv")
+    plain = load("train", root, annotations=str(tmp_path / "all.csv"), n_classes=2).table
+    text = (tmp_path / "all.csv").read_text()
+    (tmp_path / "all.csv").write_text("\ufeff" + text.replace(",", ", "), encoding="utf-8")
+    spaced = load("train", root, annotations=str(tmp_path / "all.csv"), n_classes=2).table
+    pd.testing.assert_frame_equal(plain, spaced)
 
 
 def test_bad_time_in_the_annotations(tmp_path):

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
-from stce import ablation, concepts, features, models, pooled, significance, supervoxels, tcav
+from stce import (
+    ablation,
+    concepts,
+    features,
+    gradients,
+    models,
+    pooled,
+    significance,
+    supervoxels,
+    tcav,
+)
 from stce.clips import Clips
 from stce.models import Pooled
 from stce.supervoxels import Supervoxels
@@ -70,7 +80,7 @@ def _own(layer, name="r3d18"):
 
 def _slope(pooled_network, clips, y, target="logit"):
     whole = features.extract_layer(pooled_network, clips, batch_size=2)
-    return tcav.gradients(pooled_network, whole, y, target)
+    return gradients.at_clips(pooled_network, whole, y, target)
 
 
 def test_a_supervoxel_that_covers_everything_is_the_networks_own_feature(clips):
@@ -115,15 +125,15 @@ def test_each_clip_is_seen_once(clips, cut):
     assert sum(passed) == len(clips) < len(cut) / 5
 
 
-@pytest.mark.parametrize("target", tcav.TARGETS)
+@pytest.mark.parametrize("target", gradients.TARGETS)
 def test_the_gradient_is_exact_before_a_global_average(clips, target):
     network, seen = _own("layer4")
     own = network.split("avgpool")
-    expected = tcav.gradients(own, features.extract_clips(own, clips), 1, target)
+    expected = gradients.at_clips(own, features.extract_clips(own, clips), 1, target)
     np.testing.assert_allclose(_slope(seen, clips, 1, target), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", tcav.TARGETS)
+@pytest.mark.parametrize("target", gradients.TARGETS)
 def test_the_gradient_is_that_of_a_constant_shift(clips, target):
     network, seen = _own("conv5b", "c3d")
     got = _slope(seen, clips, 1, target)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from stce.run import Run, notebook_name
+from stce.run import STAGES, Run, notebook_name
 
 
 def _make(run, name, parameters, reads=(), text="done"):
@@ -33,6 +33,27 @@ def test_a_changed_input_makes_the_reader_stale_but_an_equal_one_does_not(tmp_pa
     assert not run.stage("segment", {}, ("train",)).todo
     _make(run, "train", {"epochs": 2}, text="other weights")
     assert run.stage("segment", {}, ("train",)).todo
+
+
+def test_stages_that_do_not_belong_together_are_refused(tmp_path):
+    run = Run(tmp_path)
+    _make(run, "train", {"epochs": 2})
+    _make(run, "segment", {}, ("train",))
+    _make(run, "train", {"epochs": 3}, text="other weights")
+    with pytest.raises(ValueError, match="Stage 'segment' .* made from another 'train' .* 02_seg"):
+        run.stage("cluster", {}, ("train", "segment"))
+    _make(run, "segment", {}, ("train",))
+    assert run.stage("cluster", {}, ("train", "segment")).todo
+
+
+def test_a_run_says_what_it_lacks(tmp_path):
+    run = Run(tmp_path)
+    for i, stage in enumerate(STAGES):
+        assert "was never made here" in run.missing()
+        _make(run, stage, {}, STAGES[:i])
+    assert run.missing() == ""
+    _make(run, "cluster", {}, STAGES[:2], text="other concepts")
+    assert "Stage 'tcav'" in run.missing() and "another 'cluster'" in run.missing()
 
 
 def test_manifest_tells_where_the_stage_came_from(tmp_path):

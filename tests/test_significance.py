@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import cav, noise, nulls, significance, tcav
+from stce import cav, gradients, noise, nulls, significance, tcav
 from stce.concepts import Concepts
-from stce.models.adapt import adapt
+from stce.models.adapt import Functions, adapt
 
 
 class Net(torch.nn.Module):
@@ -182,7 +182,21 @@ def test_adapted_model_is_shuffled_behind_its_layer_and_left_alone():
 
 def test_given_gradients_have_no_weights_to_be_shuffled():
     net, result, given = _study(np.random.default_rng(0))
-    slopes = {name: tcav.gradients(net, given[2][name], y) for y, name in enumerate("ab")}
+    slopes = {name: gradients.at_clips(net, given[2][name], y) for y, name in enumerate("ab")}
     table = significance.assess(None, result, *given, n_null=20, gradient=slopes)
     assert table["p_weights"].isna().all()
     assert (table["p"] == table["p_derivative"]).all()
+
+
+def test_features_of_ones_own_are_tested_by_the_weights_there_are():
+    head, result, given = _study(np.random.default_rng(0))
+    few = {"n_null": 20, "n_shuffles": 20}
+    wanted = significance.assess(head, result, *given, **few)["p_weights"]
+    shape = (1, 1, 4, 10)
+    module = Functions(lambda x: x.flatten(1), head.head, shape)
+    found = significance.assess(module, result, *given, **few)
+    assert found["p_weights"].tolist() == wanted.tolist()
+    plain = Functions(lambda x: x.flatten(1), lambda z: head.head(z), shape)
+    found = significance.assess(plain, result, *given, **few)
+    assert found["p_weights"].isna().all()
+    assert (found["p"] == found["p_derivative"]).all()

@@ -1,7 +1,9 @@
 """The study as users run it: the command line, all six notebooks, errors and exit codes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -140,6 +142,49 @@ def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
     assert Finding.load(run, "boxing").network.grid == it.network.grid
 
 
+def test_a_skipped_stage_must_have_the_same_parameters(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "run", "cluster")
+    again = _cli("run", "smoke", "--from", "tcav", "--set", "n_keep=7", "--folder", folder)
+    assert again.returncode == 1
+    assert "Stage 'cluster' in" in again.stderr and "finished with other param" in again.stderr
+
+
+def test_textures_that_stood_in_for_hmdb_are_replaced_once_it_is_there(
+    smoke, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(study, "STAGES", STAGES[:4])
+    folder, hmdb, lines = _copy_until(smoke[0], tmp_path / "run", "cluster"), tmp_path / "hmdb", []
+    chosen = {"random_source": "hmdb", "random_folder": str(hmdb), "n_random_clips": 12}
+    how = {"folder": folder, "report": lines.append}
+    study.execute("smoke", chosen, start="tcav", **how)
+    assert f"there is no HMDB51 in {hmdb}: moving textures stand in" in lines[0]
+    assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "textures (no HMDB51)"
+    actors = datasets.load("actors", "test", takes=1, n_frames=20)
+    for i in range(12):
+        path = hmdb / f"class{i % 3}" / f"film_class{i % 3}_{i}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        video.write(path, actors.read(i).repeat(3, axis=-1), fps=25)
+    study.execute("smoke", chosen, start="tcav", **how)
+    assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "HMDB51"
+    study.execute("smoke", chosen, start="tcav", **how)
+    assert lines[-1].endswith("finished before")
+
+
+def test_a_stopped_study_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "stce.study", "run", "smoke", "--folder", str(folder)]
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (folder / ".segment.partial").exists() and started.poll() is None:
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert said.splitlines()[-1] == "stopped; the same command goes on where this one was."
+    assert Run(folder).manifest("train") and not (folder / "segment").exists()
+
+
 def test_the_list_of_runs():
     answer = _cli("list")
     assert answer.returncode == 0
@@ -156,6 +201,16 @@ def test_the_list_of_runs():
         (["run", "smoke", "--from", "cut"], "Unknown stage 'cut'; choose from train, segment"),
         (["run", "smoke", "--set", "dataset_options={colour: 1}"], "has no option 'colour'"),
         (["run", "smoke", "--set", "dataset=ucf"], "There is no data set 'ucf'"),
+        (["run", "smoke", "--set", "lr=1e-3"], "YAML takes 1e-3 for text: write 1.0e-3"),
+        (["run", "smoke", "--set", "layer=[a"], "The value in --set 'layer=[a' cannot be read"),
+        (["run", "smoke", "--set", "run_folder=x"], "run_folder is 'x', but a run's folder goes"),
+        (["run", "smoke", "--set", "n_jobs=0"], "n_jobs is 0; give the number of processes"),
+        (["run", "smoke", "--set", "device=gpu"], "device is 'gpu'; give auto, cpu, cuda or"),
+        (["run", "smoke", "--set", "q_max=9", "n_concepts=6"], "q_max is 9, but n_concepts is 6"),
+        (["run", "smoke", "--set", "n_random_clips=4"], "n_random_clips is 4, fewer than one"),
+        (["run", "smoke", "--set", "n_segments=[8, 4]"], "n_segments is [8, 4]; give counts from"),
+        (["run", "smoke", "--set", "crop=[99, 99]"], "crop is [99, 99], larger than frame_size"),
+        (["run", "smoke", "--set", "max_frames=2"], "max_frames is 2, fewer than n_frames=16"),
     ],
 )
 def test_a_wrong_call_is_one_paragraph_and_starts_nothing(tmp_path, arguments, message):
@@ -180,7 +235,6 @@ def test_a_missing_stage_names_the_command(tmp_path):
         ({"layer": "fc9"}, "cluster", "fc9"),
         ({"classes": ["swimming"]}, "segment", "There is no class 'swimming'"),
         ({"device": "cuda:7"}, "cluster", "cuda:7"),
-        ({"n_random_clips": 4}, "tcav", "fewer than one group of 8"),
     ],
 )
 def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(

@@ -148,3 +148,16 @@ def test_wrong_frames(frames):
 def test_levels_must_grow():
     with pytest.raises(ValueError, match="from coarse to fine"):
         segment_clip(np.zeros((4, 8, 8, 1), np.uint8), n_segments=(8, 4))
+
+
+def test_a_clip_without_supervoxels_is_refused():
+    with pytest.raises(ValueError, match="Clip 0 keeps no supervoxel of min_fraction=0.5"):
+        segment(_noise_clips(1), n_segments=(4, 8), min_fraction=0.5)
+
+
+def test_more_segments_than_asked_for_are_told_apart():
+    clips = _noise_clips(1, (16, 24, 24, 1))
+    options = {"n_segments": (100,), "compactness": 100.0, "min_fraction": 0.0}
+    labels, _ = segment_clip(clips.frames[0], **options)
+    assert np.array_equal(segment(clips, **options).labels[0], labels)
+    assert segment(clips, **options).labels.dtype == np.uint16

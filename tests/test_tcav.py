@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stce import cav, tcav
+from stce import cav, gradients, nulls, tcav
 from stce.concepts import Concepts, cluster
 
 
@@ -107,17 +107,17 @@ def test_logit_of_a_linear_head_votes_and_log_prob_varies():
     rng = np.random.default_rng(0)
     head, *_ = _world(rng)
     z = rng.normal(size=(30, 16)).astype(np.float32)
-    logit = tcav.gradients(head, z, 0, "logit")
+    logit = gradients.at_clips(head, z, 0, "logit")
     assert np.ptp(logit, axis=0).max() == 0
     assert np.allclose(logit[0], head.weights[0].detach())
-    assert np.ptp(tcav.gradients(head, z, 0, "log_prob"), axis=0).max() > 0.1
+    assert np.ptp(gradients.at_clips(head, z, 0, "log_prob"), axis=0).max() > 0.1
 
 
 def test_gradients_equal_finite_differences():
     rng = np.random.default_rng(0)
     head = LinearHead(rng.normal(size=(3, 5)), curved=True)
     z, v = rng.normal(size=(4, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
-    derivative = tcav.gradients(head, z, 2, "log_prob") @ v
+    derivative = gradients.at_clips(head, z, 2, "log_prob") @ v
     step = 1e-2
     with torch.no_grad():
         up, down = (
@@ -132,7 +132,7 @@ def test_score_is_equation_two_by_hand():
     groups = tcav.random_groups(400, 6, 20, rng)
     result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
     row = result.scores[(result.scores["class"] == "b") & (result.scores.concept == 2)].iloc[0]
-    gradient = tcav.gradients(head, clips["b"], 1)
+    gradient = gradients.at_clips(head, clips["b"], 1)
     derivative = result.cavs["b"][2] @ gradient.T
     assert row.score == pytest.approx((derivative > 0).mean())
     assert row.derivative == pytest.approx(derivative.mean(), abs=1e-6)
@@ -189,7 +189,7 @@ def test_errors():
     with pytest.raises(ValueError, match="There are 10 random clips, fewer than one group of 20"):
         tcav.random_groups(10, 2, 20, rng)
     with pytest.raises(ValueError, match="target is 'loss'; choose one of logit, log_prob"):
-        tcav.gradients(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
+        gradients.at_clips(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
 
 
 def test_moments_of_blocks_are_those_of_the_whole():
@@ -216,3 +216,56 @@ def test_concepts_against_groups_are_the_same_classifiers():
         np.testing.assert_array_equal(accuracy, cav.held_out_accuracy(pool @ pool.T, *given))
     without = cav.against(own, concepts, groups, held_out=False)
     assert np.isnan(without[0][1]).all() and without[0][0].shape == (4, 50)
+
+
+def test_a_feature_that_only_rounding_tells_apart_does_not_decide():
+    rng = np.random.default_rng(0)
+    _, found, z, _, random, _ = _world(rng)
+    # One more feature: a constant, but in its last digit for what was computed with the concepts.
+    constant = np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1))
+    z, random = (
+        np.hstack([x, np.full((len(x), 1), c)]) for x, c in zip((z, random), constant, strict=True)
+    )
+    mean, scale = tcav.moments(found, z, random)
+    assert scale[-1] == 1
+    concept = (z[found.members("a", 0)] - mean)[:, -1]
+    assert np.abs(concept).max() < 1e-7
+    assert scale[:-1].min() > 0.5
+
+
+def test_moments_of_features_in_double_keep_what_they_tell():
+    x = 1e4 + 1e-6 * np.random.default_rng(0).normal(size=(50, 1))
+    assert cav.moments([x])[1][0] == pytest.approx(x.std(), rel=1e-3)
+    assert cav.moments([x.astype(np.float32)])[1][0] == 1
+
+
+def test_the_scale_of_a_constant_is_one_where_all_else_is_tiny():
+    tiny = np.zeros((4, 2), np.float32)
+    tiny[:2, 0] = np.finfo(np.float32).tiny
+    with np.errstate(under="ignore"):
+        _, scale = cav.moments([tiny])
+    assert scale[1] == 1 and scale[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("random", "features of the random clips hold NaN"),
+        ("features", "features of the supervoxels hold NaN"),
+        ("clips", "gradients of class 'b' hold NaN"),
+    ],
+)
+def test_what_is_not_finite_is_refused(where, message):
+    rng = np.random.default_rng(0)
+    head, found, z, clips, random, _ = _world(rng, curved=True)
+    groups = tcav.random_groups(400, 5, 20, rng)
+    broken = {"random": random, "features": z, "clips": clips["b"]}[where]
+    broken[found.members("a", 0)[0] if where == "features" else 0, 3] = np.nan
+    with pytest.raises(ValueError, match=message):
+        tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+
+
+def test_nan_is_never_significant():
+    values = np.array([5.0, np.nan])
+    assert tcav._share_beyond(np.zeros(9), values).tolist() == [0.1, 1.0]
+    assert nulls.p_value(np.zeros(9), values).tolist() == [0.1, 1.0]

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from stce import models, training
 from stce._random_clips import RandomClips
 from stce.clips import Clips
+from stce.models.adapt import Functions
 from stce.training import evaluate, learning_rate, train
 from stce.videos import Videos
 
@@ -131,7 +133,7 @@ def test_stopped_and_resumed_is_bit_identical(tmp_path, monkeypatch, schedule, f
     for name in ("last.safetensors", "best.safetensors"):
         first, second = (weights(tmp_path / run / name) for run in ("straight", "stopped"))
         assert same(first, second)
-    pd.testing.assert_frame_equal(straight.drop(columns="seconds"), resumed.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(straight, resumed)
 
 
 def test_a_resumed_training_takes_its_weights_from_the_state(tmp_path):
@@ -381,3 +383,15 @@ def test_the_parts_of_a_batch_are_the_batch_and_their_weights_make_its_mean():
 def test_a_batch_too_small_for_the_processes_is_refused():
     with pytest.raises(ValueError, match="batch_size is 2 for 3 processes"):
         RandomClips(Counting(), (4, 6, 6), True, 2, 0, (0, 3))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    table = fit(Lamps(), tmp_path, epochs=np.int64(1), lr=np.float32(0.01), seed=np.int64(0))
+    assert len(table) == 1
+
+
+def test_evaluate_takes_features_of_ones_own():
+    test = clips(Lamps())
+    own = Functions(lambda x: x.mean((3, 4)).flatten(1), nn.Linear(8, 3), (1, 8, 16, 16))
+    table = evaluate(own, test)
+    assert len(table) == len(test) and table["probability"].between(0, 1).all()

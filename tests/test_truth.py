@@ -121,3 +121,12 @@ def test_pointed_averages_lifts_over_steps_and_pairs_clips():
     assert told.loc["least", "gain"] == pytest.approx((2 + 4.5) / 2)
     assert (told.loc["least", "gain_low"], told.loc["least", "gain_high"]) == (2.0, 4.5)
     assert (told["n_clips"] == 2).all()
+
+
+def test_a_class_without_scores_is_left_out():
+    lifts, scores = _ranked([4, 3, 2, 1], [4, 3, 2, 1])
+    other = lifts.assign(**{"class": "running"})
+    carriers = {"boxing": ("arms",), "running": ("arms",)}
+    both = truth.found(pd.concat([lifts, other]), scores, carriers, n_top=2, n_random=99)
+    pd.testing.assert_frame_equal(both, truth.found(lifts, scores, carriers, n_top=2, n_random=99))
+    assert both["class"].tolist() == ["boxing", "all"]

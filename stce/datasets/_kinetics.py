@@ -45,7 +45,11 @@ def listing(folder, annotations, test_share, seed):
         raise ValueError(f"test_share must be between 0 and 1, exclusive, not {test_share!r}.")
     files, listed = _scan(folder), _read_annotations(folder, annotations)
     if listed is not None:
-        return _join(listed, files)
+        table = _join(listed, files)
+        # A part without annotations is what its class folders say.
+        rest = files[files["class"].ne("") & files["split"].ne("")]
+        rest = rest[~rest["split"].isin(table["split"])]
+        return pd.concat([table, rest], ignore_index=True)
     table = files[files["class"] != ""].reset_index(drop=True)
     if table.empty:
         raise ValueError(
@@ -126,16 +130,33 @@ def _read_annotations(folder, annotations):
         paths = [Path(annotations)]
     else:
         paths = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("annotations/*.csv"))]
-    # As text: an id may look like a number or a missing value.
-    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
-    usable = [table[COLUMNS] for table in tables if set(COLUMNS) <= set(table.columns)]
-    if annotations and not usable:
-        lacking = [column for column in COLUMNS if column not in tables[0].columns]
-        raise ValueError(
-            f"The annotations {annotations} lack the column {', '.join(lacking)}; they need "
-            f"{', '.join(COLUMNS)}."
-        )
+    usable = []
+    for path in paths:
+        table = _read_csv(path)
+        lacking = [column for column in COLUMNS if column not in table.columns]
+        if not lacking:
+            usable.append(table[COLUMNS])
+        # Those of the test part have no labels; other files are none of ours.
+        elif annotations or (lacking != ["label"] and "youtube_id" in "".join(table.columns)):
+            raise ValueError(
+                f"The annotations {path} lack the column {', '.join(lacking)}; they need "
+                f"{', '.join(COLUMNS)}, with commas between them. Repair or remove the file."
+            )
     return pd.concat(usable, ignore_index=True) if usable else None
+
+
+def _read_csv(path):
+    try:
+        # As text: an id may look like a number or a missing value.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
+        )
+    except ValueError as error:  # pandas' own and those of decoding are of this kind
+        raise ValueError(
+            f"{path} cannot be read as annotations ({error}); write it as CSV in UTF-8, or remove "
+            "it."
+        ) from error
+    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
 
 
 def _join(listed, files):

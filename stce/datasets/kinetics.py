@@ -17,6 +17,7 @@ broken ones; ``python -m stce.datasets kinetics --check`` lists both.
 from __future__ import annotations
 
 import difflib
+import shlex
 import warnings
 from pathlib import Path
 
@@ -25,8 +26,6 @@ from stce.datasets._draw import shuffled
 from stce.datasets._kinetics import listing, plain
 from stce.datasets.folder import FolderVideos
 from stce.videos import Videos
-
-COMMAND = "python -m stce.datasets kinetics --check"
 
 
 def load(
@@ -156,7 +155,7 @@ def _choose(table, folder, classes, n_classes, seed):
             f"n_classes={n_classes or 10} classes cannot be drawn: only "
             f"{len(usable) + len(named)} in the Kinetics folder {folder} have videos to train and "
             "to test on; lower n_classes, or add videos "
-            f"(`{COMMAND} --folder {Path(folder).resolve()}`)."
+            f"(`{_command(folder)}`)."
         )
     return (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
 
@@ -187,7 +186,11 @@ def _warn(bad, folder):
     if len(bad):
         warnings.warn(
             f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
-            f"({bad['problem'].iloc[0]}); `{COMMAND} --folder {Path(folder).resolve()}` lists "
-            "them.",
+            f"({bad['problem'].iloc[0]}); `{_command(folder)}` lists them.",
             stacklevel=3,
         )
+
+
+def _command(folder):
+    quoted = shlex.quote(str(Path(folder).resolve()))
+    return f"python -m stce.datasets kinetics --check --folder {quoted}"

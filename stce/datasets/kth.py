@@ -16,6 +16,7 @@ References
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -270,4 +271,6 @@ def _films(folder):
 
 
 def _command(folder, action):
-    return f"python -m stce.datasets kth {action} --folder {Path(folder).resolve()}"
+    return (
+        f"python -m stce.datasets kth {action} --folder {shlex.quote(str(Path(folder).resolve()))}"
+    )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stce.models.network import Network
 
-__all__ = ["Explainable", "Functions", "Prepared"]
+__all__ = ["Explainable", "Functions", "Prepared", "is_explainable"]
+
+MEMBERS = ("clip_shape", "n_features", "mean", "to", "eval", "prepare", "features", "logits")
 
 
-@runtime_checkable
 class Explainable(Protocol):
     """What the stages of the method need of a network; `Network` and `Adapted` have it.
 
@@ -46,6 +47,19 @@ class Explainable(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of prepared clips."""
+
+
+def is_explainable(model) -> bool:
+    """Tell whether an object has the members of :class:`Explainable`.
+
+    ``isinstance`` cannot tell: since Python 3.12 it overlooks what a module keeps as a buffer.
+
+    Examples
+    --------
+    >>> is_explainable(torch.nn.Linear(2, 2))
+    False
+    """
+    return callable(model) and all(hasattr(model, name) for name in MEMBERS)
 
 
 class Prepared:
@@ -115,6 +129,7 @@ class Functions(Prepared):
     def __init__(self, features: Callable, logits: Callable, clip_shape, mean=0.0, std=1.0):
         super().__init__(clip_shape, mean, std)
         self._features, self._logits = features, logits
+        self.head = logits if isinstance(logits, nn.Module) else None
         z = self.features(torch.zeros(1, *self.clip_shape))
         if z.ndim != 2 or len(z) != 1:
             raise ValueError(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from stce.models._borrow import borrowed, hooked
-from stce.models._explainable import Explainable, Functions, Prepared
+from stce.models._explainable import Explainable, Functions, Prepared, is_explainable
 from stce.models._probe import probe, through
 
-__all__ = ["Adapted", "Explainable", "Functions", "adapt"]
+__all__ = ["Adapted", "Explainable", "Functions", "adapt", "is_explainable"]
 
 
 def adapt(
@@ -218,7 +218,7 @@ class Adapted(Prepared):
         class_index : int
             The class y.
         target : {"logit", "log_prob"}, default "logit"
-            See :func:`stce.tcav.gradients`.
+            See :func:`stce.gradients.at_clips`.
 
         Returns
         -------
