@@ -22,13 +22,13 @@ def _pool(world: Directions) -> np.ndarray:
 
 def fit_cavs(world: Directions, device="cpu") -> np.ndarray:
     """Return the unit CAVs of all concepts against all groups, our way: ``(K, R, D)``."""
-    standard, _, scale = cav.standardise(_pool(world))
-    (n_concepts, size, width), n_groups = world.positives.shape, len(world.negatives)
-    own, groups = np.split(standard, [n_concepts * size])
+    n_concepts, size, width = world.positives.shape
+    own = world.positives.reshape(-1, width)
+    mean, scale = cav.moments([own, world.negatives.reshape(-1, width)])
+    own, groups = (cav.standard(z, mean, scale) for z in (own, world.negatives))
     concepts = np.arange(len(own)).reshape(n_concepts, size)
-    groups = groups.reshape(n_groups, size, width)
     fitted = cav.against(own, concepts, groups, held_out=False, device=device)
-    return np.stack([cav.unit(weights / scale) for weights, _ in fitted])
+    return np.stack([cav.unit(weights / scale.astype(np.float32)) for weights, _ in fitted])
 
 
 def _logistic() -> LogisticRegression:

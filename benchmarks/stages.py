@@ -119,8 +119,9 @@ def _score(network, classes: tuple[str, ...], world: World, device: str) -> floa
 def _fit(size: int, world: World, device: str) -> float:
     """Return the seconds of the CAVs of a concept, one of a class, and of their accuracy."""
     rng = np.random.default_rng(0)
-    own = rng.normal(size=(world.n_concepts * world.n_keep, size))
-    groups = rng.normal(size=(world.n_groups, world.n_keep, size))
+    n_own, n_others = world.n_concepts * world.n_keep, world.n_groups * world.n_keep
+    own, others = np.split(rng.normal(size=(n_own + n_others, size)).astype(np.float32), [n_own])
+    groups = others.reshape(world.n_groups, -1, size)
     rows = np.arange(len(own)).reshape(world.n_concepts, -1)
     seconds, _ = _seconds(lambda: cav.against(own, rows, groups, device=device), device)
     return seconds / world.n_concepts

@@ -157,12 +157,11 @@ def study(quick: bool, device: str) -> Pair:
         stages.done("cluster")
         features.extract_clips(network, noise, **how)
         whole = features.extract_clips(network, discovery[i], **how)
-        standard, _, scale = cav.standardise(np.concatenate([z, others]))
+        mean, scale = cav.moments([z, others])
         rows = [clustered.members(name, k) for k in range(scored)]
-        fitted = cav.against(
-            standard[: len(z)], rows, standard[len(z) + index], held_out=False, **how
-        )
-        vectors = [cav.unit(weights / scale) for weights, _ in fitted]
+        own, drawn = (cav.standard(x, mean, scale) for x in (z, others))
+        fitted = cav.against(own, rows, drawn[index], held_out=False, **how)
+        vectors = [cav.unit(weights / scale.astype(np.float32)) for weights, _ in fitted]
         scores = tcav.rescore(
             network, {name: np.stack(vectors)}, {name: whole}, clips.classes, "logit", **how
         )

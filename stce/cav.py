@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from stce import _dual
+from stce._dual import Blocks
 from stce.pieces import side_by_side
 
-__all__ = ["against", "classifiers", "held_out_accuracy", "moments", "standardise", "unit"]
+__all__ = [
+    "against",
+    "classifiers",
+    "held_out_accuracy",
+    "moments",
+    "standard",
+    "standardise",
+    "unit",
+]
 
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
 COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
+# Rows standardised at a time, and concepts multiplied by all groups: while one thread does that,
+# another one can solve.
+ROWS, CONCEPTS = 16, 4
 # A feature whose spread is so many last digits of its mean tells samples apart by rounding alone.
 ROUNDING = 32
-# The share of its first slope at which a line search ends.
-FLAT = 0.1
 
 
 def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +61,16 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             rounding = max(rounding, ROUNDING * float(np.finfo(block.dtype).eps))
         n, width = block.shape
         centre, inner = np.empty(width), np.empty(width)
-        # A few columns at a time stay in the cache while they are read three times.
-        for start in range(0, width, COLUMNS):
+
+        def measure(start: int, block=block, centre=centre, inner=inner) -> None:
+            # A few columns at a time stay in the cache while they are read three times.
             part = slice(start, start + COLUMNS)
             columns = block[:, part].astype(np.float64)
             centre[part] = columns.mean(0)
             columns -= centre[part]
             inner[part] = np.einsum("nd,nd->d", columns, columns)
+
+        side_by_side(measure, range(0, width, COLUMNS))
         away = centre - mean
         spread = spread + inner + away**2 * (count * n / (count + n))
         mean = mean + away * (n / (count + n))
@@ -90,79 +102,41 @@ def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return standard, mean, scale
 
 
+def standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Standardise by known moments, in double precision, and keep what single precision holds.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        ``(..., D)``.
+    mean, scale : numpy.ndarray
+        ``(D,) float64``, see :func:`moments`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(..., D) float32``.
+
+    Examples
+    --------
+    >>> standard(np.array([[1.0], [5.0]]), np.array([3.0]), np.array([2.0])).ravel().tolist()
+    [-1.0, 1.0]
+    """
+    rows, factor = features.reshape(-1, features.shape[-1]), 1 / scale
+    found = np.empty(rows.shape, np.float32)
+
+    def some(start: int) -> None:  # few enough to stay in a core's cache
+        part = slice(start, start + ROWS)
+        np.multiply(rows[part] - mean, factor, out=found[part], casting="same_kind")
+
+    side_by_side(some, range(0, len(rows), ROWS))
+    return found.reshape(features.shape)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Scale vectors along the last axis to length 1; a zero vector stays zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1)
-
-
-def _newton(gram: Tensor, sign: Tensor, strength: float, tolerance: float, max_steps: int):
-    """Minimise the penalised logistic loss of B problems in their dual coefficients.
-
-    The weights of the classifier are ``w = sum_i alpha_i x_i``, so a problem with m samples has
-    m + 1 unknowns however many features there are. One Newton step is the weighted least squares
-    of Rasmussen & Williams (2006, algorithm 3.1), which stays well-conditioned when the classes
-    separate, with the unpenalised bias solved for in closed form.
-    """
-    target = (sign > 0).to(gram.dtype)
-    alpha = torch.zeros_like(gram[..., 0])
-    product = torch.zeros_like(alpha)  # gram @ alpha, kept up to date along each step
-    bias = torch.zeros_like(alpha[:, 0])
-    system = torch.empty_like(gram)
-    for _ in range(max_steps):
-        logit = product + bias[:, None]
-        chance = torch.sigmoid(logit).clamp(1e-12, 1 - 1e-12)
-        gradient = strength * (chance - target)
-        residual = torch.maximum((alpha + gradient).abs().amax(1), gradient.sum(1).abs())
-        if bool((residual <= tolerance * strength).all()):
-            break
-        root = (strength * chance * (1 - chance)).sqrt()
-        torch.mul(gram, root[:, :, None], out=system)
-        system.mul_(root[:, None, :]).diagonal(dim1=1, dim2=2).add_(1)
-        right = torch.stack([root * logit - gradient / root, root], dim=-1)
-        # The eigenvalues are 1 or more, so the factor exists; _ex spares a wait for a GPU.
-        factor = torch.linalg.cholesky_ex(system).L
-        solved = torch.cholesky_solve(right, factor) * root[..., None]
-        new_bias = solved[..., 0].sum(1) / solved[..., 1].sum(1)
-        step = solved[..., 0] - new_bias[:, None] * solved[..., 1] - alpha
-        step_product, step_bias = (gram @ step[..., None])[..., 0], new_bias - bias
-        rise = step_product + step_bias[:, None]
-        inner = torch.stack([(step * product).sum(1), (step * step_product).sum(1)])
-        slope = partial(_slope, logit, rise, target, inner, strength)
-        far = _far(slope, torch.ones_like(bias))
-        alpha, product = alpha + far[:, None] * step, product + far[:, None] * step_product
-        bias = bias + far * step_bias
-    return alpha, bias
-
-
-def _slope(logit, rise, target, inner, strength: float, far: Tensor) -> Tensor:
-    """Return the derivative of the objective along the step of each problem, at `far` of it."""
-    chance = torch.sigmoid(logit + far[:, None] * rise)
-    return strength * ((chance - target) * rise).sum(1) + inner[0] + far * inner[1]
-
-
-def _far(slope, one: Tensor) -> Tensor:
-    """Return how far to go along a step: the whole of it, or to where the slope is nearly flat.
-
-    Where classes separate, Newton's step falls short, by a factor of two to four at first, and
-    going on halves the number of steps; where it goes too far, it is cut. The objective is convex:
-    the slope rises all along, from below zero.
-    """
-    first, low, high = slope(0 * one).abs(), 0 * one, one
-    for _ in range(30):
-        short = slope(high) < -FLAT * first
-        if not bool(short.any()):
-            break
-        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
-    best = high
-    for _ in range(60):
-        here = slope(best)
-        done = here.abs() <= FLAT * first
-        if bool(done.all()):
-            break
-        low, high = torch.where(here < 0, best, low), torch.where(here < 0, high, best)
-        best = torch.where(done, best, (low + high) / 2)
-    return best
 
 
 def classifiers(
@@ -211,87 +185,89 @@ def classifiers(
     >>> bool(w[0, 0] > 0), abs(round(float(b[0]), 6))
     (True, 0.0)
     """
-    sign = np.asarray(sign)
-    index = np.asarray(problems, np.int64)
-    how = {"strength": strength, "tolerance": tolerance, "max_steps": max_steps, "device": device}
-    alpha, bias = _solve(partial(_blocks, gram, index), len(index), sign, **how)
-    return _weights(standard, problems, sign, alpha), bias
+    index, n = _positive_first(problems, sign)
+    how = {"strength": strength, "tolerance": tolerance, "max_steps": max_steps}
+    alpha, bias = np.empty(index.shape), np.empty(len(index))
 
+    def fit(part: slice) -> None:
+        found = _dual.solve(_gather(gram, index[part], n, device), **how)
+        alpha[part], bias[part] = (x.cpu().numpy() for x in found)
 
-def _solve(
-    gram, n: int, sign, strength: float = 1.0, tolerance=1e-8, max_steps=100, device="cpu"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the dual coefficients ``(n, m)`` and biases ``(n,)`` of n problems.
-
-    `gram` gives the ``(b, m, m)`` inner products of a slice of them. The problems are small, so
-    that on a CPU as many are solved side by side as PyTorch has threads, each on one.
-    """
-    on_cpu = torch.device(device).type == "cpu"
-    direction = torch.from_numpy(np.asarray(sign, np.float64)).to(device)
-    size = PROBLEMS if on_cpu else PROBLEMS_GPU
-    alpha, bias = np.empty((n, len(sign))), np.empty(n)
-
-    def solve(start: int) -> None:
-        part = slice(start, start + size)
-        block = torch.as_tensor(gram(part), dtype=torch.float64, device=device)
-        solved = _newton(block, direction, strength, tolerance, max_steps)
-        alpha[part], bias[part] = (x.cpu().numpy() for x in solved)
-
-    side_by_side(solve, range(0, n, size), on_cpu)
-    return alpha, bias
-
-
-def _weights(standard, problems, sign, alpha) -> np.ndarray:
-    """Return ``sum_i alpha_i x_i`` of each problem, ``(B, D)``.
-
-    Many problems have all positive or all negative samples in common: one concept against many
-    groups. The sum over such a set is one matrix product for all of them.
-    """
-    weights = np.zeros((len(problems), standard.shape[1]))
-    for side in (sign > 0, sign <= 0):
-        sets, which = np.unique(problems[:, side], axis=0, return_inverse=True)
-        for i, samples in enumerate(sets):
-            mine = np.flatnonzero(which == i)
-            weights[mine] += alpha[np.ix_(mine, side)] @ standard[samples]
-    return weights
-
-
-def _held_out(gram, n: int, sign: np.ndarray, **options) -> np.ndarray:
-    """Return the accuracy of n problems on the half that they were not fitted to, ``(n,)``."""
-    half = np.zeros(len(sign), int)
-    for side in (1, -1):
-        half[sign == side] = np.arange((sign == side).sum()) % 2
-    if min((sign[half == h] == side).sum() for h in (0, 1) for side in (1, -1)) == 0:
-        return np.full(n, np.nan)
-    right = np.zeros(n)
-    for fit, test in ((half != 0, half == 0), (half != 1, half == 1)):
-        inner = np.ix_(fit, fit)
-        alpha, bias = _solve(
-            lambda part, inner=inner: gram(part)[:, inner[0], inner[1]], n, sign[fit], **options
-        )
-        for start in range(0, n, PROBLEMS):
-            part = slice(start, start + PROBLEMS)
-            between = np.asarray(torch.as_tensor(gram(part)).cpu())[:, test][:, :, fit]
-            logits = (between @ alpha[part, :, None])[..., 0] + bias[part, None]
-            right[part] += (np.sign(logits) == sign[test]).sum(1)
-    return right / len(sign)
+    side_by_side(fit, _parts(len(index), device), _on_cpu(device))
+    return _weights(standard, index, n, alpha), bias
 
 
 def held_out_accuracy(
-    gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, **options
+    gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, *, device="cpu", **options
 ) -> np.ndarray:
     """Return each classifier's accuracy on samples it was not fitted to, ``(B,) float64``.
 
     Every second sample is held out, then the other half; the two accuracies are averaged.
     Parameters are those of :func:`classifiers`; NaN where a half would have one side only.
     """
-    index = np.asarray(problems, np.int64)
-    blocks = partial(_blocks, gram, index)
-    return _held_out(blocks, len(index), np.asarray(sign), **options)
+    index, n = _positive_first(problems, sign)
+    parts = _parts(len(index), device)
+    found = side_by_side(
+        lambda part: _held_out(_gather(gram, index[part], n, device), options),
+        parts,
+        _on_cpu(device),
+    )
+    return np.concatenate(found)
 
 
-def _blocks(gram: np.ndarray, index: np.ndarray, part: slice) -> np.ndarray:
-    return gram[index[part, :, None], index[part, None, :]]
+def _on_cpu(device) -> bool:
+    return torch.device(device).type == "cpu"
+
+
+def _parts(n: int, device) -> list[slice]:
+    size = PROBLEMS if _on_cpu(device) else PROBLEMS_GPU
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _positive_first(problems: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the samples of each problem, its positive ones first, and how many these are."""
+    index, above = np.asarray(problems, np.int64), np.asarray(sign) > 0
+    return np.hstack([index[:, above], index[:, ~above]]), int(above.sum())
+
+
+def _gather(gram: np.ndarray, index: np.ndarray, n: int, device) -> Blocks:
+    given = torch.from_numpy(gram[index[:, :, None], index[:, None, :]])
+    given = given.to(device, torch.float64)
+    return Blocks(
+        *(part.contiguous() for part in (given[:, :n, :n], given[:, :n, n:], given[:, n:, n:]))
+    )
+
+
+def _weights(standard, index, n: int, alpha) -> np.ndarray:
+    """Return ``sum_i alpha_i x_i`` of each problem, ``(B, D)``.
+
+    Many problems have all positive or all negative samples in common. The sum over such a set is
+    one matrix product for all of them.
+    """
+    weights = np.zeros((len(index), standard.shape[1]))
+    for side in (slice(None, n), slice(n, None)):
+        sets, which = np.unique(index[:, side], axis=0, return_inverse=True)
+        for i, samples in enumerate(sets):
+            mine = np.flatnonzero(which == i)
+            weights[mine] += alpha[mine, side] @ standard[samples]
+    return weights
+
+
+def _held_out(blocks: Blocks, options: dict) -> np.ndarray:
+    """Return the accuracy of B problems on the half that they were not fitted to, ``(B,)``."""
+    _, n, m = blocks.between.shape
+    if min(n, m) < 2:
+        return np.full(len(blocks.between), np.nan)
+    gram, sign, right = blocks.gram(slice(None)), blocks.sign(), 0
+    for odd in (1, 0):
+        fit, test = (
+            torch.cat([torch.arange(start, n, 2), n + torch.arange(start, m, 2)]).to(gram.device)
+            for start in (odd, 1 - odd)
+        )
+        alpha, bias = _dual.solve(blocks.part(*(slice(odd, None, 2),) * 2), **options)
+        logits = (gram[:, test][..., fit] @ alpha[..., None])[..., 0] + bias[:, None]
+        right = right + (logits.sign() == sign[test]).sum(1)
+    return (right / len(sign)).cpu().numpy().astype(np.float64)
 
 
 def against(
@@ -300,22 +276,23 @@ def against(
     groups: np.ndarray,
     *,
     held_out: bool = True,
+    device="cpu",
     **options,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit each concept against each random group, and see how well they are told apart.
 
     Of all inner products only those are computed that some problem needs: within a concept, within
-    a group, and between the two.
+    a group, and between the two. They are computed in the precision of the features.
 
     Parameters
     ----------
     own : numpy.ndarray
-        ``(n, D) float64``, samples of all concepts, standardised.
+        ``(n, D) float32`` or ``float64``, samples of all concepts, standardised.
     concepts : sequence of numpy.ndarray
         For each of the K concepts its samples, rows of `own`; of one with fewer samples than a
         group has, as many of each group are taken.
     groups : numpy.ndarray
-        ``(R, m, D) float64``, standardised.
+        ``(R, m, D)``, of the same type, standardised.
     held_out : bool, default True
         Whether to fit each half too; without it the accuracies are NaN.
     **options
@@ -324,8 +301,8 @@ def against(
     Returns
     -------
     list of (numpy.ndarray, numpy.ndarray)
-        For each concept the weights ``(R, D) float64``, in standardised units, and the held-out
-        accuracies ``(R,)`` of :func:`held_out_accuracy`.
+        For each concept the weights ``(R, D)``, of the type of the features, in standardised units,
+        and the held-out accuracies ``(R,) float64`` of :func:`held_out_accuracy`.
 
     Examples
     --------
@@ -334,28 +311,36 @@ def against(
     >>> weights.shape, bool(weights[0, 0] > 0), accuracy.tolist()
     ((1, 2), True, [1.0])
     """
-    device = torch.device(options.get("device", "cpu"))
     own, groups = torch.from_numpy(own).to(device), torch.from_numpy(groups).to(device)
-    n_groups, size, _ = groups.shape
-    columns, within = groups.flatten(0, 1).T, own.new_empty(n_groups, size, size)
-    found = [None] * len(concepts)
+    n_groups, size, width = groups.shape
+    members = [torch.tensor(rows[:size], device=device) for rows in concepts]
+    within = groups.new_empty(n_groups, size, size, dtype=torch.float64)
+    alpha = groups.new_zeros(n_groups, len(concepts), size)
+    weights = groups.new_empty(len(concepts), n_groups, width)
+    accuracy = np.full((len(concepts), n_groups), np.nan)
 
     def multiply(r: int) -> None:
-        within[r] = groups[r] @ groups[r].T
+        within[r] = (groups[r] @ groups[r].T).double()
 
-    def fit(k: int) -> None:
-        samples = own[torch.tensor(concepts[k][:size])]
-        n = len(samples)
-        blocks = own.new_empty(n_groups, 2 * n, 2 * n)
-        blocks[:, :n, :n], blocks[:, n:, n:] = samples @ samples.T, within[:, :n, :n]
-        between = (samples @ columns).unflatten(1, (n_groups, size))[..., :n].transpose(0, 1)
-        blocks[:, :n, n:], blocks[:, n:, :n] = between, between.mT
-        given = blocks.__getitem__, n_groups, np.repeat([1, -1], n)
-        alpha = torch.from_numpy(_solve(*given, **options)[0]).to(device)
-        weights = alpha[:, :n] @ samples + (alpha[:, None, n:] @ groups[:, :n])[:, 0]
-        accuracy = _held_out(*given, **options) if held_out else np.full(n_groups, np.nan)
-        found[k] = weights.cpu().numpy(), accuracy
+    def fit(start: int) -> None:
+        some = range(start, min(start + CONCEPTS, len(concepts)))
+        samples = own[torch.cat([members[k] for k in some])]
+        between = (samples @ groups.flatten(0, 1).T).unflatten(1, (n_groups, size))
+        sizes = [len(members[k]) for k in some]
+        for k, mine, across in zip(some, samples.split(sizes), between.split(sizes), strict=True):
+            n = len(mine)
+            across = across[..., :n].transpose(0, 1).double()
+            blocks = Blocks((mine @ mine.T).double()[None], across, within[:, :n, :n])
+            found = _dual.solve(blocks, **options)[0].to(own.dtype)
+            alpha[:, k, :n], weights[k] = found[:, n:], found[:, :n] @ mine
+            if held_out:
+                accuracy[k] = _held_out(blocks, options)
 
-    side_by_side(multiply, range(n_groups), device.type == "cpu")
-    side_by_side(fit, range(len(concepts)), device.type == "cpu")
-    return found
+    def weigh(r: int) -> None:
+        weights[:, r] += alpha[r] @ groups[r]
+
+    at_once = _on_cpu(device)
+    side_by_side(multiply, range(n_groups), at_once)
+    side_by_side(fit, range(0, len(concepts), CONCEPTS), at_once)
+    side_by_side(weigh, range(n_groups), at_once)
+    return list(zip(weights.cpu().numpy(), accuracy, strict=True))

@@ -183,9 +183,8 @@ def score(
     }
     used = {name: concepts.used(name) for name in concepts.centres}
     mean, scale = moments(concepts, features, random)
-    random = (random - mean) / scale
     how = {"strength": strength, "device": device}
-    pool = _Pool(random[groups], mean, scale, how)
+    pool = _Pool(cav.standard(random, mean, scale)[groups], mean, scale, how)
 
     # A class at a time: the memory this takes does not grow with the number of classes.
     shared = Shared(pool)
@@ -200,17 +199,17 @@ def score(
         )
         for name in clips
     )
-    null_cavs = _null_cavs(random, groups, scale, how)
+    null_cavs = _null_cavs((random - mean) / scale, groups, scale, how)
     rows, cavs, sensitivity, null = [], {}, {}, []
     known = gradients.by_class(network, clips, classes, target, gradient, device)
     for (name, slope), made in zip(known, fitted, strict=True):
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
         for k, (vector, accuracy) in enumerate(made):
-            derivative = vector @ slope.T
+            derivative = vector @ slope.T.astype(np.float64)
             share, mean, cosine = _means(vector[None], slope)
             low, high = _interval(derivative > 0, n_bootstrap, rng)
-            vectors.append(vector.astype(np.float32))
+            vectors.append(vector)
             shares.append(derivative.mean(0).astype(np.float32))
             rows.append(
                 {
@@ -310,8 +309,10 @@ class _Pool:
 def _fit_class(shared: Shared, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
     """Return for each concept of a class its CAV against each group, and their accuracy."""
     pool = shared.value
-    found = cav.against((own - pool.mean) / pool.scale, positives, pool.groups, **pool.how)
-    return [(cav.unit(weights / pool.scale), accuracy) for weights, accuracy in found]
+    own = cav.standard(own, pool.mean, pool.scale)
+    found = cav.against(own, positives, pool.groups, **pool.how)
+    scale = pool.scale.astype(np.float32)
+    return [(cav.unit(weights / scale), accuracy) for weights, accuracy in found]
 
 
 def _null_cavs(random: np.ndarray, groups: np.ndarray, scale: np.ndarray, how: dict) -> np.ndarray:

@@ -218,6 +218,23 @@ def test_concepts_against_groups_are_the_same_classifiers():
     assert np.isnan(without[0][1]).all() and without[0][0].shape == (4, 50)
 
 
+def test_inner_products_in_single_precision_are_precise_enough():
+    rng = np.random.default_rng(0)
+    own = np.maximum(rng.normal(size=(40, 600)) + 0.3, 0).astype(np.float32)
+    groups = np.maximum(rng.normal(size=(5, 20, 600)), 0).astype(np.float32)
+    mean, scale = cav.moments([own, groups.reshape(-1, 600)])
+    own, groups = cav.standard(own, mean, scale), cav.standard(groups, mean, scale)
+    assert own.dtype == groups.dtype == np.float32 and groups.shape == (5, 20, 600)
+    rows = [np.arange(20), np.arange(20, 40)]
+    single = cav.against(own, rows, groups)
+    double = cav.against(own.astype(np.float64), rows, groups.astype(np.float64))
+    for (mine, told), (exact, expected) in zip(single, double, strict=True):
+        assert mine.dtype == np.float32
+        cosine = (cav.unit(mine.astype(np.float64)) * cav.unit(exact)).sum(1)
+        assert 1 - cosine.min() < 1e-10
+        np.testing.assert_array_equal(told, expected)
+
+
 def test_a_feature_that_only_rounding_tells_apart_does_not_decide():
     rng = np.random.default_rng(0)
     _, found, z, _, random, _ = _world(rng)
