@@ -26,7 +26,7 @@ __all__ = [
 COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
 # Rows standardised at a time, and concepts multiplied by all groups: while one thread does that,
 # another one can solve.
-ROWS, CONCEPTS = 16, 4
+ROWS, CONCEPTS = 32, 4
 # A feature whose spread is so many last digits of its mean tells samples apart by rounding alone.
 ROUNDING = 32
 
@@ -215,6 +215,12 @@ def held_out_accuracy(
     return np.concatenate(found)
 
 
+def _symmetric(gram: torch.Tensor) -> torch.Tensor:
+    """Return inner products in double precision, without what rounding did to one half only."""
+    gram = gram.double()
+    return (gram + gram.mT) / 2
+
+
 def _on_cpu(device) -> bool:
     return torch.device(device).type == "cpu"
 
@@ -320,7 +326,7 @@ def against(
     accuracy = np.full((len(concepts), n_groups), np.nan)
 
     def multiply(r: int) -> None:
-        within[r] = (groups[r] @ groups[r].T).double()
+        within[r] = _symmetric(groups[r] @ groups[r].T)
 
     def fit(start: int) -> None:
         some = range(start, min(start + CONCEPTS, len(concepts)))
@@ -330,7 +336,7 @@ def against(
         for k, mine, across in zip(some, samples.split(sizes), between.split(sizes), strict=True):
             n = len(mine)
             across = across[..., :n].transpose(0, 1).double()
-            blocks = Blocks((mine @ mine.T).double()[None], across, within[:, :n, :n])
+            blocks = Blocks(_symmetric(mine @ mine.T)[None], across, within[:, :n, :n])
             found = _dual.solve(blocks, **options)[0].to(own.dtype)
             alpha[:, k, :n], weights[k] = found[:, n:], found[:, :n] @ mine
             if held_out:
