@@ -17,7 +17,9 @@ from stce.datasets.textures import textures
 
 __all__ = ["ablate", "study"]
 
-# The sizes of the embedded study (``actors``), and small ones.
+# The sizes of the embedded study (``actors``), and small ones; as there, supervoxels are embedded
+# where they are.
+IN_PLACE = {"stretch": False}
 FULL = {"size": 56, "n_segments": (15, 30, 60), "n_concepts": 15, "q_max": 5, "n_random": 10}
 QUICK = {"size": 32, "n_segments": (4, 8), "n_concepts": 4, "q_max": 2, "n_random": 2}
 
@@ -60,8 +62,8 @@ def ablate(quick: bool, device: str) -> Pair:
     cut = supervoxels.segment(
         clips, n_jobs=-1, progress=False, n_segments=sizes["n_segments"], sigma=0.5
     )
-    first = [z for _, z in features.batches(network, clips, cut, rows=cut.rows_of(0))]
-    centres = np.concatenate(first)[: sizes["n_concepts"]]
+    rows = cut.rows_of(0)[: sizes["n_concepts"]]
+    centres = features.extract_rows(network, clips, cut, rows, **IN_PLACE)
     found = concepts.Concepts(None, None, dict.fromkeys(clips.classes, centres))
     rankings, listed = _orders(clips, len(centres), sizes["n_random"])
     parts = [np.arange(i * each, (i + 1) * each) for i in range(repeats)]
@@ -79,13 +81,15 @@ def ablate(quick: bool, device: str) -> Pair:
             videos=parts[i],
             device=device,
             progress=False,
+            **IN_PLACE,
         )
         return pd.concat(tables, ignore_index=True)
 
     def theirs(i: int) -> list[tuple]:
         part = parts[i]
         inputs = clips.select(part), [cut.labels[v] for v in part], [names[v] for v in part]
-        rows = reference.ablate(copy, *inputs, found.centres, listed, sizes["q_max"], device=device)
+        how = {"device": device, **IN_PLACE}
+        rows = reference.ablate(copy, *inputs, found.centres, listed, sizes["q_max"], **how)
         return [(int(part[row[0]]), *row[1:]) for row in rows]
 
     passes = 2 * (2 + sizes["n_random"]) * (sizes["q_max"] + 1)
@@ -144,7 +148,7 @@ def study(quick: bool, device: str) -> Pair:
         found = supervoxels.segment(discovery[i], progress=False, **slic)
         unseen = supervoxels.segment(test[i], progress=False, **slic)
         stages.done("segment")
-        z = features.extract(network, discovery[i], found, progress=False, **how)
+        z = features.extract(network, discovery[i], found, progress=False, **how, **IN_PLACE)
         stages.done("embed")
         clustered = concepts.cluster(
             z,
@@ -176,6 +180,7 @@ def study(quick: bool, device: str) -> Pair:
             n_random=sizes["n_random"],
             progress=False,
             **how,
+            **IN_PLACE,
         )
         outcomes = pd.concat(parts, ignore_index=True)
         stages.done("ablate")
@@ -192,7 +197,8 @@ def study(quick: bool, device: str) -> Pair:
         found = reference.segment(discovery[i], **slic)
         unseen = reference.segment(test[i], **slic)
         stages.done("segment")
-        z = reference.embed(copy, discovery[i], *map(list, zip(*found, strict=True)), **how)
+        cut = map(list, zip(*found, strict=True))
+        z = reference.embed(copy, discovery[i], *cut, **how, **IN_PLACE)
         stages.done("embed")
         centres, members = reference.cluster(z, sizes["n_concepts"], keep)
         stages.done("cluster")
@@ -205,7 +211,7 @@ def study(quick: bool, device: str) -> Pair:
         stages.done("tcav")
         same = dict.fromkeys(clips.classes, centres)
         inputs = test[i], *map(list, zip(*unseen, strict=True)), same, listed, sizes["q_max"]
-        outcomes = reference.ablate(copy, *inputs, **how)
+        outcomes = reference.ablate(copy, *inputs, **how, **IN_PLACE)
         stages.done("ablate")
         return {
             "names": [names for _, names in found + unseen],

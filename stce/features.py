@@ -16,6 +16,7 @@ from stce import pooled
 from stce import supervoxels as supervoxels_module
 from stce.pieces import forward
 from stce.progress import bar
+from stce.windows import windows
 from stce.workers import Shared
 
 __all__ = [
@@ -163,7 +164,7 @@ def batches(
     Yields
     ------
     rows : numpy.ndarray
-        ``(B,) int64`` table rows; pooled, clip by clip.
+        ``(B,) int64`` table rows; pooled, clip by clip, and in place, small boxes first.
     features : numpy.ndarray
         ``(B, D) float32``.
     """
@@ -176,12 +177,17 @@ def batches(
         return
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
     facts = table[columns].to_numpy(np.int64)
+    # Cutting windows out takes many small steps, for which a GPU would wait.
+    on_cpu = torch.device(device).type == "cpu"
+    near = windows(network, facts[rows, 3:]) if on_cpu and not stretch else None
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        yield part, _embed(network, clips, supervoxels, facts[part], stretch, device)
+        if near is not None:
+            part = part[near.order(facts[part, 3:])]
+        yield part, _embed(network, clips, supervoxels, facts[part], stretch, near, device)
 
 
-def _embed(network, clips, supervoxels, facts: np.ndarray, stretch: bool, device) -> np.ndarray:
+def _embed(network, clips, supervoxels, facts, stretch: bool, near, device) -> np.ndarray:
     """Return the features of a batch, from video, level, label and box of each supervoxel."""
     # They lie in a handful of clips: each travels to the device once.
     videos, position = np.unique(facts[:, 0], return_inverse=True)
@@ -199,6 +205,8 @@ def _embed(network, clips, supervoxels, facts: np.ndarray, stretch: bool, device
         else:  # views: nothing is copied
             clip = [frames[i] for i in at]
             volume = [volumes[i, j] for i, j in zip(at, level, strict=True)]
+        if near is not None:
+            return near.features(clip, volume, facts[few, 2].tolist(), facts[few, 3:])
         patches = cut(clip, volume, entry[few, 2], entry[few, 3:] if stretch else None)
         return network.features(patches.contiguous(memory_format=torch.channels_last_3d))
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from stce.windows import Local, local_layers
 
 __all__ = ["Network", "scaled"]
 
@@ -111,15 +115,26 @@ class Network(nn.Module):
         state = {**dict(self.trunk.named_parameters()), **dict(self.trunk.named_buffers())}
         state = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
         clip = torch.empty(2, *self.clip_shape, device="meta")
+        with self._evaluating(), torch.no_grad():
+            out = torch.func.functional_call(self.trunk, state, (clip,))
+        return tuple(out.shape[1:])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Put the trunk into evaluation mode, and every module back into its own."""
         modes = [(module, module.training) for module in self.trunk.modules()]
         self.trunk.eval()
         try:
-            with torch.no_grad():
-                out = torch.func.functional_call(self.trunk, state, (clip,))
+            yield
         finally:
             for module, mode in modes:
                 module.training = mode
-        return tuple(out.shape[1:])
+
+    @cached_property
+    def local(self) -> list[Local]:
+        """Its first layers, by how far they look, see :func:`stce.windows.local_layers`."""
+        with self._evaluating():
+            return local_layers(self.trunk, self.clip_shape)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""
