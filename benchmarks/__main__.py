@@ -22,7 +22,10 @@ COMPARISONS = {
     "features_vs_naive_r3d18": cutting.naive("r3d18", 1.0, None),
     "features_vs_bare": cutting.bare("c3d", 0.25),
     "features_vs_bare_r3d18": cutting.bare("r3d18", 1.0),
-    "pooled_vs_supervoxels": cutting.pooled,
+    "in_place_vs_whole": cutting.bare("c3d", 0.25, stretch=False),
+    "in_place_vs_whole_r3d18": cutting.bare("r3d18", 1.0, stretch=False),
+    "pooled_vs_supervoxels": cutting.pooled(stretch=True, target=30.0),
+    "pooled_vs_in_place": cutting.pooled(stretch=False, target=None),
     "ablate_vs_naive": whole.ablate,
     "study_vs_reference": whole.study,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -69,12 +71,9 @@ def _scene(name: str, width: float, quick: bool, device: str, channels: int = 3,
     return network, clips, cut, rows, {"work": what, "measured": measured, "repeats": repeats}
 
 
-def _ours(network, clips, cut, rows, device):
-    def ours(i: int) -> np.ndarray:
-        parts = features.batches(network, clips, cut, rows=rows[i], device=device)
-        return np.concatenate([z for _, z in parts])
-
-    return ours
+def _ours(network, clips, cut, rows, device, stretch: bool = True):
+    how = {"stretch": stretch, "device": device}
+    return lambda i: features.extract_rows(network, clips, cut, rows[i], **how)
 
 
 def _apart(mine: np.ndarray, other: np.ndarray, i: int) -> list[Check]:
@@ -106,8 +105,11 @@ def naive(name: str, width: float, target: float | None):
     return build
 
 
-def bare(name: str, width: float):
-    """Return the comparison with the network alone, on patches that are cut already."""
+def bare(name: str, width: float, stretch: bool = True):
+    """Return the comparison with the network alone, on patches that are cut already.
+
+    Stretched they fill a clip; left in place, they are whole clips that are blank elsewhere.
+    """
 
     def build(quick: bool, device: str) -> Pair:
         # Both sides take nearly the same time: it needs more pairs to tell them apart.
@@ -122,7 +124,7 @@ def bare(name: str, width: float):
                 clip.expand(len(entry), *clip.shape[1:]),
                 volumes[torch.tensor(entry["level"].to_numpy()).to(device)],
                 torch.tensor(entry["label"].to_numpy()).to(device),
-                torch.tensor(entry[columns].to_numpy()).to(device),
+                torch.tensor(entry[columns].to_numpy()).to(device) if stretch else None,
             )
             ready.append(patches.contiguous(memory_format=torch.channels_last_3d))
 
@@ -136,19 +138,25 @@ def bare(name: str, width: float):
             return torch.cat(found).cpu().numpy()
 
         return Pair(
-            ours=_ours(network, clips, cut, rows, device),
+            ours=_ours(network, clips, cut, rows, device, stretch),
             theirs=theirs,
             same=_apart,
-            against="the bare network on patches cut before, in the same batches",
-            target=0.9,
+            against="the bare network on patches cut before, in the same batches"
+            if stretch
+            else "the bare network on whole clips, each blank but for a supervoxel in its place",
+            target=0.9 if stretch else None,
             **facts,
         )
 
     return build
 
 
-def pooled(quick: bool, device: str) -> Pair:
-    """All supervoxels of a clip from one pass, against one pass each; not the same features."""
+def pooled(stretch: bool, target: float | None):
+    """Return the comparison of one pass a clip with one for each supervoxel, of other features."""
+    return partial(_pooled, stretch, target)
+
+
+def _pooled(stretch: bool, target: float | None, quick: bool, device: str) -> Pair:
     network, clips, cut, _, facts = _scene("r3d18", 0.125, quick, device, channels=1)
     deep = network.split("layer4")
     seen = Pooled.of(deep)
@@ -175,15 +183,16 @@ def pooled(quick: bool, device: str) -> Pair:
         return features.extract_rows(seen, clips, cut, all_rows(i), device=device)
 
     def theirs(i: int) -> np.ndarray:
-        how = {"stretch": False, "device": device}
+        how = {"stretch": stretch, "device": device}
         return features.extract_rows(network, clips, cut, all_rows(i), **how)
 
     return Pair(
         ours=ours,
         theirs=theirs,
         same=lambda mine, _, i: _apart(mine, mean_of_map(i), i),
-        against="a pass for each supervoxel, shown in its place (other features: checked are the "
-        "pooled ones, against a plain mean over each mask)",
-        target=30.0,
+        against="a pass for each supervoxel, "
+        + ("stretched as in the paper" if stretch else "left in its place")
+        + " (other features: checked are the pooled ones, against a plain mean over each mask)",
+        target=target,
         **facts | {"measured": f"each pair: other clips, {len(parts[0])} or so; the same for both"},
     )

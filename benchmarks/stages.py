@@ -43,10 +43,11 @@ class World:
     n_concepts: int = 25
     n_groups: int = 50
     n_keep: int = 40
+    stretch: bool = True
 
 
 WORLDS = {
-    "actors-r3d": World("r3d18", 0.125, 56, 1, rows=512, batch=16, timed=(5, 10)),
+    "actors-r3d": World("r3d18", 0.125, 56, 1, rows=512, batch=16, timed=(5, 10), stretch=False),
     "kinetics-r3d": World("r3d18", 1.0, 112, 3),
     "kinetics-c3d": World("c3d", 1.0, 112, 3),
 }
@@ -157,7 +158,8 @@ def _world(world: World, device: str) -> dict:
         supervoxels.segment(clips, place, **how)
         label_bytes = _bytes(place / "labels.zarr") / N_CLIPS
         rows = np.arange(min(world.rows, len(cut)))
-        embed, _ = _seconds(lambda: features.extract_rows(network, clips, cut, rows, device=device))
+        how = {"stretch": world.stretch, "device": device}
+        embed, _ = _seconds(lambda: features.extract_rows(network, clips, cut, rows, **how))
         # k-means takes its time on what differs: numbers drawn around as many centres.
         rng = np.random.default_rng(0)
         n = 3 * world.n_concepts * world.n_keep

@@ -217,7 +217,8 @@ def throughput(rates: Rates, flop: float, peak: float) -> pd.DataFrame:
     pandas.DataFrame
         Indexed by step, "segment" (one core), "embed", "forward", "mask" and "train":
         ``per_second`` (clips, supervoxels, clips, masked clips and training clips) and ``share``
-        of the peak, 0 to 1, NaN where no network runs. A training step counts as three passes.
+        of the peak, NaN where no network runs. A training step counts as three passes, and a
+        supervoxel as one, also if it is left in place and takes less (:mod:`stce.windows`).
 
     Examples
     --------

@@ -18,8 +18,8 @@ __all__ = ["found", "growth", "limits", "machine", "ratios", "read", "scaling", 
 # A comparison that misses its target is red; the reasons are what profiling has shown.
 MISSED, REACHED = COLOURS["top"], COLOURS["least"]
 PRODUCTS = (
-    "most of the time is one product of all concepts with all groups, at the speed limit of the "
-    "cores, and the Cholesky factors of small matrices"
+    "half of the time is one product of all concepts with all groups, at the speed limit of the "
+    "cores; the rest are many small steps, between which Python lets one thread at a time go on"
 )
 LIMITS = {
     "tcav_vs_captum": PRODUCTS,
@@ -28,7 +28,9 @@ LIMITS = {
     "features_vs_bare": "cutting and stretching supervoxels: this network is too small to hide it",
     "features_vs_bare_r3d18": "the spread of the pairs: cutting is nothing beside this network",
     "ablate_vs_naive": "the network itself, which is the same on both sides",
-    "study_vs_reference": "the network itself: nearly all of ablation and embedding is its passes",
+    "study_vs_reference": "passes of the network on masked clips, which differ everywhere: nearly "
+    "all of the ablation, and the same on both sides",
+    "pooled_vs_supervoxels": "the pass of a clip and the masks of its supervoxels",
 }
 
 
