@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stce import cav, gradients, nulls, tcav
+from stce import _dual, cav, gradients, nulls, tcav
 from stce.concepts import Concepts, cluster
 
 
@@ -233,6 +233,23 @@ def test_inner_products_in_single_precision_are_precise_enough():
         cosine = (cav.unit(mine.astype(np.float64)) * cav.unit(exact)).sum(1)
         assert 1 - cosine.min() < 1e-10
         np.testing.assert_array_equal(told, expected)
+
+
+def test_few_features_in_single_precision_end_in_few_steps(monkeypatch):
+    # A product in single precision is not quite symmetric, and a line search needs a symmetric one.
+    rng = np.random.default_rng(0)
+    own, groups = (rng.normal(size=(n, 10, 24)).astype(np.float32) for n in (3, 9))
+    tries, real = [], _dual._far
+    monkeypatch.setattr(_dual, "_far", lambda *given: tries.append(1) or real(*given))
+    found = cav.against(own.reshape(30, 24), np.arange(30).reshape(3, 10), groups)
+    assert 0 < len(tries) < 9 * 12  # three concepts, each as a whole and by halves
+    exact = cav.against(
+        own.reshape(30, 24).astype(np.float64),
+        np.arange(30).reshape(3, 10),
+        groups.astype(np.float64),
+    )
+    for (mine, _), (wanted, _) in zip(found, exact, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_feature_that_only_rounding_tells_apart_does_not_decide():
