@@ -76,7 +76,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 @torch.inference_mode()
-def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...]) -> list[Local]:
+def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...], device="cpu") -> list[Local]:
     """Find out how far the layers of a trunk look.
 
     Each is given a blank map with one cell that is not a number: whatever depends on that cell is
@@ -88,6 +88,8 @@ def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...]) -> list[Loca
         In evaluation mode, with any weights.
     clip_shape : tuple of int
         ``(C, T, H, W)``.
+    device : torch.device, default "cpu"
+        Where the trunk is.
 
     Returns
     -------
@@ -102,7 +104,6 @@ def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...]) -> list[Loca
     >>> [(local.stride[1], local.reach[1]) for local in found][:5]
     [(1, 1), (2, 0), (1, 1), (2, 0), (1, 1)]
     """
-    device = next(trunk.parameters()).device
     x = torch.zeros(1, *clip_shape, device=device)
     found = []
     for module in _layers(trunk):

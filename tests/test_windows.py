@@ -88,6 +88,13 @@ def test_layers_that_look_at_the_whole_clip_or_cut_it_unevenly_end_the_search():
     assert local_layers(everywhere, (1, 1, 16, 16)) == []
 
 
+def test_a_trunk_without_weights_is_as_local_as_any():
+    trunk = nn.Sequential(nn.AvgPool3d((1, 2, 2)), nn.Flatten()).eval()
+    assert [(one.stride, one.reach) for one in local_layers(trunk, (1, 4, 8, 8))] == [
+        ((1, 2, 2), (0, 0, 0))
+    ]
+
+
 def test_what_a_box_changes_and_the_window_for_it():
     local = Local(nn.Sequential(), (8, 16, 16), (1, 2, 2), (1, 1, 0))
     box = np.array([[0, 9, 30], [3, 1, 31]]), np.array([[2, 12, 32], [8, 2, 32]])

@@ -134,7 +134,7 @@ class Network(nn.Module):
     def local(self) -> list[Local]:
         """Its first layers, by how far they look, see :func:`stce.windows.local_layers`."""
         with self._evaluating():
-            return local_layers(self.trunk, self.clip_shape)
+            return local_layers(self.trunk, self.clip_shape, self.mean.device)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""
