@@ -49,8 +49,7 @@ class Local:
         start, stop : numpy.ndarray
             ``(B, 3) int``.
         """
-        start, stop = start // self.stride - self.reach, -(-stop // self.stride) + self.reach
-        return np.maximum(start, 0), np.minimum(stop, self.cells)
+        return self.around(start // self.stride, -(-stop // self.stride))
 
     def window(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return windows of one size in which cells from start to stop are computed rightly.
@@ -65,9 +64,13 @@ class Local:
         size : numpy.ndarray
             ``(3,) int``.
         """
-        start = np.maximum(start - self.reach, 0)
-        size = (np.minimum(stop + self.reach, self.cells) - start).max(0)
+        start, stop = self.around(start, stop)
+        size = (stop - start).max(0)
         return np.minimum(start, self.cells - size), size
+
+    def around(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells within `reach` of those from start to stop, ``(B, 3) int`` each."""
+        return np.maximum(start - self.reach, 0), np.minimum(stop + self.reach, self.cells)
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
@@ -144,7 +147,7 @@ def windows(network, boxes: np.ndarray) -> Windows | None:
     start, stop, count = boxes[:, ::2], boxes[:, 1::2], 0
     for local in getattr(network, "local", ()):
         start, stop = local.changed(start, stop)
-        low, high = (np.clip(x, 0, local.cells) for x in (start - local.reach, stop + local.reach))
+        low, high = local.around(start, stop)
         if np.prod((high - low) / local.cells, axis=1).mean() > LARGEST:
             break
         count += 1
