@@ -18,6 +18,7 @@ COMPARISONS = {
     "tcav_vs_captum": directions.captum,
     "cav_vs_sklearn": directions.scikit_learn,
     "segment_vs_naive": cutting.segment,
+    "slic_vs_scikit_image": cutting.on_device,
     "features_vs_naive": cutting.naive("c3d", 0.25, 5.0),
     "features_vs_naive_r3d18": cutting.naive("r3d18", 1.0, None),
     "features_vs_bare": cutting.bare("c3d", 0.25),

@@ -6,13 +6,15 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import reference, worlds
 from benchmarks.runner import Check, Pair
 from stce import features, pieces, supervoxels
 from stce.models.pooled import Pooled
+from stce.overlap import boundary_recall
 
-__all__ = ["bare", "kept", "naive", "pooled", "segment"]
+__all__ = ["bare", "kept", "naive", "on_device", "pooled", "segment"]
 
 SMALL = {"n_segments": (4, 8)}
 
@@ -46,6 +48,38 @@ def segment(quick: bool, device: str) -> Pair:
         against="skimage.slic for each level, each pair of boolean masks; a process a core, both",
         measured=f"each pair: another {n // repeats} clips, the same on both sides",
         target=3.0,
+        repeats=repeats,
+    )
+
+
+def on_device(quick: bool, device: str) -> Pair:
+    """Return the comparison of SLIC in PyTorch with scikit-image's: the same supervoxels."""
+    repeats, each, size = (2, 2, 48) if quick else (3, 2 if device == "cpu" else 64, 112)
+    clips = worlds.actors(repeats * each, size)
+    parts = [clips.select(part) for part in np.array_split(np.arange(len(clips)), repeats)]
+    how = {"n_jobs": -1, "progress": False, **(SMALL if quick else {})}
+
+    def same(mine, other, i: int) -> list[Check]:
+        pairs = [
+            (a, b, truth)
+            for ours, theirs, truth in zip(mine.labels, other.labels, parts[i].parts, strict=True)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        index = min(adjusted_rand_score(a.ravel(), b.ravel()) for a, b, _ in pairs)
+        missed = [abs(boundary_recall(a, t) - boundary_recall(b, t)) for a, b, t in pairs]
+        return [
+            Check("1 - adjusted Rand index, worst volume", 1 - index, 0.05),
+            Check("difference of boundary recall, worst volume", max(missed), 0.01),
+        ]
+
+    return Pair(
+        ours=lambda i: supervoxels.segment(parts[i], device=device, **how),
+        theirs=lambda i: supervoxels.segment(parts[i], **how),
+        same=same,
+        work=f"supervoxels of 16x{size}x{size} by SLIC in PyTorch, made to cut on a GPU",
+        against="scikit-image's SLIC on the CPU, a process a core",
+        measured=f"each pair: another {each} clips, the same on both sides",
+        target=None,
         repeats=repeats,
     )
 

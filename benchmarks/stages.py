@@ -16,7 +16,7 @@ import zarr
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import worlds
-from stce import ablation, cav, features, models, study, supervoxels, tcav
+from stce import ablation, cav, features, models, slic, study, supervoxels, tcav
 from stce.concepts import Concepts, cluster
 from stce.costs import Rates
 from stce.datasets.textures import textures
@@ -144,6 +144,12 @@ def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device:
     return seconds, len(table[["mode", "revealed", "probability"]].drop_duplicates())
 
 
+def _left_to_cpu(labels: np.ndarray, world: World) -> None:
+    """Do what a core still does where SLIC runs on a device."""
+    pairs = zip(labels, world.n_segments, strict=True)
+    supervoxels.keep(np.stack([slic.join(volume, n) for volume, n in pairs]))
+
+
 def _world(world: World, device: str) -> dict:
     torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
     clips = worlds.actors(N_CLIPS, world.size, world.channels)
@@ -155,6 +161,7 @@ def _world(world: World, device: str) -> dict:
         place = Path(folder)
         how = {"n_segments": world.n_segments, "progress": False}
         segment, cut = _seconds(lambda: supervoxels.segment(clips, **how))
+        left, _ = _seconds(lambda: [_left_to_cpu(labels, world) for labels in cut.labels])
         supervoxels.segment(clips, place, **how)
         label_bytes = _bytes(place / "labels.zarr") / N_CLIPS
         rows = np.arange(min(world.rows, len(cut)))
@@ -203,7 +210,12 @@ def _world(world: World, device: str) -> dict:
         label_bytes=label_bytes,
         feature_bytes=feature_bytes,
     )
-    facts = {"network": world.network, "width": world.width, "frames": clips.frames.shape[1:]}
+    facts = {
+        "left_to_cpu": left / N_CLIPS,
+        "network": world.network,
+        "width": world.width,
+        "frames": clips.frames.shape[1:],
+    }
     return facts | {"flop": counter.get_total_flops(), "rates": asdict(found)}
 
 
@@ -225,7 +237,8 @@ def rates(quick: bool, device: str) -> dict:
     Returns
     -------
     dict
-        For each of the worlds its network, ``flop`` of a pass, and ``rates``, the fields of
+        For each of the worlds its network, ``flop`` of a pass, ``left_to_cpu`` (seconds a core and
+        clip where SLIC runs on a device), and ``rates``, the fields of
         :class:`stce.costs.Rates`; and the ``peak`` of the device, in operations a second.
     """
     chosen = QUICK if quick else WORLDS

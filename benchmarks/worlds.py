@@ -16,15 +16,20 @@ __all__ = ["Directions", "actors", "directions", "trained"]
 
 
 def actors(n: int, size: int = 112, channels: int = 1, n_frames: int = 16) -> Clips:
-    """Return n clips ``(n, T, size, size, C) uint8``, the six classes in turn."""
+    """Return n clips ``(n, T, size, size, C) uint8`` and their parts, the six classes in turn."""
     frames = np.empty((n, n_frames, size, size, channels), np.uint8)
+    parts = np.empty(frames.shape[:4], np.uint8)
     larger = round(size * 120 / 112)
     for i in range(n):
         label, person, take = i % 6, 1 + i // 6 % 25, i // 150
-        film, _ = render(0, person, 1 + i % 4, label, take, n_frames=n_frames)
+        film, mask = render(0, person, 1 + i % 4, label, take, n_frames=n_frames)
         frames[i] = center_crop(resize(film, (larger, larger)), (size, size))
+        rows, columns = (
+            ((np.arange(larger) + 0.5) * m / larger).astype(int) for m in mask.shape[1:]
+        )
+        parts[i] = center_crop(mask[:, rows][:, :, columns, None], (size, size))[..., 0]
     names = [f"clip{i:05d}" for i in range(n)]
-    return Clips(frames, np.arange(n) % 6, names, names, tuple(CLASSES))
+    return Clips(frames, np.arange(n) % 6, names, names, tuple(CLASSES), parts)
 
 
 def trained(name: str, width: float, clips: Clips, device: str = "cpu"):

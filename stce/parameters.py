@@ -95,6 +95,11 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "compactness": Parameter(20.0, "SLIC: nearness in space-time against colour.", 1e-6),
         "sigma": Parameter(0.5, "SLIC: smoothing, in pixels.", 0),
         "spacing": Parameter([1.0, 1.0, 1.0], "SLIC: voxel size in t, y, x.", 1e-6, length=3),
+        "slic": Parameter(
+            "scikit-image",
+            "SLIC by scikit-image on the CPU, or by torch on the device, for a GPU.",
+            choices=("scikit-image", "torch"),
+        ),
         "min_fraction": Parameter(0.001, "Smaller supervoxels are dropped.", 0, 0.5),
         "jaccard": Parameter(0.5, "Above this overlap two supervoxels are duplicates.", 0, 1),
     },

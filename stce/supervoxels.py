@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
+from stce.overlap import deduplicate
 from stce.progress import bar
 
-__all__ = ["Supervoxels", "deduplicate", "jaccard", "recovery", "segment", "segment_clip"]
+__all__ = ["Supervoxels", "keep", "segment", "segment_clip"]
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
+N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
 
 
 @dataclass(frozen=True)
@@ -79,109 +82,14 @@ def _colour(frames: np.ndarray, sigma: float, spacing: tuple[float, float, float
     return image
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the Jaccard index of every pair of segments of two label volumes.
-
-    The intersections of all pairs are one contingency table, counted in a single pass over the
-    voxels, so the cost does not depend on the number of pairs.
-
-    Parameters
-    ----------
-    a, b : numpy.ndarray
-        Label volumes of one shape, of integer type, with labels from 0 up.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(a.max() + 1, b.max() + 1) float64``; entry ``[i, j]`` is ``|i & j| / |i | j|``,
-        0 where a label does not occur.
-
-    Examples
-    --------
-    >>> jaccard(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])).round(2)
-    array([[0.5 , 0.25],
-           [0.  , 0.67]])
-    """
-    n_a, n_b = int(a.max()) + 1, int(b.max()) + 1
-    pairs = a.ravel().astype(np.intp) * n_b + b.ravel()
-    both = np.bincount(pairs, minlength=n_a * n_b).reshape(n_a, n_b)
-    either = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
-    return both / np.maximum(either, 1)
-
-
-def deduplicate(labels: np.ndarray, threshold: float = 0.5) -> list[np.ndarray]:
-    """Find the segments that do not repeat a coarser one (paper 3.1).
-
-    Levels are read from coarse to fine. A segment whose Jaccard index with a segment already
-    kept exceeds the threshold is a duplicate. The coarser one of a pair stays, so that what is
-    kept still covers the clip.
-
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, coarse level first, labels from 1 up.
-    threshold : float, default 0.5
-        Jaccard index above which two segments are one and the same, between 0 and 1.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        For each level a ``bool`` array indexed by label (entry 0 is unused and False).
-
-    Examples
-    --------
-    >>> coarse, fine = np.array([1, 1, 1, 2]), np.array([1, 1, 2, 3])
-    >>> [k.tolist() for k in deduplicate(np.stack([coarse, fine]))]
-    [[False, True, True], [False, False, True, False]]
-    """
-    keep = []
-    for level, volume in enumerate(labels):
-        kept = np.bincount(volume.ravel()) > 0
-        kept[0] = False
-        for coarser in range(level):
-            index = jaccard(labels[coarser], volume)[keep[coarser]]
-            kept &= ~(index > threshold).any(axis=0)
-        keep.append(kept)
-    return keep
-
-
-def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Tell how well an object could be put together from the segments of each level.
-
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, labels from 1 up.
-    truth : numpy.ndarray
-        ``(T, H, W) bool``, the object.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(L,) float64``, 0 to 1: Jaccard index of the object and of the union of all segments
-        that lie in it by more than half.
-
-    Examples
-    --------
-    >>> recovery(np.array([[1, 1, 1, 2]]), np.array([True, True, False, False])).round(2)
-    array([0.67])
-    """
-    scores = []
-    for volume in labels:
-        inside = np.bincount(volume[truth], minlength=int(volume.max()) + 1)
-        found = (inside > np.bincount(volume.ravel()) / 2)[volume]
-        scores.append((found & truth).sum() / max((found | truth).sum(), 1))
-    return np.array(scores)
-
-
 def segment_clip(
     frames: np.ndarray,
-    n_segments: tuple[int, ...] = (15, 50, 80),
+    n_segments: tuple[int, ...] = N_SEGMENTS,
     compactness: float = 20.0,
     sigma: float = 1.0,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    min_fraction: float = 0.001,
-    threshold: float = 0.5,
+    min_fraction: float = MIN_FRACTION,
+    threshold: float = THRESHOLD,
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Cut one clip into supervoxels at several resolutions (paper 3.1).
 
@@ -202,7 +110,7 @@ def segment_clip(
     min_fraction : float, default 0.001
         Segments smaller than this share of the clip are dropped.
     threshold : float, default 0.5
-        See :func:`deduplicate`.
+        See :func:`stce.overlap.deduplicate`.
 
     Returns
     -------
@@ -229,11 +137,7 @@ def segment_clip(
     >>> labels.shape, int(table["size"].max()) <= clip.size
     ((2, 4, 16, 16), True)
     """
-    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"frames is {frames.dtype} of shape {frames.shape}; pass uint8 of shape "
-            "(T, H, W, C) with C = 1 or 3."
-        )
+    _check_frames(frames)
     _check_levels(n_segments)
     colour = _colour(frames, sigma, spacing)
     span = float(colour.max() - colour.min()) or 1.0
@@ -242,9 +146,54 @@ def segment_clip(
         slic(colour, n, compactness / span, spacing=spacing, convert2lab=False, start_label=1)
         for n in n_segments
     ]
-    labels = np.stack(volumes)
+    return keep(np.stack(volumes), min_fraction, threshold)
+
+
+def _segment_on(device: str, frames: np.ndarray, options: dict) -> list[tuple]:
+    """Return :func:`segment_clip` of some clips, cut together on a device."""
+    # Only here is torch needed, which takes a process that cuts clips with scikit-image longer to
+    # load than several clips to cut.
+    from stce.slic import slic as slic_of_clips
+
+    how = dict(options)
+    dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
+    return [keep(labels, *dropped) for labels in slic_of_clips(frames, device=device, **how)]
+
+
+def keep(
+    labels: np.ndarray, min_fraction: float = MIN_FRACTION, threshold: float = THRESHOLD
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Drop what is found twice, and what is small, from the segments of one clip.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(L, T, H, W)`` of integer type, coarse level first, labels from 1 up.
+    min_fraction, threshold
+        See :func:`segment_clip`.
+
+    Returns
+    -------
+    labels, table
+        As from :func:`segment_clip`.
+
+    Examples
+    --------
+    >>> coarse, fine = np.array([1, 1, 1, 2]), np.array([1, 1, 2, 3])
+    >>> labels, table = keep(np.stack([coarse, fine]).reshape(2, 1, 1, 4))
+    >>> table[["level", "label", "size"]].to_numpy().tolist()
+    [[0, 1, 3], [0, 2, 1], [1, 2, 1]]
+    """
     labels = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     return labels, _table(labels, deduplicate(labels, threshold), min_fraction)
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"frames is {frames.dtype} of shape {frames.shape}; pass uint8 of shape "
+            "(T, H, W, C) with C = 1 or 3."
+        )
 
 
 def _check_levels(n_segments: tuple[int, ...]) -> None:
@@ -255,13 +204,13 @@ def _check_levels(n_segments: tuple[int, ...]) -> None:
         )
 
 
-def _table(labels: np.ndarray, keep: list[np.ndarray], min_fraction: float) -> pd.DataFrame:
+def _table(labels: np.ndarray, kept: list[np.ndarray], min_fraction: float) -> pd.DataFrame:
     rows = []
     voxels = labels[0].size
     for level, volume in enumerate(labels):
         sizes = np.bincount(volume.ravel())
         for label, box in enumerate(ndimage.find_objects(volume), start=1):
-            if keep[level][label] and sizes[label] >= min_fraction * voxels:
+            if kept[level][label] and sizes[label] >= min_fraction * voxels:
                 corners = [edge for axis in box for edge in (axis.start, axis.stop)]
                 rows.append((level, label, *corners, sizes[label], sizes[label] / voxels))
     return pd.DataFrame(rows, columns=COLUMNS[1:]).astype({"size": np.int64})
@@ -271,6 +220,7 @@ def segment(
     clips,
     folder: str | Path | None = None,
     *,
+    device: str | None = None,
     n_jobs: int = 1,
     progress: bool = True,
     **options,
@@ -285,8 +235,12 @@ def segment(
         Where to write ``labels.zarr`` (one chunk a clip) and ``supervoxels.parquet``. Clips
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
+    device : str, optional
+        Cut several clips at once on this device, such as ``"cuda"``, by :func:`stce.slic.slic`:
+        the same supervoxels up to rounding. Without it scikit-image cuts one clip after the
+        other on the CPU, where it is several times faster.
     n_jobs : int, default 1
-        Processes, as in joblib; -1 for one a core.
+        Processes, as in joblib; -1 for one a core. With `device`, threads that feed it.
     progress : bool, default True
         Show a progress bar on a terminal.
     **options
@@ -304,12 +258,12 @@ def segment(
     >>> result.labels.shape, sorted(result.table["video"].unique().tolist())
     ((2, 2, 4, 24, 24), [0, 1])
     """
-    asked = options.get("n_segments", (15, 50, 80))
+    asked = options.get("n_segments", N_SEGMENTS)
     _check_levels(asked)
     shape = (len(clips), len(asked), *clips.frames.shape[1:4])
     # The grid that SLIC starts from can have up to three times the points asked for.
     dtype = np.uint16 if 3 * max(asked) > 255 else np.uint8
-    how = n_jobs, progress, options
+    how = device, n_jobs, progress, options
     if folder is None:
         labels = np.empty(shape, dtype)
         tables = [None] * len(clips)
@@ -335,11 +289,14 @@ def segment(
     return Supervoxels.load(folder)
 
 
-def _each(clips, videos, dtype, n_jobs, progress, options) -> Iterator[tuple]:
+def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
     videos = list(videos)
-    work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
-        delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
-    )
+    if device is None:
+        work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
+            delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
+        )
+    else:
+        work = _each_batch(clips, videos, device, n_jobs, options)
     shown = bar(work, total=len(videos), show=progress, desc="segment", unit="clip")
     for video, (labels, table) in zip(videos, shown, strict=True):
         if labels.max() > np.iinfo(dtype).max:
@@ -349,10 +306,25 @@ def _each(clips, videos, dtype, n_jobs, progress, options) -> Iterator[tuple]:
             )
         if table.empty:
             raise ValueError(
-                f"Clip {video} keeps no supervoxel of min_fraction={options['min_fraction']} of "
+                f"Clip {video} keeps no supervoxel of min_fraction="
+                f"{options.get('min_fraction', MIN_FRACTION):g} of "
                 "its voxels; lower min_fraction."
             )
         yield video, labels, table
+
+
+def _each_batch(clips, videos, device, n_jobs, options) -> Iterator[tuple]:
+    from stce.slic import clips_at_once
+
+    _check_frames(clips.frames[0])
+    asked = options.get("n_segments", N_SEGMENTS)
+    size = clips_at_once(clips.frames.shape[1:4], asked, device)
+    # While one thread's clips are on the device, others join what is left over, on the CPU.
+    work = Parallel(n_jobs=n_jobs, return_as="generator", prefer="threads")(
+        delayed(_segment_on)(device, np.stack([clips.frames[i] for i in few]), options)
+        for few in (videos[k : k + size] for k in range(0, len(videos), size))
+    )
+    return itertools.chain.from_iterable(work)
 
 
 def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from skimage.segmentation import slic
 
-from stce.supervoxels import Supervoxels, deduplicate, jaccard, recovery, segment, segment_clip
+from stce.overlap import deduplicate, jaccard, recovery
+from stce.supervoxels import Supervoxels, segment, segment_clip
 
 
 @pytest.fixture
