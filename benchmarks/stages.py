@@ -63,11 +63,16 @@ CHECKED, SEED, COMPARED = "actors-r3d", 0, ("segment", "cluster", "tcav", "ablat
 def _seconds(work: Callable[[], object], device: str = "cpu") -> tuple[float, object]:
     """Return the seconds of one call, the first one having warmed up, and what it returned."""
     work()
+    _wait(device)
     start = time.perf_counter()
     result = work()
+    _wait(device)
+    return time.perf_counter() - start, result
+
+
+def _wait(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
-    return time.perf_counter() - start, result
 
 
 def _peak(device: str) -> float:

@@ -1,11 +1,13 @@
 """Publish what runs have found: ``python book/publish.py``.
 
 Writes the small tables of every finished run beneath ``data/runs`` to ``book/results``, executes
-the pages that look across runs, and stores them with their outputs in ``notebooks``.
+the pages that look across runs, and stores them with their outputs in ``notebooks``. With
+``--again`` what was published stays, and runs made on another machine are put beside it.
 """
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,11 +22,11 @@ from stce.study import run_notebook
 RESULTS = ROOT / "book" / "results"
 
 
-def publish_runs() -> None:
+def publish_runs(target: Path = RESULTS) -> None:
     """Publish each finished run of a group; the others keep what was published before."""
     for run in known().values():
         for seed in run.seeds if run.groups else []:
-            place = results.publish(run, run.folder(seed), RESULTS)
+            place = results.publish(run, run.folder(seed), target)
             done = "published" if place else "not finished here"
             print(f"{run.name} seed {seed}: {done}")
 
@@ -55,10 +57,16 @@ def execute_pages(names: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", help="pages to execute, all of them by default")
-    chosen = parser.parse_args().pages
+    parser.add_argument("--again", action="store_true", help="beside what was published before")
+    options = parser.parse_args()
+    chosen = options.pages
     unknown = sorted(set(chosen) - set(PAGES))
     if unknown:
         parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(PAGES)}")
+    if options.again:
+        publish_runs(RESULTS / "again")
+        execute_pages(["tables"])
+        sys.exit()
     publish_runs()
     publish_checks()
     default = ROOT / "data" / "runs" / "actors"

@@ -13,9 +13,21 @@ from pandas.io.formats.style import Styler
 
 from stce._style import COLOURS, styled
 
-__all__ = ["found", "growth", "limits", "machine", "ratios", "read", "scaling", "stages", "table"]
+__all__ = [
+    "WORDS",
+    "found",
+    "growth",
+    "limits",
+    "machine",
+    "ratios",
+    "read",
+    "scaling",
+    "stages",
+    "table",
+]
 
 # A comparison that misses its target is red; the reasons are what profiling has shown.
+WORDS = {"text-align": "left", "min-width": "11rem"}  # how a table's sentences are laid out
 MISSED, REACHED = COLOURS["top"], COLOURS["least"]
 PRODUCTS = (
     "half of the time is one product of all concepts with all groups, at the speed limit of the "
@@ -96,7 +108,7 @@ def limits(results: dict) -> Styler:
     ]
     red = [f"color: {MISSED}; font-weight: bold" if why else "" for why in shown["why not"]]
     style = shown.style.format(precision=2, na_rep="", thousands=",")
-    style = style.apply(lambda _: red, subset=["ratio"])
+    style = style.apply(lambda _: red, subset=["ratio"]).set_properties(["why not"], **WORDS)
     return style.set_caption("Times as fast as the other side (median of the pairs, extremes)")
 
 

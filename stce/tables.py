@@ -15,6 +15,7 @@ __all__ = [
     "blank_class",
     "composition",
     "provenance",
+    "repeated",
     "rivals",
     "seeds",
     "style",
@@ -168,7 +169,7 @@ def seeds(table: pd.DataFrame) -> Styler:
     pandas.io.formats.style.Styler
         One row a run, seed and mode; per cent and percentage points.
     """
-    gain = [f"{t.gain:+.1f} ({t.ci_low:.1f} to {t.ci_high:.1f})" for t in table.itertuples()]
+    gain = _gains(table[["gain", "ci_low", "ci_high"]])
     shown = table[["run", "seed", "mode"]].assign(
         **{name: table[order] for order, name in ORDER_NAMES.items()},
         **{
@@ -178,6 +179,33 @@ def seeds(table: pd.DataFrame) -> Styler:
     )
     caption = "Accuracy, means over q, in per cent; gains in points with 95 % intervals over clips"
     return style(shown.set_index(["run", "seed", "mode"]), caption)
+
+
+def repeated(table: pd.DataFrame) -> Styler:
+    """Show the gains of runs that were made twice, with the same seeds.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.verdict.repeated`.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        One row a run, seed and mode; percentage points.
+    """
+    columns = ["gain", "ci_low", "ci_high"]
+    shown = table[["run", "seed", "mode"]].assign(
+        published=_gains(table[columns]),
+        again=_gains(table[[f"{name}_again" for name in columns]]),
+        apart=table["apart"],
+    )
+    caption = "Top against least, means over q, in points with 95 % intervals over clips"
+    return style(shown.set_index(["run", "seed", "mode"]), caption)
+
+
+def _gains(columns: pd.DataFrame) -> list[str]:
+    return [f"{gain:+.1f} ({low:.1f} to {high:.1f})" for gain, low, high in columns.to_numpy()]
 
 
 def blank_class(table: pd.DataFrame) -> Styler:

@@ -9,7 +9,7 @@ from scipy import stats
 from stce.curves import difference
 from stce.paper import N_TEST
 
-__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "sentence", "without_blank_class"]
+__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "repeated", "sentence", "without_blank_class"]
 
 PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
 COLUMNS = ["model", "mode", "q", "first", "second", "gap", "p"]
@@ -42,6 +42,26 @@ def by_seed(outcomes: pd.DataFrame) -> pd.DataFrame:
             rows.append((run, seed, mode, top, random, least, *gain, between))
     columns = ["run", "seed", "mode", "top", "random", "least", "gain", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=[*columns, "between"])
+
+
+def repeated(by_seed: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+    """Put runs that were made twice, with the same seeds, beside each other.
+
+    Parameters
+    ----------
+    by_seed, again : pandas.DataFrame
+        Of :func:`by_seed`, of the one machine and of the other.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``run``, ``seed`` and ``mode`` that both have: ``gain``, ``ci_low`` and
+        ``ci_high`` of the first, the same with ``_again``, and ``apart``: the absolute difference
+        of the gains, in percentage points.
+    """
+    keys, columns = ["run", "seed", "mode"], ["gain", "ci_low", "ci_high"]
+    both = by_seed[keys + columns].merge(again[keys + columns], on=keys, suffixes=("", "_again"))
+    return both.assign(apart=(both["gain"] - both["gain_again"]).abs())
 
 
 def without_blank_class(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,11 @@
 """Published results: what is written is what the run found, and pages say what is missing."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +16,7 @@ from stce.run import STAGES, Run
 from stce.settings import Known
 
 CLASSES = ("boxing", "walking")
+ROOT = Path(__file__).parent.parent
 
 
 def finish(folder, seed=0, network="c3d", dataset="actors"):
@@ -158,3 +164,36 @@ def test_rivals_are_marked_by_verdict():
     columns = ["mode", "second", "q", "gap", "verdict"]
     shown = tables.rivals(pd.DataFrame(rows, columns=columns)).data
     assert shown.to_numpy().tolist() == [["+40 ✓", "+3 ≈"], ["-40 ✗", "+0 ≈"]]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What the command that publishes reads and writes, in a folder of its own."""
+    for part in ("book", "notebooks", "stce", "data/paper"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    return tmp_path
+
+
+def _publish(checkout, *words):
+    command = [sys.executable, checkout / "book" / "publish.py", *words]
+    path = {"PYTHONPATH": str(checkout)}
+    return subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+
+
+def test_a_run_made_again_stands_beside_what_was_published(checkout):
+    published = checkout / "book" / "results"
+    before = {file: file.read_bytes() for file in published.rglob("*.csv")}
+    finish(checkout / "data" / "runs" / "actors-small" / "seed-1", seed=1)
+    done = _publish(checkout, "--again")
+    assert done.returncode == 0, done.stderr
+    assert "actors-small seed 1: published" in done.stdout
+    assert {file: file.read_bytes() for file in before} == before
+    assert (published / "again" / "actors-small" / "seed-1" / "outcomes.csv").exists()
+    cells = json.loads((checkout / "notebooks" / "tables.ipynb").read_text())["cells"]
+    (shown,) = [cell for cell in cells if cell["id"] == "tables-again-shown"]
+    assert "actors-small" in json.dumps(shown["outputs"])
+
+
+def test_a_page_that_is_not_there_is_refused(checkout):
+    done = _publish(checkout, "speeed")
+    assert done.returncode == 2 and "there is no page 'speeed'" in done.stderr

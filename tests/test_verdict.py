@@ -88,6 +88,16 @@ def test_seed_by_seed():
     assert (table["gain"] > 30).all() and (table["ci_low"] > 20).all() and table["between"].all()
 
 
+def test_runs_made_twice_stand_beside_each_other():
+    first, second = (verdict.by_seed(world(by)) for by in (0.2, 0.1))
+    table = verdict.repeated(first, second[second["seed"] == 1])
+    assert set(table["seed"]) == {1} and set(table["mode"]) == set(first["mode"])
+    expected = first.query("seed == 1")["gain"].to_numpy()
+    np.testing.assert_array_equal(table["gain"], expected)
+    np.testing.assert_allclose(table["apart"], (table["gain"] - table["gain_again"]).abs())
+    assert (table["apart"] > 0).all()
+
+
 def test_the_class_of_a_blank_clip_is_told_apart():
     there = world(0.2, mode="remove").assign(**{"class": "walking"})
     stays = world(0.0, mode="remove").assign(**{"class": "running", "correct": True})
