@@ -14,7 +14,7 @@ from torch import Tensor
 from stce._checks import check_classes
 from stce.pieces import forward
 from stce.progress import bar
-from stce.workers import Shared
+from stce.workers import spread
 
 __all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict", "voxels"]
 
@@ -141,7 +141,7 @@ def each_clip(
     """Yield the table of each clip; those in `folder`, from a run that was stopped, are read."""
     kept = {n: None if folder is None else Path(folder) / f"{n:06d}.parquet" for n in videos}
     todo = [n for n, path in kept.items() if path is None or not path.exists()]
-    waiting, shared = set(todo), Shared(answer)
+    waiting, shared = set(todo), spread(answer)
     new = Parallel(return_as="generator")(delayed(_answer)(shared, n) for n in todo)
     for n in bar(videos, show=progress, desc=what, unit="clip"):
         path = kept[n]
@@ -156,8 +156,8 @@ def each_clip(
         yield table
 
 
-def _answer(shared: Shared, n: int) -> pd.DataFrame:
-    return shared.value(n)
+def _answer(answer: Callable[[int], pd.DataFrame], n: int) -> pd.DataFrame:
+    return answer(n)
 
 
 def outcomes(clips, n: int, steps, answers: list[tuple]) -> pd.DataFrame:

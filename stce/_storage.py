@@ -95,3 +95,22 @@ def new_array(path, shape):
         compressors=zarr.codecs.ZstdCodec(level=1),
         zarr_format=3,
     )
+
+
+def open_array(path):
+    """Open a zarr array for reading, under a path that is the same from every working directory.
+
+    A worker of a cluster stands in a directory of its own, and for zarr a chunk that is not there
+    is one of zeros.
+    """
+    return zarr.open_array(Path(path).absolute(), mode="r")
+
+
+def check_there(array):
+    """Refuse an array on a disk that this process does not see, instead of reading zeros."""
+    root = getattr(getattr(array, "store", None), "root", None)
+    if root is not None and not (Path(root) / "zarr.json").is_file():
+        raise FileNotFoundError(
+            f"{root} is not there on this worker; give every worker of the cluster the run's "
+            "folder under the same path."
+        )

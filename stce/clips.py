@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import zarr
 
-from stce._storage import read_rows, write_clips
+from stce._storage import check_there, open_array, read_rows, write_clips
 from stce.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -101,6 +100,10 @@ class Clips:
                     f"Clips.parts must be {shape[:4]} uint8 like the frames, "
                     f"not {tuple(self.parts.shape)} {self.parts.dtype}."
                 )
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])
@@ -199,12 +202,12 @@ class Clips:
         table = pd.read_parquet(folder / "table.parquet")
         parts = folder / "parts.zarr"
         return cls(
-            zarr.open_array(folder / "frames.zarr", mode="r"),
+            open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
             json.loads((folder / "classes.json").read_text(encoding="utf-8")),
-            zarr.open_array(parts, mode="r") if parts.is_dir() else None,
+            open_array(parts) if parts.is_dir() else None,
         )
 
 

@@ -14,10 +14,11 @@ from torch.nn.functional import interpolate
 
 from stce import pooled
 from stce import supervoxels as supervoxels_module
+from stce._storage import open_array
 from stce.pieces import forward
 from stce.progress import bar
 from stce.windows import windows
-from stce.workers import Shared
+from stce.workers import spread
 
 __all__ = [
     "batches",
@@ -290,7 +291,7 @@ def extract(
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
     how = {"stretch": stretch, "batch_size": batch_size, "device": device}
-    shared = Shared(network)
+    shared = spread(network)
     work = Parallel(return_as="generator")(
         delayed(_chunk)(shared, clips, supervoxels, rows, how) for rows in todo
     )
@@ -302,8 +303,8 @@ def extract(
     return features
 
 
-def _chunk(shared: Shared, clips, supervoxels, rows: np.ndarray, how: dict) -> np.ndarray:
-    return extract_rows(shared.value, clips, supervoxels, rows, **how)
+def _chunk(network, clips, supervoxels, rows: np.ndarray, how: dict) -> np.ndarray:
+    return extract_rows(network, clips, supervoxels, rows, **how)
 
 
 def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
@@ -344,7 +345,7 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
 
 
 def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
-    shared = Shared(network)
+    shared = spread(network)
     starts = range(0, len(clips), batch_size)
     return np.concatenate(
         Parallel()(
@@ -355,8 +356,8 @@ def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _seen(shared: Shared, frames: np.ndarray, step: str, device) -> np.ndarray:
-    network = shared.value.to(device).eval()
+def _seen(network, frames: np.ndarray, step: str, device) -> np.ndarray:
+    network = network.to(device).eval()
     x, see = network.prepare(torch.from_numpy(frames).to(device)), getattr(network, step)
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
@@ -399,4 +400,4 @@ def extract_random(
 
 def load(folder: str | Path) -> zarr.Array:
     """Open the features that :func:`extract` wrote, ``(S, D) float32``, read on indexing."""
-    return zarr.open_array(Path(folder) / "features.zarr", mode="r")
+    return open_array(Path(folder) / "features.zarr")

@@ -1,9 +1,10 @@
 """SLIC of many clips at once, in PyTorch on any device (paper 3.1).
 
 scikit-image's SLIC takes one clip and one core. A GPU that embeds whole clips (pooled features)
-would need some hundred cores to cut them; here it cuts its own. The steps are the same ones, so
-that the supervoxels are, up to rounding, the same too; only the last one, which joins what is
-left over to its neighbours voxel by voxel, is scikit-image's and runs on the CPU.
+is through with them faster than all the cores beside it can cut them; here it cuts its own. The
+steps are the same ones, so that the supervoxels are, up to rounding, the same too; only the last
+one, which joins what is left over to its neighbours voxel by voxel, is scikit-image's and runs on
+the CPU.
 """
 
 from __future__ import annotations
@@ -136,12 +137,11 @@ def _k_means(colour, n_segments: int, spacing, n_iter: int) -> tuple[torch.Tenso
         nearest = torch.where(least.isfinite(), index, nearest)
         sums = whole.new_zeros(len(colour) * count, whole.shape[-1])
         sums.index_add_(0, (nearest.flatten(1) + first).flatten(), whole.flatten(0, 1))
-        size, *means = (sums.view(len(colour), count, -1).double()).split(
-            [1, 3, tone.shape[-1]], -1
-        )
+        sums = sums.view(len(colour), count, -1).double()
+        size, places, tones = sums.split([1, 3, tone.shape[-1]], dim=-1)
         # A centre that has lost all its voxels is out of reach from now on.
-        position = torch.where(size > 0, means[0] / size, math.inf).float()
-        tone = (unit[:, None, None] * means[1] / size.clamp_min(1)).float()
+        position = torch.where(size > 0, places / size, math.inf).float()
+        tone = (unit[:, None, None] * tones / size.clamp_min(1)).float()
     return nearest, count
 
 

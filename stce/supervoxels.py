@@ -16,6 +16,7 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
+from stce._storage import check_there, open_array
 from stce.overlap import deduplicate
 from stce.progress import bar
 
@@ -43,6 +44,10 @@ class Supervoxels:
     labels: np.ndarray | zarr.Array
     table: pd.DataFrame
 
+    def __setstate__(self, state: dict):
+        self.__dict__.update(state)
+        check_there(self.labels)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -60,7 +65,7 @@ class Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
         return cls(
-            zarr.open_array(folder / "labels.zarr", mode="r"),
+            open_array(folder / "labels.zarr"),
             pd.read_parquet(folder / "supervoxels.parquet"),
         )
 

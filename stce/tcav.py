@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
 
 from stce import cav, gradients
-from stce.workers import Shared
+from stce.workers import spread
 
 __all__ = ["Tcav", "moments", "random_groups", "rescore", "score"]
 
@@ -187,7 +187,7 @@ def score(
     pool = _Pool(cav.standard(random, mean, scale)[groups], mean, scale, how)
 
     # A class at a time: the memory this takes does not grow with the number of classes.
-    shared = Shared(pool)
+    shared = spread(pool)
     fitted = Parallel(return_as="generator")(
         delayed(_fit_class)(
             shared,
@@ -306,9 +306,8 @@ class _Pool:
     how: dict
 
 
-def _fit_class(shared: Shared, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
+def _fit_class(pool: _Pool, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
     """Return for each concept of a class its CAV against each group, and their accuracy."""
-    pool = shared.value
     own = cav.standard(own, pool.mean, pool.scale)
     found = cav.against(own, positives, pool.groups, **pool.how)
     scale = pool.scale.astype(np.float32)

@@ -7,30 +7,31 @@ import importlib
 
 import joblib
 
-__all__ = ["Shared", "connect"]
+__all__ = ["connect", "spread"]
 
 
-class Shared:
-    """What all tasks of a map need, such as a network: a cluster sends it to each worker once.
+def spread(value):
+    """Return what tasks are given for something that all of them need, such as a network.
 
     Parameters
     ----------
     value : object
         Anything that can be pickled, a function included.
 
+    Returns
+    -------
+    object
+        The value itself; with a Dask cluster its future, in whose place each task finds the value.
+        All workers are sent a copy at once: one that is lost takes nothing with it.
+
     Examples
     --------
-    >>> Shared([1, 2]).value
+    >>> spread([1, 2])
     [1, 2]
     """
-
-    def __init__(self, value):
-        self.value = value
-
-    def __sizeof__(self) -> int:
-        # Joblib's Dask backend scatters arguments of some size, and sends small ones anew with
-        # each task; what a network weighs it cannot see.
-        return 2**20
+    backend, _ = joblib.parallel.get_active_backend()
+    client = getattr(backend, "client", None)
+    return value if client is None else client.scatter([value], broadcast=True, hash=False)[0]
 
 
 def connect(scheduler: str = "") -> contextlib.ExitStack:

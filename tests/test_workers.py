@@ -1,6 +1,7 @@
 """A real Dask cluster of processes: the same tables, also when a worker is lost."""
 
 import os
+import pickle
 import signal
 
 import distributed
@@ -13,7 +14,7 @@ import torch
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.workers import connect
+from stce.workers import connect, spread
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,34 @@ def test_a_scheduler_without_workers_is_one_clear_error():
     with empty, pytest.raises(ConnectionError, match="has no workers; start some with"):
         with connect(empty.scheduler_address):
             pass
+
+
+def test_what_all_tasks_need_is_on_every_worker(cluster):
+    with connect(cluster.scheduler_address):
+        future = spread(torch.nn.Linear(2, 2))
+        (holders,) = future.client.who_has([future]).values()
+        assert len(holders) == len(future.client.scheduler_info()["workers"])
+        bias = joblib.Parallel()(joblib.delayed(getattr)(future, "bias") for _ in range(2))
+    assert torch.equal(bias[0], bias[1])
+
+
+def test_a_worker_finds_clips_that_were_opened_under_a_relative_path(clips, tmp_path, monkeypatch):
+    clips.save(tmp_path / "clips")
+    supervoxels.segment(clips, tmp_path / "cut", n_segments=(4, 10), progress=False)
+    monkeypatch.chdir(tmp_path)
+    opened = Clips.load("clips"), supervoxels.Supervoxels.load("cut")
+    monkeypatch.chdir("/")
+    there, cut = pickle.loads(pickle.dumps(opened))
+    np.testing.assert_array_equal(there.frames[:], clips.frames)
+    assert cut.labels[:].min() > 0
+
+
+@pytest.mark.parametrize("name", ["clips", "cut"])
+def test_a_worker_that_does_not_see_the_folder_says_so(clips, tmp_path, name):
+    clips.save(tmp_path / "clips")
+    supervoxels.segment(clips, tmp_path / "cut", n_segments=(4, 10), progress=False)
+    load = {"clips": Clips, "cut": supervoxels.Supervoxels}[name].load
+    sent = pickle.dumps(load(tmp_path / name))
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="under the same path"):
+        pickle.loads(sent)
