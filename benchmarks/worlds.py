@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from stce import features, models
-from stce.clips import Clips, center_crop, resize
+from stce.clips import Clips
 from stce.datasets.actors import CLASSES, render
+from stce.frames import center_crop, resize, resize_parts
 
 __all__ = ["Directions", "actors", "directions", "trained"]
 
@@ -24,10 +25,7 @@ def actors(n: int, size: int = 112, channels: int = 1, n_frames: int = 16) -> Cl
         label, person, take = i % 6, 1 + i // 6 % 25, i // 150
         film, mask = render(0, person, 1 + i % 4, label, take, n_frames=n_frames)
         frames[i] = center_crop(resize(film, (larger, larger)), (size, size))
-        rows, columns = (
-            ((np.arange(larger) + 0.5) * m / larger).astype(int) for m in mask.shape[1:]
-        )
-        parts[i] = center_crop(mask[:, rows][:, :, columns, None], (size, size))[..., 0]
+        parts[i] = center_crop(resize_parts(mask, (larger, larger)), (size, size))
     names = [f"clip{i:05d}" for i in range(n)]
     return Clips(frames, np.arange(n) % 6, names, names, tuple(CLASSES), parts)
 

@@ -65,7 +65,7 @@ if __name__ == "__main__":
         parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(PAGES)}")
     if options.again:
         publish_runs(RESULTS / "again")
-        execute_pages(["tables"])
+        execute_pages(chosen or ["tables"])
         sys.exit()
     publish_runs()
     publish_checks()

@@ -97,13 +97,13 @@ def new_array(path, shape):
     )
 
 
-def open_array(path):
-    """Open a zarr array for reading, under a path that is the same from every working directory.
+def open_array(path, mode="r"):
+    """Open a zarr array under a path that is the same from every working directory.
 
     A worker of a cluster stands in a directory of its own, and for zarr a chunk that is not there
     is one of zeros.
     """
-    return zarr.open_array(Path(path).absolute(), mode="r")
+    return zarr.open_array(Path(path).absolute(), mode=mode)
 
 
 def check_there(array):

@@ -285,7 +285,7 @@ def extract(
         if not path.exists():
             chunks = (min(chunk_rows, total), shape[1])
             zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
-        features = zarr.open_array(path, mode="r+")
+        features = open_array(path, mode="r+")
         done = {int(chunk.parent.name) for chunk in (path / "c").glob("*/0")}
     starts = range(0, total, chunk_rows)
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]

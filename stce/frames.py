@@ -50,6 +50,31 @@ def resize(frames, size):
     return np.ascontiguousarray(tensor.permute(0, 2, 3, 1).numpy())
 
 
+def resize_parts(parts, size):
+    """Resize part masks: each pixel takes the one under its centre.
+
+    Parameters
+    ----------
+    parts : (T, H, W) array
+    size : tuple of int
+        (height, width).
+
+    Returns
+    -------
+    parts : (T, height, width) array
+
+    Examples
+    --------
+    >>> resize_parts(np.array([[[1, 1, 2, 2], [3, 3, 4, 4]]]), (1, 2))
+    array([[[3, 4]]])
+    """
+    rows, columns = (
+        (np.arange(new) * 2 + 1) * old // (2 * new)
+        for new, old in zip(size, parts.shape[1:], strict=True)
+    )
+    return np.ascontiguousarray(parts[:, rows[:, None], columns])
+
+
 def center_crop(frames, size):
     """Cut the centre out of frames or part masks.
 

@@ -281,7 +281,7 @@ def segment(
     rows.mkdir(parents=True, exist_ok=True)
     if not (folder / "labels.zarr").exists():
         zarr.create_array(folder / "labels.zarr", shape=shape, dtype=dtype, chunks=(1, *shape[1:]))
-    volumes = zarr.open_array(folder / "labels.zarr", mode="r+")
+    volumes = open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]
     for video, volume, table in _each(clips, todo, dtype, *how):
         volumes[video] = volume

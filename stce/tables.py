@@ -22,6 +22,7 @@ __all__ = [
     "verdicts",
 ]
 
+GAIN = ["gain", "ci_low", "ci_high"]
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 
 
@@ -169,11 +170,10 @@ def seeds(table: pd.DataFrame) -> Styler:
     pandas.io.formats.style.Styler
         One row a run, seed and mode; per cent and percentage points.
     """
-    gain = _gains(table[["gain", "ci_low", "ci_high"]])
     shown = table[["run", "seed", "mode"]].assign(
         **{name: table[order] for order, name in ORDER_NAMES.items()},
         **{
-            "top against least": gain,
+            "top against least": _gains(table[GAIN]),
             "random between": table["between"].map({True: "yes", False: "no"}),
         },
     )
@@ -194,10 +194,9 @@ def repeated(table: pd.DataFrame) -> Styler:
     pandas.io.formats.style.Styler
         One row a run, seed and mode; percentage points.
     """
-    columns = ["gain", "ci_low", "ci_high"]
     shown = table[["run", "seed", "mode"]].assign(
-        published=_gains(table[columns]),
-        again=_gains(table[[f"{name}_again" for name in columns]]),
+        published=_gains(table[GAIN]),
+        again=_gains(table[[f"{name}_again" for name in GAIN]]),
         apart=table["apart"],
     )
     caption = "Top against least, means over q, in points with 95 % intervals over clips"
@@ -221,12 +220,11 @@ def blank_class(table: pd.DataFrame) -> Styler:
     pandas.io.formats.style.Styler
         One row a run and seed; percentage points.
     """
-    others = [f"{t.gain:+.1f} ({t.ci_low:.1f} to {t.ci_high:.1f})" for t in table.itertuples()]
     shown = table[["run", "seed"]].assign(
         **{
             "a blank clip is taken for": table["blank"],
             "top against least, that class": [f"{g:+.1f}" for g in table["gain_blank"]],
-            "all other classes": others,
+            "all other classes": _gains(table[GAIN]),
         }
     )
     caption = "Removing, means over q, in points with 95 % intervals over clips"

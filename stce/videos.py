@@ -17,7 +17,7 @@ import pandas as pd
 
 from stce._decode import decode
 from stce._storage import explain_write, write_npy, write_text
-from stce.frames import moments, resize
+from stce.frames import moments, resize, resize_parts
 from stce.progress import bar
 
 __all__ = ["CachedVideos", "Videos", "cache", "decode", "moments"]
@@ -306,7 +306,7 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
             continue
         with explain_write(folder):
             if parts is not None:  # before the frames: where those are, the video is complete
-                write_npy(folder / f"{i:06d}.parts.npy", _nearest(parts[middle], size))
+                write_npy(folder / f"{i:06d}.parts.npy", resize_parts(parts[middle], size))
             write_npy(folder / f"{i:06d}.npy", frames)
     return len(indices), skipped
 
@@ -334,12 +334,3 @@ def _finish(videos, folder, reasons):
         table.to_parquet(folder / ".table.tmp", index=False)
         (folder / ".table.tmp").replace(folder / "table.parquet")
     return CachedVideos.load(folder)
-
-
-def _nearest(parts, size):
-    """Resize part masks (T, H, W) to (height, width): each pixel takes the one under its centre."""
-    rows, columns = (
-        (np.arange(new) * 2 + 1) * old // (2 * new)
-        for new, old in zip(size, parts.shape[1:], strict=True)
-    )
-    return np.ascontiguousarray(parts[:, rows[:, None], columns])

@@ -141,10 +141,14 @@ def test_a_worker_finds_clips_that_were_opened_under_a_relative_path(clips, tmp_
     supervoxels.segment(clips, tmp_path / "cut", n_segments=(4, 10), progress=False)
     monkeypatch.chdir(tmp_path)
     opened = Clips.load("clips"), supervoxels.Supervoxels.load("cut")
+    network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 32, 32))
+    z = features.extract(network, *opened, "z", stretch=False, progress=False)
     monkeypatch.chdir("/")
-    there, cut = pickle.loads(pickle.dumps(opened))
+    there, cut, same_z = pickle.loads(pickle.dumps((*opened, z)))
     np.testing.assert_array_equal(there.frames[:], clips.frames)
     assert cut.labels[:].min() > 0
+    np.testing.assert_array_equal(same_z[:], features.load(tmp_path / "z")[:])
+    assert np.abs(same_z[:]).max() > 0
 
 
 @pytest.mark.parametrize("name", ["clips", "cut"])
