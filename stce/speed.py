@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # A comparison that misses its target is red; the reasons are what profiling has shown.
-WORDS = {"text-align": "left", "min-width": "11rem"}  # how a table's sentences are laid out
+WORDS = {"text-align": "left", "min-width": "10rem"}  # how a table's sentences are laid out
 MISSED, REACHED = COLOURS["top"], COLOURS["least"]
 PRODUCTS = (
     "half of the time is one product of all concepts with all groups, at the speed limit of the "
