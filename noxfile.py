@@ -37,7 +37,7 @@ def book(session: nox.Session) -> None:
     else:
         session.run(PYTHON, "-m", "stce.study", "run", "actors", *session.posargs)
         notebooks = "data/runs/actors/notebooks"
-    session.run(PYTHON, "book/build.py", notebooks)
+    session.run(PYTHON, "-m", "book.build", notebooks)
 
 
 @job
@@ -51,7 +51,7 @@ def study(session: nox.Session) -> None:
 @job
 def publish(session: nox.Session) -> None:
     """Put the results of finished runs into ``book/results`` and the pages that show them."""
-    session.run(PYTHON, "book/publish.py", *session.posargs)
+    session.run(PYTHON, "-m", "book.publish", *session.posargs)
 
 
 @job

@@ -10,8 +10,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import reference, worlds
 from benchmarks.runner import Check, Pair
-from stce import features, pieces, supervoxels
-from stce.models.pooled import Pooled
+from stce import features, supervoxels
+from stce.engine import threads
+from stce.models.network import Pooled
 from stce.overlap import boundary_recall
 
 __all__ = ["bare", "kept", "naive", "on_device", "pooled", "segment"]
@@ -91,7 +92,7 @@ def _scene(name: str, width: float, quick: bool, device: str, channels: int = 3,
         repeats, few = 3, 12
     if channels == 1 and not quick:
         size = 56
-    torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
+    torch.set_flush_denormal(True)  # as stce.engine.device.resolve does for every study
     clips = worlds.actors(n, size, channels)
     network = worlds.trained(name, 0.125 if quick else width, clips, device)
     cut = supervoxels.segment(clips, n_jobs=-1, progress=False, **(SMALL if quick else {}))
@@ -164,9 +165,9 @@ def bare(name: str, width: float, stretch: bool = True):
 
         @torch.inference_mode()
         def theirs(i: int) -> np.ndarray:
-            # The same batches as ours: 64 on a GPU; pieces.forward splits them for a CPU.
+            # The same batches as ours: 64 on a GPU; threads.forward splits them for a CPU.
             found = [
-                pieces.forward(network, lambda few, x=x: network.features(x[few]), len(x), device)
+                threads.forward(network, lambda few, x=x: network.features(x[few]), len(x), device)
                 for x in ready[i].split(64)
             ]
             return torch.cat(found).cpu().numpy()

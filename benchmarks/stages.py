@@ -1,4 +1,4 @@
-"""What a unit of each stage costs, for the cost model of ``stce.costs``."""
+"""What a unit of each stage costs, for the cost model of ``benchmarks.costs``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import zarr
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import worlds
-from stce import ablation, cav, features, models, slic, study, supervoxels, tcav
+from benchmarks.costs import Rates
+from stce import ablation, cav, features, models, study, supervoxels, tcav
 from stce.concepts import Concepts, cluster
-from stce.costs import Rates
 from stce.datasets.textures import textures
-from stce.run import Run
-from stce.settings import known
+from stce.engine import slic
+from stce.study.known import known
+from stce.study.run import Run
 
 __all__ = ["WORLDS", "check", "rates"]
 
@@ -156,7 +157,7 @@ def _left_to_cpu(labels: np.ndarray, world: World) -> None:
 
 
 def _world(world: World, device: str) -> dict:
-    torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
+    torch.set_flush_denormal(True)  # as stce.engine.device.resolve does for every study
     clips = worlds.actors(N_CLIPS, world.size, world.channels)
     network = worlds.trained(world.network, world.width, clips, device)
     network.classes = clips.classes
@@ -244,7 +245,7 @@ def rates(quick: bool, device: str) -> dict:
     dict
         For each of the worlds its network, ``flop`` of a pass, ``left_to_cpu`` (seconds a core and
         clip where SLIC runs on a device), and ``rates``, the fields of
-        :class:`stce.costs.Rates`; and the ``peak`` of the device, in operations a second.
+        :class:`benchmarks.costs.Rates`; and the ``peak`` of the device, in operations a second.
     """
     chosen = QUICK if quick else WORLDS
     found = {name: _world(w, device) for name, w in chosen.items()}
@@ -257,8 +258,8 @@ def check(quick: bool, device: str) -> dict:
     Returns
     -------
     dict
-        ``run``, its ``seconds`` by stage, its ``size`` (fields of :class:`stce.costs.Size`), and
-        whether its accuracy is that of the run before.
+        ``run``, its ``seconds`` by stage, its ``size`` (fields of :class:`benchmarks.costs.Size`),
+        and whether its accuracy is that of the run before.
 
     Raises
     ------

@@ -56,7 +56,7 @@ def ablate(quick: bool, device: str) -> Pair:
     """All orders, modes and q of test clips, with the assignment of their supervoxels."""
     sizes = QUICK if quick else FULL
     repeats, n, each = (2, 4, 1) if quick else (4, 64, 3)
-    torch.set_flush_denormal(True)  # as stce.device.resolve does for every study
+    torch.set_flush_denormal(True)  # as stce.engine.device.resolve does for every study
     clips = worlds.actors(n, sizes["size"])
     network = worlds.trained("c3d", 0.125, clips, device)
     cut = supervoxels.segment(

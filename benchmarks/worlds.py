@@ -11,7 +11,7 @@ from torch import nn
 from stce import features, models
 from stce.clips import Clips
 from stce.datasets.actors import CLASSES, render
-from stce.frames import center_crop, resize, resize_parts
+from stce.videos.frames import center_crop, resize, resize_parts
 
 __all__ = ["Directions", "actors", "directions", "trained"]
 

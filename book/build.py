@@ -1,4 +1,4 @@
-"""Build the book: ``python book/build.py NOTEBOOKS``, a folder of executed notebooks.
+"""Build the book: ``python -m book.build NOTEBOOKS``, a folder of executed notebooks.
 
 The book is built from a copy, so a build never changes a tracked file, and takes the place of
 ``_build/html`` only when it is complete. A warning is an error.

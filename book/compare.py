@@ -1,4 +1,4 @@
-"""Set runs side by side: ``python book/compare.py data/runs/A data/runs/B ...``.
+"""Set runs side by side: ``python -m book.compare data/runs/A data/runs/B ...``.
 
 Writes ``book/results/comparison.csv``, which the chapter on open points shows.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from stce.curves import difference
-from stce.run import Run
+from stce.study.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 

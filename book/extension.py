@@ -6,7 +6,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from stce.parameters import PARAMETERS
+from stce.study.parameters import PARAMETERS
 
 
 def references_to_list(app, what, name, obj, options, lines):
@@ -20,7 +20,7 @@ def references_to_list(app, what, name, obj, options, lines):
 
 
 class Parameters(Directive):
-    """The parameters of every stage, as `stce.parameters` knows them."""
+    """The parameters of every stage, as `stce.study.parameters` knows them."""
 
     def run(self):
         """Return one table a stage, and one for what all stages share."""

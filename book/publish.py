@@ -1,4 +1,4 @@
-"""Publish what runs have found: ``python book/publish.py``.
+"""Publish what runs have found: ``python -m book.publish``.
 
 Writes the small tables of every finished run beneath ``data/runs`` to ``book/results``, executes
 the pages that look across runs, and stores them with their outputs in ``notebooks``. With
@@ -12,12 +12,13 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from store import ROOT, keep, tidy
 
-from stce import campaign, results
-from stce.parameters import PAGES
-from stce.settings import known
-from stce.study import run_notebook
+from book import published
+from book.campaigns import repeat
+from book.store import ROOT, keep, tidy
+from stce.study.known import known
+from stce.study.make import run_notebook
+from stce.study.parameters import PAGES
 
 RESULTS = ROOT / "book" / "results"
 
@@ -26,19 +27,19 @@ def publish_runs(target: Path = RESULTS) -> None:
     """Publish each finished run of a group; the others keep what was published before."""
     for run in known().values():
         for seed in run.seeds if run.groups else []:
-            place = results.publish(run, run.folder(seed), target)
+            place = published.publish(run, run.folder(seed), target)
             done = "published" if place else "not finished here"
             print(f"{run.name} seed {seed}: {done}")
 
 
 def publish_checks() -> None:
     """Publish what campaigns and validations have found."""
-    for path in campaign.publish(RESULTS):
+    for path in repeat.publish(RESULTS):
         print(f"campaign {path.stem}: published")
     for run in known().values():
         folders = [run.folder(seed) for seed in run.seeds] or [run.folder()]
         for folder in folders if run.also else []:
-            if place := results.publish_validation(folder, RESULTS):
+            if place := published.publish_validation(folder, RESULTS):
                 print(f"validation of {place.name}: published")
 
 

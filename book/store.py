@@ -1,4 +1,4 @@
-"""Keep a run's outputs: ``python book/store.py data/runs/actors/notebooks``.
+"""Keep a run's outputs: ``python -m book.store data/runs/actors/notebooks``.
 
 Copies executed notebooks into ``notebooks/``, without what names the machine or the run (the cell
 that papermill injected, its metadata, the times of execution), and the run's picture into the book.

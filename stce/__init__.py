@@ -8,8 +8,8 @@ The package holds one module for each step of the method; nothing is imported un
 - `stce.supervoxels`, `stce.features`, `stce.concepts`: clips into pieces, vectors, concepts
 - `stce.cav`, `stce.tcav`: the concepts' directions and scores
 - `stce.ablation`, `stce.curves`: concepts added and removed
-- `stce.figures`, `stce.charts`, `stce.tables`, `stce.explorer`: results to look at
-- `stce.run`, `stce.study`: the notebooks as a study with parameters
+- `stce.viz.figures`, `stce.viz.charts`, `stce.viz.tables`, `stce.viz.explorer`: results to look at
+- `stce.study.run`, `stce.study`: the notebooks as a study with parameters
 """
 
 import os

@@ -8,9 +8,8 @@ import torch
 from stce.clips import Clips
 from stce.models import FEATURES
 from stce.models.adapt import Adapted, Explainable
-from stce.models.network import Network
-from stce.models.pooled import Pooled
-from stce.parameters import PARAMETERS
+from stce.models.network import Network, Pooled
+from stce.study.parameters import PARAMETERS
 
 __all__ = ["as_clips", "as_network", "check_numbers", "names", "of_class", "one_name", "view"]
 

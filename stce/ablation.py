@@ -14,7 +14,7 @@ import torch
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce._masking import check, each_clip, explained, filling, outcomes, predict, voxels
+from stce.masking import check, each_clip, explained, filling, outcomes, predict, voxels
 
 __all__ = ["Case", "case", "clip_bits", "concept_bits", "orders", "run", "visible"]
 
@@ -293,7 +293,8 @@ def run(
         ``(S, D)``, of all supervoxels of the test clips, where they are embedded already or in
         another way, or once for several calls; `stretch` is then without effect.
     region : array_like, optional
-        ``(N, T, H, W) bool``, voxels of interest, such as :func:`stce.truth.region` finds.
+        ``(N, T, H, W) bool``, voxels of interest, such as
+        :func:`stce.evaluation.truth.region` finds.
     seed : int, default 0
         Seeds the random orders and the noise.
     videos : numpy.ndarray, optional

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from stce import _dual
-from stce._dual import Blocks
-from stce.pieces import side_by_side
+from stce.engine import logistic
+from stce.engine.logistic import Blocks
+from stce.engine.threads import side_by_side
 
 __all__ = [
     "against",
@@ -190,7 +190,7 @@ def classifiers(
     alpha, bias = np.empty(index.shape), np.empty(len(index))
 
     def fit(part: slice) -> None:
-        found = _dual.solve(_gather(gram, index[part], n, device), **how)
+        found = logistic.solve(_gather(gram, index[part], n, device), **how)
         alpha[part], bias[part] = (x.cpu().numpy() for x in found)
 
     side_by_side(fit, _parts(len(index), device), _on_cpu(device))
@@ -270,7 +270,7 @@ def _held_out(blocks: Blocks, options: dict) -> np.ndarray:
             torch.cat([torch.arange(start, n, 2), n + torch.arange(start, m, 2)]).to(gram.device)
             for start in (odd, 1 - odd)
         )
-        alpha, bias = _dual.solve(blocks.part(*(slice(odd, None, 2),) * 2), **options)
+        alpha, bias = logistic.solve(blocks.part(*(slice(odd, None, 2),) * 2), **options)
         logits = (gram[:, test][..., fit] @ alpha[..., None])[..., 0] + bias[:, None]
         right = right + (logits.sign() == sign[test]).sum(1)
     return (right / len(sign)).cpu().numpy().astype(np.float64)
@@ -337,7 +337,7 @@ def against(
             n = len(mine)
             across = across[..., :n].transpose(0, 1).double()
             blocks = Blocks(_symmetric(mine @ mine.T)[None], across, within[:, :n, :n])
-            found = _dual.solve(blocks, **options)[0].to(own.dtype)
+            found = logistic.solve(blocks, **options)[0].to(own.dtype)
             alpha[:, k, :n], weights[k] = found[:, n:], found[:, :n] @ mine
             if held_out:
                 accuracy[k] = _held_out(blocks, options)

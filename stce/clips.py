@@ -2,7 +2,8 @@
 
 `Clips` holds frames in memory (numpy) or on disk (zarr, read clip by clip); `middle_clips` takes
 them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, `cache` and
-`moments`, is in `stce.videos`; `resize`, `center_crop` and `normalise` come from `stce.frames`.
+`moments`, is in `stce.videos`; `resize`, `center_crop` and `normalise` are in
+`stce.videos.frames`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stce._storage import check_there, open_array, read_rows, write_clips
-from stce.frames import center_crop, normalise, resize
+from stce.engine.storage import check_there, open_array, read_rows, write_clips
+from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -58,7 +58,7 @@ def accuracy_over_seeds(
     ----------
     outcomes : pandas.DataFrame
         Columns of `by`, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct`` (0 to 1), as
-        of :class:`stce.results.Results`.
+        of :class:`book.published.Results`.
     by : tuple of str, default ()
         Further columns to split by, for example ``("model",)``.
     n_bootstrap : int, default 1000
@@ -191,8 +191,8 @@ def areas(
     Parameters
     ----------
     outcomes : pandas.DataFrame
-        Rows of :func:`stce.ablation.run`, :func:`stce.controls.run` or both joined. Clips that lack
-        an order are left out.
+        Rows of :func:`stce.ablation.run`, :func:`stce.evaluation.controls.run` or both
+        joined. Clips that lack an order are left out.
     first : str, default "top"
         The order that all are compared with.
     value : {"correct", "probability"}, default "correct"

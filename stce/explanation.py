@@ -22,8 +22,8 @@ from stce import concepts as concepts_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.models._borrow import borrowed
 from stce.models.adapt import Adapted, Explainable, adapt, is_explainable
+from stce.models.borrow import borrowed
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
 
@@ -45,7 +45,7 @@ class Explanation:
     concepts : stce.concepts.Concepts
         Of this class.
     tcav : stce.tcav.Tcav
-        Scores, CAVs and sensitivities; ``tcav.scores`` is what `stce.charts.score_chart` draws.
+        Scores, CAVs and sensitivities; ``tcav.scores`` is what `stce.viz.charts.score_chart` draws.
     outcomes : pandas.DataFrame or None
         Rows of :func:`stce.ablation.run` where test clips were given.
     settings : dict

@@ -12,13 +12,13 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from stce import pooled
 from stce import supervoxels as supervoxels_module
-from stce._storage import open_array
-from stce.pieces import forward
-from stce.progress import bar
-from stce.windows import windows
-from stce.workers import spread
+from stce.engine import pooling
+from stce.engine.progress import bar
+from stce.engine.storage import open_array
+from stce.engine.threads import forward
+from stce.engine.windows import windows
+from stce.engine.workers import spread
 
 __all__ = [
     "batches",
@@ -146,7 +146,7 @@ def batches(
     ----------
     network : stce.models.network.Network
         Its trunk is run in evaluation mode: on each supervoxel, or once on each clip if the network
-        is :class:`stce.models.pooled.Pooled`.
+        is :class:`stce.models.network.Pooled`.
     clips : stce.clips.Clips
         N clips of the network's input size.
     supervoxels : stce.supervoxels.Supervoxels
@@ -174,7 +174,7 @@ def batches(
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
     if getattr(network, "grid", None):
         at_once = max(1, batch_size // 8)
-        yield from pooled.batches(network, clips, supervoxels, rows, at_once, device)
+        yield from pooling.batches(network, clips, supervoxels, rows, at_once, device)
         return
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
     facts = table[columns].to_numpy(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stce.pieces import forward
+from stce.engine.threads import forward
 
 __all__ = ["at_clips", "by_class"]
 

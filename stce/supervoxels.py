@@ -16,9 +16,9 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
-from stce._storage import check_there, open_array
+from stce.engine.progress import bar
+from stce.engine.storage import check_there, open_array
 from stce.overlap import deduplicate
-from stce.progress import bar
 
 __all__ = ["Supervoxels", "keep", "segment", "segment_clip"]
 
@@ -158,7 +158,7 @@ def _segment_on(device: str, frames: np.ndarray, options: dict) -> list[tuple]:
     """Return :func:`segment_clip` of some clips, cut together on a device."""
     # Only here is torch needed, which takes a process that cuts clips with scikit-image longer to
     # load than several clips to cut.
-    from stce.slic import slic as slic_of_clips
+    from stce.engine.slic import slic as slic_of_clips
 
     how = dict(options)
     dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
@@ -241,9 +241,9 @@ def segment(
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
     device : str, optional
-        Cut several clips at once on this device, such as ``"cuda"``, by :func:`stce.slic.slic`:
-        the same supervoxels up to rounding. Without it scikit-image cuts one clip after the
-        other on the CPU, where it is several times faster.
+        Cut several clips at once on this device, such as ``"cuda"``, by
+        :func:`stce.engine.slic.slic`: the same supervoxels up to rounding. Without it
+        scikit-image cuts one clip after the other on the CPU, where it is several times faster.
     n_jobs : int, default 1
         Processes, as in joblib; -1 for one a core. With `device`, threads that feed it.
     progress : bool, default True
@@ -319,7 +319,7 @@ def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[t
 
 
 def _each_batch(clips, videos, device, n_jobs, options) -> Iterator[tuple]:
-    from stce.slic import clips_at_once
+    from stce.engine.slic import clips_at_once
 
     _check_frames(clips.frames[0])
     asked = options.get("n_segments", N_SEGMENTS)

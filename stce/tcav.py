@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
 
 from stce import cav, gradients
-from stce.workers import spread
+from stce.engine.workers import spread
 
 __all__ = ["Tcav", "moments", "random_groups", "rescore", "score"]
 

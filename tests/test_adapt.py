@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from stce import _compat, gradients, tcav  # noqa: F401
+from stce import gradients, tcav  # noqa: F401
+from stce.videos import compat  # noqa: F401
 
 # isort: split
 from pytorchvideo.models import resnet, slowfast, x3d
@@ -15,8 +16,8 @@ from torchvision.models import resnet18
 from torchvision.models.video import mc3_18, r3d_18
 
 from stce import models
-from stce.models._borrow import borrowed
 from stce.models.adapt import Functions, adapt, is_explainable
+from stce.models.borrow import borrowed
 
 SHAPE = (3, 8, 32, 32)
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as bench
-from benchmarks import growth, reference, runner, stages, worlds
-from stce import features, settings, speed, supervoxels
+from benchmarks import growth, reference, report, runner, stages, worlds
+from benchmarks.costs import Rates, Size, predict, throughput
+from stce import features, supervoxels
 from stce.concepts import cluster
-from stce.costs import Rates, Size, predict, throughput
+from stce.study import known
 
 
 @pytest.mark.parametrize("key", bench.COMPARISONS)
@@ -157,37 +158,37 @@ def _results():
 
 def test_charts_show_every_comparison():
     results = _results()
-    assert speed.table(results)["ratio"].tolist() == [4.0] * 3
-    shown = speed.ratios(results).axes[0]
+    assert report.table(results)["ratio"].tolist() == [4.0] * 3
+    shown = report.ratios(results).axes[0]
     labels = [text.get_text() for text in shown.get_yticklabels()]
     assert labels == ["a", "a (GPU)", "study_vs_reference"]
     colours = shown.collections[1].get_facecolors()
     assert (colours[0] == colours[1]).all() and (colours[0] != colours[2]).any()
-    left, _ = speed.growth(results["growth"]["cpu"]).axes
+    left, _ = report.growth(results["growth"]["cpu"]).axes
     assert left.lines[0].get_ydata().tolist() == [1, 2]
-    bars = speed.stages(results["study_vs_reference"]["cpu"]).axes[0].patches
+    bars = report.stages(results["study_vs_reference"]["cpu"]).axes[0].patches
     assert [bar.get_height() for bar in bars] == [2, 4]  # the other side did half of the work
     plt.close("all")
 
 
 def test_a_missed_target_is_told_and_red():
     results = _results()
-    text = speed.found(results)
+    text = report.found(results)
     assert (
         "**1 of 2** targets" in text and "`study_vs_reference` (cpu) 4 times, asked were 5" in text
     )
     assert "peak memory by 20 %" in text and "Every pair" in text
-    page = speed.limits(results).to_html()
-    assert speed.LIMITS["study_vs_reference"] in page and page.count(speed.MISSED) == 1
-    assert set(speed.LIMITS) <= set(bench.COMPARISONS)
+    page = report.limits(results).to_html()
+    assert report.LIMITS["study_vs_reference"] in page and page.count(report.MISSED) == 1
+    assert set(report.LIMITS) <= set(bench.COMPARISONS)
     head = {"hardware": {"cores": 2, "processor": "p", "memory_gb": 8, "gpu": None}}
     head |= {"revision": "r", "versions": {"torch": "1"}}
-    assert speed.machine(head) == "Measured on 2 cores (p, 8 GB), revision r; torch 1."
+    assert report.machine(head) == "Measured on 2 cores (p, 8 GB), revision r; torch 1."
 
 
 def test_results_that_were_not_measured_are_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="measure first: `python -m benchmarks`"):
-        speed.read(tmp_path / "results.json")
+        report.read(tmp_path / "results.json")
 
 
 def test_unit_costs_are_all_measured_and_make_a_prediction():
@@ -206,7 +207,7 @@ def test_unit_costs_are_all_measured_and_make_a_prediction():
 
 
 def test_a_prediction_is_not_checked_on_a_run_that_is_not_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(settings, "HOME", tmp_path)
-    monkeypatch.setattr(stages, "known", lambda: {stages.CHECKED: settings.Known("no")})
+    monkeypatch.setattr(known, "HOME", tmp_path)
+    monkeypatch.setattr(stages, "known", lambda: {stages.CHECKED: known.Known("no")})
     with pytest.raises(FileNotFoundError, match="make it first: `python -m stce.study run"):
         stages.check(False, "cpu")

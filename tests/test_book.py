@@ -1,7 +1,6 @@
 """The notebooks keep the house rules, and the book builds from them without a network."""
 
 import ast
-import importlib.util
 import pkgutil
 import re
 import shutil
@@ -15,6 +14,8 @@ import nbformat
 import pytest
 import yaml
 from browser import Browser, find
+
+from book import build, store
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -74,8 +75,8 @@ def test_it_is_small_and_names_nobodys_machine(path):
 
 
 def messages():
-    """Return every text in stce/ and book/build.py, with … where a value goes."""
-    for module in [*(ROOT / "stce").rglob("*.py"), ROOT / "book" / "build.py"]:
+    """Return every text in stce/ and book/, with … where a value goes."""
+    for module in [*(ROOT / "stce").rglob("*.py"), *(ROOT / "book").rglob("*.py")]:
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
@@ -99,14 +100,6 @@ def test_troubleshooting_quotes_messages_that_there_are():
     for key in keys:
         pattern = ".*".join(re.escape(part.strip()) for part in key.split("…"))
         assert any(re.search(pattern, text, re.S) for text in known), key
-
-
-def load(name):
-    """Import a module of the book by its path."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def nbval(path):
@@ -134,7 +127,6 @@ def test_nbval_passes_a_true_output_and_fails_a_tampered_one(tmp_path):
 
 
 def test_stored_notebooks_keep_outputs_and_drop_papermills_traces(tmp_path):
-    store = load("store")
     path = write(tmp_path / "run.ipynb", "print(1)", "1\n")
     notebook = nbformat.read(path, as_version=4)
     injected = nbformat.v4.new_code_cell("n = 2", metadata={"tags": ["injected-parameters"]})
@@ -190,7 +182,7 @@ def html(tmp_path_factory):
     if shutil.which("npm") is None:
         pytest.skip("npm is missing, and without it the pages load scripts from a CDN")
     work = tmp_path_factory.mktemp("book")
-    command = [sys.executable, str(ROOT / "book" / "build.py"), str(ROOT / "notebooks")]
+    command = [sys.executable, "-m", "book.build", str(ROOT / "notebooks")]
     result = subprocess.run([*command, "--work", str(work)], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.split()[-1] == str(work / "html" / "index.html")
@@ -279,7 +271,6 @@ def test_a_build_changes_nothing_outside_its_folder(html):
 
 @pytest.mark.parametrize("broken", ["notebooks", "npm"])
 def test_build_says_what_is_missing(broken, tmp_path, monkeypatch):
-    build = load("build")
     if broken == "notebooks":
         with pytest.raises(SystemExit, match="no notebook in"):
             build.build(tmp_path)

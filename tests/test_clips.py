@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import zarr
 
-from stce import _storage
 from stce.clips import Clips, balanced, center_crop, middle_clips, normalise, resize
+from stce.engine import storage
 from stce.videos import CachedVideos, Videos, cache, moments
 
 
@@ -391,7 +391,7 @@ def test_read_only_folder_is_named(tmp_path, monkeypatch):
     def refuse(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_storage.os, "replace", refuse)
+    monkeypatch.setattr(storage.os, "replace", refuse)
     with pytest.raises(PermissionError, match="Cannot write into .*cache: Permission denied; "):
         cache(Counting(), tmp_path / "cache", (6, 8))
     assert not list((tmp_path / "cache").glob(".*.npy.tmp"))

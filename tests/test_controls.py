@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
-from stce import ablation, controls, curves, supervoxels
+from stce import ablation, curves, supervoxels
 from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
+from stce.evaluation import controls
 from stce.models.network import Network
 
 SIZE = (4, 8, 16)
@@ -241,7 +242,7 @@ def test_fills_stand_in_hidden_voxels_only():
 
 
 def test_the_blur_is_a_gaussian_and_leaves_an_even_clip_as_it_is():
-    from stce._masking import filling
+    from stce.masking import filling
 
     even = torch.full((1, 3, 8, 16, 24), 0.7)
     assert torch.allclose(filling(even, "blur", 0, 0), even)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from stce.costs import Rates, Size, predict, speed_up, throughput
+from benchmarks.costs import Rates, Size, predict, speed_up, throughput
 
 RATES = Rates(
     train=0.1,

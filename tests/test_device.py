@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stce import device
+from stce.engine import device
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import cav, diagrams
+from book import diagrams
+from stce import cav
 
 matplotlib.use("Agg")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stce import _dual
-from stce._dual import Blocks
+from stce.engine import logistic
+from stce.engine.logistic import Blocks
 
 
 def _blocks(seed, n_sets, each, n, m, width, shift=0.5):
@@ -57,9 +57,9 @@ def test_the_gram_matrix_and_its_parts_are_inner_products():
 def test_both_ways_end_at_the_optimum(n, m, width, shift, strength):
     blocks, samples = _blocks(1, 2, 3, n, m, width, shift)
     sign = blocks.sign()
-    alpha, bias = _dual.solve(blocks, strength)
+    alpha, bias = logistic.solve(blocks, strength)
     zero = torch.zeros_like(alpha), torch.zeros_like(bias)
-    newton = _dual._newton(blocks.gram(slice(None)), sign, *zero, strength, 1e-10, 100)
+    newton = logistic._newton(blocks.gram(slice(None)), sign, *zero, strength, 1e-10, 100)
     for slope in _slopes(samples, sign, alpha.clone(), bias.clone(), strength):
         assert slope.abs().max() < 1e-5 * strength * max(1, samples.abs().max())
     ours = _objective(samples, sign, alpha, bias, strength)
@@ -71,13 +71,13 @@ def test_both_ways_end_at_the_optimum(n, m, width, shift, strength):
 
 def test_many_features_need_no_newton_step_and_few_do(monkeypatch):
     asked = []
-    real = _dual._newton
+    real = logistic._newton
     monkeypatch.setattr(
-        _dual, "_newton", lambda gram, *a: asked.append(len(gram)) or real(gram, *a)
+        logistic, "_newton", lambda gram, *a: asked.append(len(gram)) or real(gram, *a)
     )
-    _dual.solve(_blocks(0, 3, 4, 40, 40, 2000, 0.1)[0])
+    logistic.solve(_blocks(0, 3, 4, 40, 40, 2000, 0.1)[0])
     assert asked == []
-    _dual.solve(_blocks(0, 3, 4, 40, 40, 6)[0], strength=100.0)
+    logistic.solve(_blocks(0, 3, 4, 40, 40, 6)[0], strength=100.0)
     assert asked == [12]
 
 
@@ -85,15 +85,15 @@ def test_what_is_hard_does_not_spoil_what_is_easy():
     easy, hard = _blocks(0, 1, 2, 20, 20, 900)[0], _blocks(0, 1, 1, 20, 20, 4, 0.0)[0]
     first = torch.cat([easy.positive, easy.positive, hard.positive])
     rest = ((easy.between, hard.between), (easy.negative, hard.negative))
-    alpha, bias = _dual.solve(Blocks(first, *map(torch.cat, rest)), 10.0)
+    alpha, bias = logistic.solve(Blocks(first, *map(torch.cat, rest)), 10.0)
     for k, one in ((slice(0, 2), easy), (slice(2, 3), hard)):
-        alone = _dual.solve(one, 10.0)
+        alone = logistic.solve(one, 10.0)
         torch.testing.assert_close(alpha[k], alone[0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(bias[k], alone[1], rtol=1e-6, atol=1e-6)
 
 
 def test_samples_that_are_all_the_same():
     ones = torch.ones(1, 3, 3, dtype=torch.float64)
-    alpha, bias = _dual.solve(Blocks(ones, ones, ones))
+    alpha, bias = logistic.solve(Blocks(ones, ones, ones))
     torch.testing.assert_close(alpha[0], 0.5 * Blocks(ones, ones, ones).sign())
     assert abs(float(bias[0])) < 1e-9

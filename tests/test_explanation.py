@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stce import _compat  # noqa: F401
+from stce.videos import compat  # noqa: F401
 
 # isort: split
 from torchvision.models.video import r3d_18

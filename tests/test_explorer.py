@@ -17,11 +17,11 @@ import pytest
 from browser import Browser, find
 from PIL import Image
 
-from stce import explorer
 from stce.clips import Clips
 from stce.concepts import Concepts
-from stce.pictures import EDGE
 from stce.supervoxels import Supervoxels
+from stce.viz import explorer
+from stce.viz.pictures import EDGE
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore.ipynb"
 RED, BLUE, GREY = (220, 30, 30), (40, 60, 220), (120, 120, 120)

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import charts, curves, figures, pictures, tables
+from stce import curves
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
+from stce.viz import charts, figures, pictures, tables
 
 matplotlib.use("Agg")
 
@@ -240,7 +241,7 @@ def test_every_figure_of_a_notebook_is_shown():
     draw = "_ = trust.agreement(pd.DataFrame(" + repr(
         {"changed": ["a"], "correlation": [0.1], "ci_low": [0], "ci_high": [1]}
     )
-    cells = ["import pandas as pd\nfrom stce import trust", f"{draw}))", f"{draw}))"]
+    cells = ["import pandas as pd\nfrom stce.viz import trust", f"{draw}))", f"{draw}))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     for cell in notebook.cells[1:]:

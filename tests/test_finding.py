@@ -10,9 +10,9 @@ import torch
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.example import Example
-from stce.finding import Finding
-from stce.run import Run
+from stce.study.example import Example
+from stce.study.finding import Finding
+from stce.study.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from stce import datasets, videos
 from stce.datasets import folder as folder_module
-from stce.video import write
 from stce.videos import cache, decode
+from stce.viz.film import write
 
 CLASSES = ("clap", "wave")
 EXACT = {"global_quality": "236", "g": "300", "sc_threshold": "1000000000"}  # of FFmpeg's mpeg4
@@ -105,7 +105,7 @@ def write_packed(path, frames):
 
 def test_decode_keeps_the_order_that_get_clip_loses(tmp_path):
     """If the first half fails, pytorchvideo was repaired and `decode` can use its `get_clip`."""
-    from stce import _compat  # noqa: F401
+    from stce.videos import compat  # noqa: F401
 
     # isort: split
     from pytorchvideo.data.encoded_video import EncodedVideo

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from stce import jobs, progress, settings
-from stce.run import Run
+from stce.engine import progress
+from stce.study import jobs, known
+from stce.study.run import Run
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def home(tmp_path, monkeypatch):
         "groups: [both]\ntables: [1]\nseeds: [0, 1]\nepochs: 2\nn_concepts: 25\n"
     )
     (folder / "plain.yaml").write_text("description: one run\n")
-    monkeypatch.setattr(settings, "HOME", tmp_path)
+    monkeypatch.setattr(known, "HOME", tmp_path)
     return tmp_path
 
 
 def test_a_group_is_planned_seed_by_seed_and_run_by_shared_training(home):
-    planned = jobs.plan(settings.resolve("both"))
+    planned = jobs.plan(known.resolve("both"))
     assert [job.name for job in planned] == [
         "small seed 0",
         "small seed 1",
@@ -41,10 +42,10 @@ def test_a_group_is_planned_seed_by_seed_and_run_by_shared_training(home):
 
 
 def test_a_plain_run_has_one_folder_unless_it_is_given_seeds(home):
-    (job,) = jobs.plan(settings.resolve("plain"), {"seed": 3})
+    (job,) = jobs.plan(known.resolve("plain"), {"seed": 3})
     assert job.folder == home / "data" / "runs" / "plain"
     assert (job.name, job.settings()["train"]["seed"]) == ("plain", 3)
-    assert [job.name for job in jobs.plan(settings.resolve("plain"), seeds=[0, 4])] == [
+    assert [job.name for job in jobs.plan(known.resolve("plain"), seeds=[0, 4])] == [
         "plain seed 0",
         "plain seed 4",
     ]
@@ -52,7 +53,7 @@ def test_a_plain_run_has_one_folder_unless_it_is_given_seeds(home):
 
 def test_one_folder_cannot_take_several_runs(home, tmp_path):
     with pytest.raises(ValueError, match="--folder .* is for one run, and these are 2"):
-        jobs.plan(settings.resolve("small"), folder=tmp_path / "x")
+        jobs.plan(known.resolve("small"), folder=tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_one_folder_cannot_take_several_runs(home, tmp_path):
 def test_a_wrong_parameter_file_is_refused(home, text, message):
     (home / "notebooks" / "parameters" / "wrong.yaml").write_text(text + "\n")
     with pytest.raises(ValueError, match=message):
-        jobs.plan(settings.resolve("wrong"))
+        jobs.plan(known.resolve("wrong"))
 
 
 def _finish(run, parameters, text):
@@ -101,7 +102,7 @@ SAY = "import os, sys, time; time.sleep(.3); print(os.environ['CUDA_VISIBLE_DEVI
 
 
 def test_chains_run_side_by_side_and_a_failure_stops_only_its_own(home):
-    work = jobs.chains(jobs.plan(settings.resolve("both"), seeds=[0, 1, 2]))
+    work = jobs.chains(jobs.plan(known.resolve("both"), seeds=[0, 1, 2]))
 
     def command(job):
         bad = job.name == "small seed 1"

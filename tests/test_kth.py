@@ -16,7 +16,7 @@ from stce import datasets
 from stce.clips import middle_clips
 from stce.datasets import kth
 from stce.datasets.__main__ import main
-from stce.datasets._download import fetch, unpack
+from stce.datasets.download import fetch, unpack
 from stce.videos import cache
 
 # (person, action, scenario) of three films, the last one of a test person.

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from stce import choices, lessons
+from book.campaigns import choices, lessons
 
 
 def test_false_discoveries_are_shares_of_concepts():

@@ -87,7 +87,7 @@ def test_shapes_are_those_of_the_papers(module, size, expected):
 
 
 def test_r3d18_is_torchvisions():
-    import stce._compat  # noqa: F401, I001  lets torchvision load beside a CPU-only torch
+    import stce.videos.compat  # noqa: F401, I001  lets torchvision load beside a CPU-only torch
     import torchvision
 
     theirs = torchvision.models.video.r3d_18(num_classes=7).eval()
@@ -327,7 +327,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(models, "save_file", broken)
+    monkeypatch.setattr("stce.models.store.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         models.save(path, network, epoch=2)
     assert models.load(path).metadata == {"epoch": 1}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stce import paper
+from book import paper
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = Path(os.environ.get("STCE_PAPER", ROOT.parent / "shared" / "paper" / "stce-paper.txt"))

@@ -7,9 +7,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from stce import parameters, settings
-from stce.parameters import PAGES, PARAMETERS, check, check_all, read
-from stce.run import OPTIONAL, STAGES, notebook_name
+from stce.study import known, parameters
+from stce.study.parameters import PAGES, PARAMETERS, check, check_all, read
+from stce.study.run import OPTIONAL, STAGES, notebook_name
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -28,9 +28,9 @@ def test_the_parameters_cell_is_exactly_the_contract(stage):
     assert {n: type(v) for n, v in written.items()} == {n: type(v) for n, v in defaults.items()}
 
 
-@pytest.mark.parametrize("run", settings.known().values(), ids=lambda run: run.name)
+@pytest.mark.parametrize("run", known.known().values(), ids=lambda run: run.name)
 def test_the_parameter_files_are_valid(run):
-    chosen = settings.settings(run)
+    chosen = known.settings(run)
     assert len(run.description) > 20
     # Whatever is set differs from the default, so that the files say what is special about a run.
     for name, value in run.values.items():
@@ -39,7 +39,7 @@ def test_the_parameter_files_are_valid(run):
 
 
 def test_the_papers_tables_each_have_runs_on_the_papers_data():
-    runs = settings.known().values()
+    runs = known.known().values()
     for table, dataset in enumerate(("kinetics", "kinetics", "kth", "kth", "kth", "kth"), start=1):
         beside = {run.values.get("dataset", "actors") for run in runs if table in run.tables}
         assert beside == {dataset, "actors"}
@@ -47,7 +47,7 @@ def test_the_papers_tables_each_have_runs_on_the_papers_data():
 
 def test_the_papers_settings_are_the_papers():
     for name in ("kth-standard", "kinetics-c3d", "kinetics-r3d", "kinetics-i3d"):
-        chosen = settings.settings(settings.known()[name])
+        chosen = known.settings(known.known()[name])
         train, segment = chosen["train"], chosen["segment"]
         assert (train["epochs"], train["batch_size"], train["momentum"]) == (150, 64, 0.9)
         assert (train["lr"], train["lr_step"], train["lr_gamma"]) == (0.01, 50, 0.1)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from stce import pictures
 from stce.clips import Clips, center_crop, middle_clips, resize
 from stce.supervoxels import Supervoxels
 from stce.videos import Videos, cache
+from stce.viz import pictures
 
 
 class Counted(Videos):

@@ -9,7 +9,7 @@ import torch
 
 from stce import ablation, features, gradients, models
 from stce.datasets.textures import textures
-from stce.pieces import forward, side_by_side
+from stce.engine.threads import forward, side_by_side
 
 
 @pytest.fixture

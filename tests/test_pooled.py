@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
-from stce import (
-    ablation,
-    concepts,
-    features,
-    gradients,
-    models,
-    pooled,
-    significance,
-    supervoxels,
-    tcav,
-)
+from stce import ablation, concepts, features, gradients, models, supervoxels, tcav
 from stce.clips import Clips
+from stce.engine import pooling
+from stce.evaluation import significance
 from stce.models import Pooled
 from stce.supervoxels import Supervoxels
 
@@ -52,7 +44,7 @@ def _labels(seed=0):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_weights_are_the_averaged_masks(grid):
     labels, table = _labels()
-    got = pooled.weights(labels, table, grid)
+    got = pooling.weights(labels, table, grid)
     for row, (level, label) in zip(got, table.to_numpy(), strict=True):
         mask = torch.from_numpy((labels[level] == label).astype(np.float64))
         expected = adaptive_avg_pool3d(mask[None], grid).numpy().ravel()
@@ -62,7 +54,7 @@ def test_weights_are_the_averaged_masks(grid):
 def test_weights_against_a_loop_over_voxels():
     labels, table = _labels(1)
     grid = (4, 9, 7)  # divides the clip: each voxel has one cell
-    got = pooled.weights(labels, table, grid)
+    got = pooling.weights(labels, table, grid)
     counts = np.zeros_like(got)
     for place in np.ndindex(SIZE):
         cell = np.ravel_multi_index(

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import paper, results, tables
-from stce.run import STAGES, Run
-from stce.settings import Known
+from book import paper, published
+from stce.study.known import Known
+from stce.study.run import STAGES, Run
+from stce.viz import tables
 
 CLASSES = ("boxing", "walking")
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def finish(folder, seed=0, network="c3d", dataset="actors"):
             if name == "tcav":
                 stage.notes["random_clips"] = "HMDB51"
                 pd.DataFrame(
-                    {c: [1, 2] if c != "class" else list(CLASSES) for c in results.SCORES}
+                    {c: [1, 2] if c != "class" else list(CLASSES) for c in published.SCORES}
                 ).to_parquet(out / "scores.parquet")
             if name == "ablate":
                 rows = [
@@ -74,9 +75,9 @@ KNOWN = Known("kth-standard", groups=["kth"], tables=[3, 4], seeds=[0, 1])
 
 def test_published_outcomes_give_the_runs_own_accuracies(tmp_path):
     finish(tmp_path / "run", seed=1)
-    place = results.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    place = published.publish(KNOWN, tmp_path / "run", tmp_path / "results")
     assert place == tmp_path / "results" / "kth-standard" / "seed-1"
-    found = results.load(tmp_path / "results")
+    found = published.load(tmp_path / "results")
     original = pd.read_parquet(tmp_path / "run" / "ablate" / "outcomes.parquet")
     keys = ["mode", "order", "q"]
     pd.testing.assert_series_equal(
@@ -92,25 +93,25 @@ def test_published_outcomes_give_the_runs_own_accuracies(tmp_path):
 
 def test_an_unfinished_run_publishes_nothing(tmp_path):
     (tmp_path / "run").mkdir()
-    assert results.publish(KNOWN, tmp_path / "run", tmp_path / "results") is None
+    assert published.publish(KNOWN, tmp_path / "run", tmp_path / "results") is None
     assert not (tmp_path / "results").exists()
-    assert results.load(tmp_path / "results").runs.empty
+    assert published.load(tmp_path / "results").runs.empty
 
 
 def test_publishing_again_replaces_and_other_seeds_stay(tmp_path):
     for seed in (0, 1):
         finish(tmp_path / f"run{seed}", seed=seed)
-        results.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
+        published.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
     finish(tmp_path / "again", seed=0, network="r3d18")
-    results.publish(KNOWN, tmp_path / "again", tmp_path / "results")
-    found = results.load(tmp_path / "results")
+    published.publish(KNOWN, tmp_path / "again", tmp_path / "results")
+    found = published.load(tmp_path / "results")
     assert found.runs[["seed", "model"]].to_numpy().tolist() == [[1, "C3D"], [0, "R3D"]]
     assert not list((tmp_path / "results").rglob("*.partial"))
 
 
 def test_no_manifest_of_a_published_run_names_this_machine(tmp_path):
     finish(tmp_path / "run")
-    place = results.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    place = published.publish(KNOWN, tmp_path / "run", tmp_path / "results")
     assert str(tmp_path) not in (place / "facts.json").read_text()
     assert set(json.loads((place / "facts.json").read_text())["seconds"]) == set(STAGES)
 
@@ -118,8 +119,8 @@ def test_no_manifest_of_a_published_run_names_this_machine(tmp_path):
 def test_a_table_holds_the_papers_cells_and_ours_in_one_shape(tmp_path):
     for seed in (0, 1):
         finish(tmp_path / f"run{seed}", seed=seed)
-        results.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
-    found = results.load(tmp_path / "results")
+        published.publish(KNOWN, tmp_path / f"run{seed}", tmp_path / "results")
+    found = published.load(tmp_path / "results")
     shown = tables.beside_paper(paper.table(3), found.beside(3)).data
     assert list(shown.index) == [("C3D", "Top"), ("C3D", "Random"), ("C3D", "Least")]
     assert list(shown.columns.get_level_values(0).unique()) == ["Paper (KTH)", "Ours (actors, kth)"]
@@ -133,14 +134,14 @@ def test_a_table_holds_the_papers_cells_and_ours_in_one_shape(tmp_path):
 def test_a_model_that_was_not_run_leaves_its_cells_empty(tmp_path):
     finish(tmp_path / "run", network="i3d")
     known = Known("kinetics-i3d", groups=["kinetics"], tables=[1])
-    results.publish(known, tmp_path / "run", tmp_path / "results")
-    shown = tables.beside_paper(paper.table(1), results.load(tmp_path / "results").beside(1)).data
+    published.publish(known, tmp_path / "run", tmp_path / "results")
+    shown = tables.beside_paper(paper.table(1), published.load(tmp_path / "results").beside(1)).data
     ours = shown["Ours (actors, kinetics)"]
     assert (ours.loc["C3D"] == "").all().all() and (ours.loc["I3D"].iloc[0, :5] != "").all()
 
 
 def test_without_any_run_the_papers_numbers_stand_alone(tmp_path):
-    shown = tables.beside_paper(paper.table(1), results.load(tmp_path).beside(1)).data
+    shown = tables.beside_paper(paper.table(1), published.load(tmp_path).beside(1)).data
     assert shown.shape == (9, 6)
     assert "<b>58.54</b>" in shown.to_numpy()
 
@@ -153,9 +154,9 @@ def test_there_are_six_tables(number):
 
 def test_a_table_that_was_never_published_is_named(tmp_path):
     (tmp_path / "null.csv").write_text("seed\n0\n")
-    assert set(results.tables(tmp_path, ["null"])) == {"null"}
+    assert set(published.tables(tmp_path, ["null"])) == {"null"}
     with pytest.raises(FileNotFoundError, match="has no table labels, truth"):
-        results.tables(tmp_path, ["truth", "null", "labels"])
+        published.tables(tmp_path, ["truth", "null", "labels"])
 
 
 def test_rivals_are_marked_by_verdict():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from stce.run import STAGES, Run, notebook_name
+from stce.study.run import STAGES, Run, notebook_name
 
 
 def _make(run, name, parameters, reads=(), text="done"):

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stce import ablation, curves, models, saliency, supervoxels
+from stce import ablation, curves, models, supervoxels
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.evaluation import saliency
 from stce.models.network import Network
 
 SIZE = (4, 8, 16)

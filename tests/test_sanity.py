@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import concepts, features, models, sanity, supervoxels, tcav
+from stce import concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets import load
 from stce.datasets.textures import textures
+from stce.evaluation import sanity
 
 
 def _network():

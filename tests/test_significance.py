@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import cav, gradients, noise, nulls, significance, tcav
+from book.campaigns import noise
+from stce import cav, gradients, tcav
 from stce.concepts import Concepts
+from stce.evaluation import nulls, significance
 from stce.models.adapt import Functions, adapt
 
 

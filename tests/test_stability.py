@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import stability, tcav
+from stce import tcav
 from stce.concepts import cluster
+from stce.evaluation import stability
 from stce.supervoxels import Supervoxels
 
 

@@ -15,10 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import datasets, features, results, study, tcav, validation, video
-from stce.evidence import Evidence
-from stce.finding import Finding
-from stce.run import STAGES, Run
+from book import published
+from stce import datasets, features, study, tcav
+from stce.evaluation import validation
+from stce.study import make
+from stce.study.evidence import Evidence
+from stce.study.finding import Finding
+from stce.study.run import STAGES, Run
+from stce.viz import film
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +86,11 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
     table = pd.read_parquet(folder / "validate" / "stability.parquet")
     itself = table[table["changed"].str.startswith("all, ")]
     assert len(itself) and (itself["correlation"].dropna() > 0.999).all()
-    place = results.publish_validation(folder, tmp_path / "results")
+    place = published.publish_validation(folder, tmp_path / "results")
     assert {f.name for f in place.iterdir()} == {f"{n}.csv" for n in found - {"outcomes"}} | {
         "facts.json"
     }
-    assert set(results.tables(place)) == found - {"outcomes"}
+    assert set(published.tables(place)) == found - {"outcomes"}
     with pytest.raises(ValueError, match="choose from validate"):
         study.execute("smoke", folder=folder, also=["validation"])
 
@@ -152,7 +156,7 @@ def test_a_skipped_stage_must_have_the_same_parameters(smoke, tmp_path):
 def test_textures_that_stood_in_for_hmdb_are_replaced_once_it_is_there(
     smoke, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(study, "STAGES", STAGES[:4])
+    monkeypatch.setattr(make, "STAGES", STAGES[:4])
     folder, hmdb, lines = _copy_until(smoke[0], tmp_path / "run", "cluster"), tmp_path / "hmdb", []
     chosen = {"random_source": "hmdb", "random_folder": str(hmdb), "n_random_clips": 12}
     how = {"folder": folder, "report": lines.append}
@@ -163,7 +167,7 @@ def test_textures_that_stood_in_for_hmdb_are_replaced_once_it_is_there(
     for i in range(12):
         path = hmdb / f"class{i % 3}" / f"film_class{i % 3}_{i}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
-        video.write(path, actors.read(i).repeat(3, axis=-1), fps=25)
+        film.write(path, actors.read(i).repeat(3, axis=-1), fps=25)
     study.execute("smoke", chosen, start="tcav", **how)
     assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "HMDB51"
     study.execute("smoke", chosen, start="tcav", **how)
@@ -242,7 +246,7 @@ def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
 ):
     before = STAGES[STAGES.index(stage) - 1]
     folder = _copy_until(smoke[0], tmp_path / "run", before)
-    with pytest.raises(study.StageFailed, match=f"_{stage}.ipynb failed: .*{message}"):
+    with pytest.raises(make.StageFailed, match=f"_{stage}.ipynb failed: .*{message}"):
         study.execute("smoke", setting, start=stage, folder=folder, report=lambda line: None)
     assert Run(folder).manifest(before)
     assert not (folder / stage).exists()
@@ -251,7 +255,7 @@ def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
 def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(smoke, tmp_path):
     import papermill
 
-    source = study.HOME / "notebooks" / "06_visualize.ipynb"
+    source = make.HOME / "notebooks" / "06_visualize.ipynb"
     with pytest.raises(papermill.PapermillExecutionError, match="Unknown parameter 'class_nam'"):
         papermill.execute_notebook(
             source,
@@ -277,7 +281,7 @@ def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_
         rows = actors.table[actors.table["class"] == name].groupby("person").head(2).index[:8]
         for i, row in enumerate(rows):
             path = tmp_path / "videos" / name / f"person{i // 2}_take{i % 2}.{ending[i // 2]}"
-            video.write(path, actors.read(int(row)).repeat(3, axis=-1), fps=25)
+            film.write(path, actors.read(int(row)).repeat(3, axis=-1), fps=25)
     (tmp_path / "videos" / "boxing" / "person0_take9.avi").write_bytes(b"not a video")
     small = {
         "dataset_options": {"folder": str(tmp_path / "videos"), "test_groups": ["person3"]},

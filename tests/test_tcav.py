@@ -6,8 +6,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stce import _dual, cav, gradients, nulls, tcav
+from stce import cav, gradients, tcav
 from stce.concepts import Concepts, cluster
+from stce.engine import logistic
+from stce.evaluation import nulls
 
 
 class LinearHead(torch.nn.Module):
@@ -239,8 +241,8 @@ def test_few_features_in_single_precision_end_in_few_steps(monkeypatch):
     # A product in single precision is not quite symmetric, and a line search needs a symmetric one.
     rng = np.random.default_rng(0)
     own, groups = (rng.normal(size=(n, 10, 24)).astype(np.float32) for n in (3, 9))
-    tries, real = [], _dual._far
-    monkeypatch.setattr(_dual, "_far", lambda *given: tries.append(1) or real(*given))
+    tries, real = [], logistic._far
+    monkeypatch.setattr(logistic, "_far", lambda *given: tries.append(1) or real(*given))
     found = cav.against(own.reshape(30, 24), np.arange(30).reshape(3, 10), groups)
     assert 0 < len(tries) < 9 * 12  # three concepts, each as a whole and by halves
     exact = cav.against(

@@ -10,12 +10,12 @@ import pytest
 from safetensors.torch import load_file
 
 from stce import study
-from stce.run import Run
+from stce.study.run import Run
 
 
 def torchrun(n, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += [str(n), "-m", "stce.training", *map(str, arguments)]
+    command += [str(n), "-m", "stce.study.torchrun", *map(str, arguments)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
 
@@ -67,7 +67,7 @@ def test_the_study_finds_the_training_finished(trained):
     ],
 )
 def test_bad_calls_end_with_one_line(arguments, said):
-    command = [sys.executable, "-m", "stce.training", *arguments]
+    command = [sys.executable, "-m", "stce.study.torchrun", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=100, env={**os.environ, "RANK": "0"}
     )
@@ -75,8 +75,8 @@ def test_bad_calls_end_with_one_line(arguments, said):
 
 
 def test_without_torchrun_the_command_is_told():
-    command = [sys.executable, "-m", "stce.training", "smoke"]
+    command = [sys.executable, "-m", "stce.study.torchrun", "smoke"]
     clean = {k: v for k, v in os.environ.items() if k != "RANK"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=clean)
     assert done.returncode == 2
-    assert "torchrun --nproc-per-node 2 -m stce.training smoke" in done.stderr
+    assert "torchrun --nproc-per-node 2 -m stce.study.torchrun smoke" in done.stderr

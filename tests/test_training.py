@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stce import models, training
-from stce._random_clips import RandomClips
 from stce.clips import Clips
 from stce.models.adapt import Functions
-from stce.training import evaluate, learning_rate, train
+from stce.training import evaluate, learning_rate, loop, train
+from stce.training.draws import RandomClips
 from stce.videos import Videos
 
 CLASSES = ("up", "down", "alone")
@@ -118,7 +118,7 @@ def test_the_moments_of_the_videos_go_into_the_network(tmp_path):
 @pytest.mark.parametrize("fail_at", [5, 12 * 2 + 7])  # reads: in the first epoch, in the third
 def test_stopped_and_resumed_is_bit_identical(tmp_path, monkeypatch, schedule, fail_at):
     videos, test = Lamps(), clips(Lamps(2, seed=1))
-    monkeypatch.setattr(training, "moments", lambda videos: ([0.3], [0.25]))
+    monkeypatch.setattr(loop, "moments", lambda videos: ([0.3], [0.25]))
     settings = {"test": test, "epochs": 4, "schedule": schedule, "evaluate_every": 1, "flip": True}
     straight = fit(videos, tmp_path / "straight", **settings)
     videos.reads, videos.fail_at = 0, fail_at
@@ -188,7 +188,7 @@ def test_a_training_that_diverges_says_so(tmp_path, monkeypatch, last_good, what
     def explode(progress, *rest):
         return 0.01 if progress < last_good else float("inf")
 
-    monkeypatch.setattr(training, "learning_rate", explode)
+    monkeypatch.setattr(loop, "learning_rate", explode)
     with pytest.raises(RuntimeError, match=rf"{what} in epoch 2 at .* inf: .*lower lr"):
         fit(videos, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())

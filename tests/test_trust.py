@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import trust
+from stce.viz import trust
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce import truth
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.evaluation import truth
 from stce.supervoxels import Supervoxels
 
 NAMES = ("background", "arms", "legs")

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from stce import models, supervoxels, variants
+from stce import models, supervoxels
 from stce.clips import Clips
 from stce.datasets.textures import textures
+from stce.evaluation import variants
+from stce.evaluation.variants import Inputs, Variant, compare, read, recommend
 from stce.models.network import Network
-from stce.run import Run
+from stce.study.run import Run
 from stce.supervoxels import Supervoxels
-from stce.variants import Inputs, Variant, compare, read, recommend
 
 SIZE = (4, 16, 16)
 CLASSES = ("bright", "dark", "neither")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stce import paper, verdict
+from book import paper, verdict
 
 COLUMNS = ["model", "run", "seed", "id", "mode", "order", "q", "correct"]
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from stce import features, models, supervoxels
 from stce.clips import Clips
+from stce.engine.windows import Local, Windows, local_layers, windows
 from stce.models.adapt import adapt
-from stce.windows import Local, Windows, local_layers, windows
 
 SIZE = (8, 48, 40)
 

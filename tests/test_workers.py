@@ -14,7 +14,7 @@ import torch
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.workers import connect, spread
+from stce.engine.workers import connect, spread
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ test videos never share a group (a person, a place, a source video): the group i
 name, and the groups to test on are named.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -156,3 +157,25 @@ def _known(test_groups, groups):
             f"{', '.join(known)}."
         )
     return list(test_groups)
+
+
+def shuffled(names, seed):
+    """Return names in an order that the seed decides; one more name moves none of the others.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Whatever is drawn from.
+    seed : int
+        Another seed gives another order.
+
+    Returns
+    -------
+    names : list of str
+
+    Examples
+    --------
+    >>> shuffled("abcde", 0)
+    ['c', 'b', 'e', 'd', 'a']
+    """
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())

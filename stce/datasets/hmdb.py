@@ -21,10 +21,9 @@ import joblib
 import numpy as np
 
 from stce.clips import Clips
-from stce.datasets._draw import shuffled
-from stce.datasets.folder import ENDINGS
-from stce.frames import resize
+from stce.datasets.folder import ENDINGS, shuffled
 from stce.videos import decode
+from stce.videos.frames import resize
 
 CLASSES = ("random",)
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).

@@ -21,11 +21,10 @@ import shlex
 import warnings
 from pathlib import Path
 
-from stce._decode import header
-from stce.datasets._draw import shuffled
-from stce.datasets._kinetics import listing, plain
-from stce.datasets.folder import FolderVideos
+from stce.datasets.copies import listing, plain
+from stce.datasets.folder import FolderVideos, shuffled
 from stce.videos import Videos
+from stce.videos.decoding import header
 
 
 def load(

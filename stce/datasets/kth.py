@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stce._decode import header
-from stce.datasets._download import fetch, unpack
+from stce.datasets.download import fetch, unpack
 from stce.videos import Videos, decode
+from stce.videos.decoding import header
 
 #: Where the archives ``CLASS.zip`` are published.
 URL = "http://www.csc.kth.se/cvap/actions/"

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from stce.models._borrow import borrowed, hooked
-from stce.models._explainable import Explainable, Functions, Prepared, is_explainable
-from stce.models._probe import probe, through
+from stce.models.borrow import borrowed, hooked
+from stce.models.explainable import Explainable, Functions, Prepared, is_explainable
+from stce.models.probe import probe, through
 
 __all__ = ["Adapted", "Explainable", "Functions", "adapt", "is_explainable"]
 

@@ -1,0 +1,254 @@
+"""How fast: the results of the bench in, tables, charts and sentences out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from stce.viz.style import COLOURS, styled
+
+__all__ = [
+    "WORDS",
+    "found",
+    "growth",
+    "limits",
+    "machine",
+    "ratios",
+    "read",
+    "scaling",
+    "stages",
+    "table",
+]
+
+# A comparison that misses its target is red; the reasons are what profiling has shown.
+WORDS = {"text-align": "left", "min-width": "10rem"}  # how a table's sentences are laid out
+MISSED, REACHED = COLOURS["top"], COLOURS["least"]
+PRODUCTS = (
+    "half of the time is one product of all concepts with all groups, at the speed limit of the "
+    "cores; the rest are many small steps, between which Python lets one thread at a time go on"
+)
+LIMITS = {
+    "tcav_vs_captum": PRODUCTS,
+    "cav_vs_sklearn": PRODUCTS,
+    "features_vs_naive": "the network itself, which is the same on both sides",
+    "features_vs_bare": "cutting and stretching supervoxels: this network is too small to hide it",
+    "features_vs_bare_r3d18": "the spread of the pairs: cutting is nothing beside this network",
+    "ablate_vs_naive": "the network itself, which is the same on both sides",
+    "study_vs_reference": "passes of the network on masked clips, which differ everywhere: nearly "
+    "all of the ablation, and the same on both sides",
+    "pooled_vs_supervoxels": "the pass of a clip and the masks of its supervoxels",
+}
+
+
+def read(path: str | Path) -> dict:
+    """Read the file of results.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the bench has not been run.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}; measure first: `python -m benchmarks`.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def machine(bench: dict) -> str:
+    """Say on what it was measured."""
+    hardware = bench["hardware"]
+    versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
+    gpu = f" and one {hardware['gpu']}" if hardware["gpu"] else ""
+    return (
+        f"Measured on {hardware['cores']} cores ({hardware['processor']}, "
+        f"{hardware['memory_gb']} GB){gpu}, revision {bench['revision']}; {versions}."
+    )
+
+
+def table(results: dict) -> pd.DataFrame:
+    """List the comparisons.
+
+    Parameters
+    ----------
+    results : dict
+        What ``benchmarks/results.json`` holds under ``results``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a comparison and device: ``key``, ``device``, ``ratio``, ``low``, ``high``,
+        ``target`` (NaN for none), ``reached``, ``ours_mb`` and ``theirs_mb`` (peak above the
+        start), ``same``, ``work`` and ``against``.
+    """
+    rows = []
+    for key, devices in results.items():
+        for device, entry in devices.items():
+            if "ratio" not in entry:  # no other side
+                continue
+            row = {"key": key, "device": device, "ratio": entry["ratio"]}
+            row |= {"low": entry["ratio_low"], "high": entry["ratio_high"]}
+            row["target"] = np.nan if entry["target"] is None else entry["target"]
+            row |= {f"{side}_mb": entry[side]["peak_added_mb"] for side in ("ours", "theirs")}
+            rows.append(row | {k: entry[k] for k in ("reached", "same", "work", "against")})
+    return pd.DataFrame(rows)
+
+
+def limits(results: dict) -> Styler:
+    """Style the table of comparisons; a target that was missed is red, with the reason."""
+    rows = table(results)
+    shown = rows.set_index(["key", "device"])[["ratio", "low", "high", "target"]]
+    shown["why not"] = [
+        "" if row.reached else LIMITS.get(row.key, "not known") for row in rows.itertuples()
+    ]
+    red = [f"color: {MISSED}; font-weight: bold" if why else "" for why in shown["why not"]]
+    style = shown.style.format(precision=2, na_rep="", thousands=",")
+    style = style.apply(lambda _: red, subset=["ratio"]).set_properties(["why not"], **WORDS)
+    return style.set_caption("Times as fast as the other side (median of the pairs, extremes)")
+
+
+def ratios(results: dict) -> Figure:
+    """Plot how many times as fast each step is, with the slowest and the fastest pair.
+
+    Parameters
+    ----------
+    results : dict
+        See :func:`table`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row a comparison; red where the target, a black mark, is missed.
+    """
+    rows = table(results)
+    names = rows["key"] + rows["device"].map({"cpu": ""}).fillna(" (GPU)")
+    with styled():
+        size = (8, 1.2 + 0.5 * len(rows))
+        figure, ax = plt.subplots(figsize=size, layout="constrained")
+        place = np.arange(len(rows))
+        colour = np.where(rows["reached"], REACHED, MISSED)
+        ax.hlines(place, rows["low"], rows["high"], color=colour, lw=2)
+        ax.scatter(rows["ratio"], place, color=colour, s=45, zorder=3)
+        ax.plot(rows["target"], place, "|", color="k", ms=16, mew=2)
+        ax.axvline(1, color="#AAAAAA", lw=1, ls=":")
+        for at, ratio in zip(place, rows["ratio"], strict=True):
+            ax.text(ratio, at - 0.3, f"{ratio:.3g}", ha="center", va="center", fontsize=9)
+        ax.set_yticks(place, names)
+        ax.set(xscale="log", ylim=(len(rows) - 0.5, -0.7))
+        ax.set(xlabel="times as fast; black: the target; red: missed")
+        ax.grid(axis="x", color="#E5E5E5", lw=0.8)
+    return figure
+
+
+def stages(entry: dict) -> Figure:
+    """Plot the seconds of the stages of the study on both sides.
+
+    Parameters
+    ----------
+    entry : dict
+        ``results["study_vs_reference"][device]``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One group of bars a stage, on a logarithmic axis.
+    """
+    sides = {"ours": REACHED, "theirs": COLOURS["random"]}
+    seconds = {side: entry[side]["stages_s"] for side in sides}
+    names = list(seconds["ours"])
+    with styled():
+        figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+        for shift, (side, colour) in zip((-0.2, 0.2), sides.items(), strict=True):
+            share = entry["theirs"]["share"] if side == "theirs" else 1
+            height = [seconds[side][name] / share for name in names]
+            label = {"ours": "this package", "theirs": "the plain way"}[side]
+            bars = ax.bar(np.arange(len(names)) + shift, height, 0.38, color=colour, label=label)
+            ax.bar_label(bars, fmt="%.2g", fontsize=9)
+        ax.set_xticks(range(len(names)), names)
+        ax.set(yscale="log", ylabel="seconds")
+        ax.margins(y=0.15)
+        ax.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def growth(entry: dict) -> Figure:
+    """Plot time and peak memory against the number of clips (``results["growth"]["cpu"]``)."""
+    with styled():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+        count = np.array(entry["clips"])
+        fastest = np.array([min(seconds) for seconds in entry["seconds"]])
+        left.loglog(count, fastest, "o", color=REACHED, label=f"exponent {entry['exponent']:.2f}")
+        left.loglog(count, fastest[0] * count / count[0], color="#AAAAAA", label="linear")
+        left.set(ylabel="seconds")
+        left.legend(frameon=False)
+        right.plot(count, entry["peak_mb"], "o-", color=REACHED)
+        right.set(ylabel="peak memory (MB)", ylim=(0, 1.2 * max(entry["peak_mb"])))
+        for ax in (left, right):
+            ax.set(xlabel="clips")
+            ax.set_xticks(count, count)
+            ax.minorticks_off()
+    return figure
+
+
+def scaling(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Plot how studies get faster with more devices.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        Of :func:`benchmarks.costs.speed_up`, by what to call them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Left hours, right the share of linear speed, against the number of devices.
+    """
+    colours = [REACHED, MISSED, "#009E73", "#CC79A7"]
+    with styled():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+        for (name, made), colour in zip(tables.items(), colours, strict=False):
+            left.loglog(made["devices"], made["hours"], "o-", color=colour, label=name)
+            linear = made["hours"].iloc[0] * made["devices"].iloc[0] / made["devices"]
+            left.loglog(made["devices"], linear, ":", color=colour)
+            right.semilogx(made["devices"], 100 * made["efficiency"], "o-", color=colour)
+        left.set(xlabel="GPUs", ylabel="hours (dotted: linear)")
+        right.set(xlabel="GPUs", ylabel="share of linear speed (%)", ylim=(0, 105))
+        for ax in (left, right):
+            ax.set_xticks(made["devices"], made["devices"])
+            ax.minorticks_off()
+        left.legend(frameon=False)
+    return figure
+
+
+def found(results: dict) -> str:
+    """Say in a paragraph which targets were reached.
+
+    Parameters
+    ----------
+    results : dict
+        See :func:`table`.
+    """
+    rows = table(results)
+    aimed = rows[rows["target"].notna()]
+    missed = aimed[~aimed["reached"]]
+    words = [
+        f"`{r.key}` ({r.device}) {r.ratio:.2g} times, asked were {r.target:g}"
+        for r in missed.itertuples()
+    ]
+    whole = rows[rows["key"] == "study_vs_reference"].iloc[0]
+    flat = results["growth"]["cpu"]
+    return (
+        f"**{len(aimed) - len(missed)} of {len(aimed)}** targets are reached"
+        + (f"; missed: {'; '.join(words)}" if words else "")
+        + f". The study after training runs **{whole['ratio']:.1f} times** as fast as the plain "
+        f"way. Time grows with the number of clips to the power of {flat['exponent']:.2f}, and "
+        f"peak memory by {100 * (max(flat['peak_mb']) / min(flat['peak_mb']) - 1):.0f} % over "
+        f"{flat['clips'][0]} to {flat['clips'][-1]} clips. "
+        + ("Every pair" if rows["same"].all() else "NOT every pair")
+        + " computed the same on both sides."
+    )

@@ -1,0 +1,254 @@
+"""Published results: the small tables of finished runs, from which the book's numbers come.
+
+One folder a run and seed::
+
+    results/actors-small/seed-0/facts.json     what was run, where, how long, at which revision
+                                outcomes.csv   was each test clip recognised, step by step
+                                scores.csv     the concepts and their scores
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stce.study.known import Known
+from stce.study.run import STAGES, Run
+
+__all__ = ["MODELS", "Results", "load", "publish", "publish_validation", "tables"]
+
+MODELS = {"c3d": "C3D", "r3d18": "R3D", "i3d": "I3D"}  # as the paper's tables call them
+
+KEYS = ["id", "class", "mode", "order"]
+SCORES = ["class", "concept", "rank", "score", "ci_low", "ci_high", "derivative", "n_members"]
+SCORES += ["cav_accuracy", "p", "q_value"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Published results of some runs.
+
+    Attributes
+    ----------
+    runs : pandas.DataFrame
+        One row a run and seed, with the columns of `facts.json`.
+    outcomes : pandas.DataFrame
+        One row a ``run``, ``seed``, test clip (``id``, ``class``), ``mode`` ("add", "remove"),
+        ``order`` ("top", "random", "least") and ``q``: ``correct``, in 0 to 1; for random orders
+        the mean over their repeats.
+    scores : pandas.DataFrame
+        One row a run, seed and concept: as :class:`stce.tcav.Tcav` has them.
+    """
+
+    runs: pd.DataFrame
+    outcomes: pd.DataFrame
+    scores: pd.DataFrame
+
+    def select(self, rows: pd.Series) -> Results:
+        """Return the results of some rows of `runs`, given by a mask."""
+        runs = self.runs[rows]
+        keys = runs[["run", "seed"]]
+        return Results(runs, keys.merge(self.outcomes), keys.merge(self.scores))
+
+    def of(self, run: str) -> Results:
+        """Return the results of one run, all seeds; empty if it was never published."""
+        return self.select(self.runs["run"] == run)
+
+    def beside(self, table: int) -> Results:
+        """Return the results that stand beside one of the paper's tables."""
+        return self.select(self.runs["tables"].map(lambda tables: table in tables).astype(bool))
+
+
+def _wide(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Count the repeats in which a clip was recognised; one column a q."""
+    counted = outcomes.groupby([*KEYS, "q"], sort=False)["correct"].sum().unstack("q")
+    repeats = outcomes.groupby(KEYS, sort=False)["repeat"].nunique()
+    counted.columns = [f"q{q}" for q in counted.columns]
+    return counted.astype(int).assign(repeats=repeats).reset_index()
+
+
+def _long(counted: pd.DataFrame) -> pd.DataFrame:
+    steps = [c for c in counted if c.startswith("q") and c[1:].isdigit()]
+    table = counted.melt([*KEYS, "repeats"], steps, "q", "correct")
+    table["q"] = table["q"].str[1:].astype(int)
+    table["correct"] = table["correct"] / table.pop("repeats")
+    return table
+
+
+def _facts(run: Run, known: Known, seed: int) -> dict:
+    manifests = {stage: run.manifest(stage) for stage in STAGES}
+    settings = {stage: manifest["parameters"] for stage, manifest in manifests.items()}
+    predictions = pd.read_parquet(run.path("train") / "predictions.parquet")
+    revisions = {m["revision"] or "unknown" for m in manifests.values()}
+    hardware = manifests["ablate"]["hardware"]
+    train = settings["train"]
+    return {
+        "run": known.name,
+        "seed": seed,
+        "groups": known.groups,
+        "tables": known.tables,
+        "dataset": train["dataset"],
+        "network": train["network"],
+        "width": train["width"],
+        "input": [train["n_frames"], *train["crop"]],
+        "epochs": train["epochs"],
+        "n_segments": settings["segment"]["n_segments"],
+        "n_concepts": settings["cluster"]["n_concepts"],
+        "features": settings["cluster"].get("features", "supervoxels"),
+        "stretch": settings["cluster"]["stretch"],
+        "n_groups": settings["tcav"]["n_groups"],
+        "random_clips": manifests["tcav"]["notes"].get("random_clips", "textures"),
+        "n_discovery": settings["segment"]["n_discovery"],
+        "n_trained_on": len(pd.read_parquet(run.path("train") / "videos-train" / "table.parquet")),
+        "n_test": len(predictions),
+        "test_accuracy": float(predictions["correct"].mean()),
+        "device": hardware["gpu"] or f"{hardware['cores']} CPU cores",
+        "seconds": {stage: manifest["seconds"] for stage, manifest in manifests.items()},
+        "revision": ", ".join(sorted(revisions)),
+        "finished": manifests["visualize"]["finished"],
+        "versions": manifests["ablate"]["versions"],
+        "outputs": {stage: manifest["outputs"] for stage, manifest in manifests.items()},
+    }
+
+
+def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None:
+    """Write the small tables of one finished run; whatever was there before is replaced.
+
+    Parameters
+    ----------
+    known : stce.study.known.Known
+        Its parameter file.
+    folder : path
+        Of the run with one seed.
+    target : path
+        Folder of all published results.
+
+    Returns
+    -------
+    pathlib.Path or None
+        Where they are; None if the run is not finished, and then nothing is written.
+    """
+    run = Run(folder)
+    if run.missing():
+        return None
+    seed = run.manifest("train")["parameters"]["seed"]
+    place = Path(target) / known.name / f"seed-{seed}"
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
+    _wide(outcomes).to_csv(partial / "outcomes.csv", index=False)
+    scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
+    scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
+    (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return place
+
+
+def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
+    """Write the tables of a run's stage validate; whatever was there before is replaced.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run.
+    target : path
+        Folder of all published results; the tables go to ``validation/NAME`` in it.
+
+    Returns
+    -------
+    pathlib.Path or None
+        Where they are; None if the stage is not finished, and then nothing is written.
+    """
+    run = Run(folder)
+    if not (run.folder / "validate" / "manifest.json").exists():
+        return None
+    seed = f"-{run.folder.name}" if run.folder.name.startswith("seed-") else ""
+    place = Path(target) / "validation" / f"{run.name}{seed}"
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in sorted(run.path("validate").glob("*.parquet")):
+        if file.stem != "outcomes":  # large, and summed up in the others
+            table = pd.read_parquet(file)
+            table.to_csv(partial / f"{file.stem}.csv", index=False, float_format="%.6g")
+    manifest = run.manifest("validate")
+    facts = {name: manifest[name] for name in ("parameters", "revision", "hardware", "finished")}
+    (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return place
+
+
+def tables(folder: str | Path, wanted: Iterable[str] = ()) -> dict[str, pd.DataFrame]:
+    """Read all published tables of one folder, by name.
+
+    Parameters
+    ----------
+    folder : path
+        For example ``book/results/campaigns`` or ``book/results/validation/validate``.
+    wanted : iterable of str, optional
+        Tables that must be there.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        Empty if nothing was published.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of `wanted` was never published.
+    """
+    found = {file.stem: pd.read_csv(file) for file in sorted(Path(folder).glob("*.csv"))}
+    if missing := sorted(set(wanted) - set(found)):
+        raise FileNotFoundError(
+            f"{Path(folder)} has no table {', '.join(missing)}. Campaigns are run with "
+            "`python -m book.campaigns NAME`, validations with `nox -s study -- validate`, and "
+            "`python -m book.publish` publishes both."
+        )
+    return found
+
+
+def load(folder: str | Path) -> Results:
+    """Read all published results below a folder.
+
+    Parameters
+    ----------
+    folder : path
+        For example ``book/results``.
+
+    Returns
+    -------
+    Results
+        Empty tables if nothing was published.
+    """
+    facts, outcomes, scores = [], [], []
+    for file in sorted(Path(folder).glob("*/seed-*/facts.json")):
+        facts.append(json.loads(file.read_text()))
+        keys = {"run": facts[-1]["run"], "seed": facts[-1]["seed"]}
+        outcomes.append(_long(pd.read_csv(file.with_name("outcomes.csv"))).assign(**keys))
+        scores.append(pd.read_csv(file.with_name("scores.csv")).assign(**keys))
+    if not facts:
+        about = ["groups", "tables", "dataset", "network", "model", "setting"]
+        columns = (about, [*KEYS, "q", "correct"], SCORES)
+        return Results(*(pd.DataFrame(columns=["run", "seed", *c], dtype=object) for c in columns))
+    runs = pd.DataFrame(facts)
+    runs["model"] = runs["network"].map(MODELS)
+    runs["minutes"] = [round(sum(f["seconds"].values()) / 60, 1) for f in facts]
+    # As the paper's tables list them.
+    rank = {model: i for i, model in enumerate(MODELS.values())}
+    runs = runs.sort_values("model", key=lambda m: m.map(rank), kind="stable", ignore_index=True)
+    runs["setting"] = np.where(runs["n_concepts"] == 25, "standard", "small")
+    return Results(
+        runs,
+        pd.concat(outcomes, ignore_index=True),
+        pd.concat(scores, ignore_index=True),
+    )

@@ -1,0 +1,185 @@
+"""What videos a copy of Kinetics holds, whichever its layout (see `stce.datasets.kinetics`)."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from stce.datasets.folder import ENDINGS, shuffled
+
+# The split of stce that each of the data set's own parts is for; its test part has no labels.
+PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
+NAME = re.compile(r"(.+)_\d{6}_\d{6}")
+COLUMNS = ["label", "youtube_id", "time_start", "time_end", "split"]
+TABLE = ["file", "class", "split", "group", "path", "problem"]
+
+
+def listing(folder, annotations, test_share, seed):
+    """List all videos: those in class folders, or those that the annotations name.
+
+    Parameters
+    ----------
+    folder, annotations, test_share, seed
+        As for `stce.datasets.kinetics.load`.
+
+    Returns
+    -------
+    table : DataFrame
+        One row a video: file (``class/ID_START_END``, unique in a split), class, split, group (id
+        on YouTube), path, and problem, which is empty where there is none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As for `stce.datasets.kinetics.load`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The Kinetics folder {folder} is not there (seen from {Path.cwd()}); correct `folder`."
+            " stce does not download Kinetics: get a copy yourself, as book/data.md says."
+        )
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, exclusive, not {test_share!r}.")
+    files, listed = _scan(folder), _read_annotations(folder, annotations)
+    if listed is not None:
+        table = _join(listed, files)
+        # A part without annotations is what its class folders say.
+        rest = files[files["class"].ne("") & files["split"].ne("")]
+        rest = rest[~rest["split"].isin(table["split"])]
+        return pd.concat([table, rest], ignore_index=True)
+    table = files[files["class"] != ""].reset_index(drop=True)
+    if table.empty:
+        raise ValueError(
+            f"The Kinetics folder {folder} has no class folders with videos and no annotations; "
+            f"put a CSV file with the columns {', '.join(COLUMNS)} there, or give `annotations`."
+        )
+    parts = set(table["split"])
+    if parts in ({"train"}, {"test"}):
+        raise ValueError(
+            f"The Kinetics folder {folder} has videos in only one of its parts train/ and val/; "
+            "add the other, or give the part itself as `folder` to hold out a share of it."
+        )
+    if parts == {""}:
+        good = table[table["problem"] == ""]
+        held_out = set()
+        for _, ids in good.groupby("class")["group"]:
+            ids = shuffled(set(ids), seed)
+            held_out |= set(ids[: max(1, round(test_share * len(ids)))])
+        table["split"] = ["test" if group in held_out else "train" for group in table["group"]]
+    return table
+
+
+def _scan(folder):
+    """List the video files in the folder, its parts and class folders; class "" where flat."""
+    parts = [name for name in PARTS if (folder / name).is_dir()]
+    roots = [("", folder), *((PARTS[name], folder / name) for name in parts)]
+    rows = []
+    for split, root in roots:
+        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+            if entry.is_file():
+                rows += _row(entry, "", split)
+            elif (split or not parts) and entry.name[0] not in "._":
+                for file in sorted(os.scandir(entry), key=lambda file: file.name):
+                    rows += _row(file, plain(entry.name), split)
+    table = pd.DataFrame(rows, columns=TABLE)
+    return table.drop_duplicates(["file", "split"])
+
+
+def _row(entry, name, split):
+    """Return the row of a video file in a list, or an empty list for another file."""
+    stem, ending = os.path.splitext(entry.name)
+    if ending.lower() not in ENDINGS or entry.name[0] == "." or not entry.is_file():
+        return []
+    match = NAME.fullmatch(stem)
+    problem = "" if match else "its name is not ID_START_END with six digits each"
+    file = f"{name}/{stem}" if name else stem
+    return [(file, name, split, match.group(1) if match else stem, entry.path, problem)]
+
+
+def plain(name):
+    """Return the name of a class with single spaces instead of underscores.
+
+    Parameters
+    ----------
+    name : str
+        Of a folder, or in the annotations.
+
+    Returns
+    -------
+    name : str
+
+    Examples
+    --------
+    >>> plain("checking_watch")
+    'checking watch'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
+def _read_annotations(folder, annotations):
+    """Read the annotations that are given, or else all that lie in the folder; None if none do."""
+    if annotations:
+        if not Path(annotations).is_file():
+            raise FileNotFoundError(
+                f"The annotations {annotations} are not there (seen from {Path.cwd()}); correct "
+                "`annotations`."
+            )
+        paths = [Path(annotations)]
+    else:
+        paths = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("annotations/*.csv"))]
+    usable = []
+    for path in paths:
+        table = _read_csv(path)
+        lacking = [column for column in COLUMNS if column not in table.columns]
+        if not lacking:
+            usable.append(table[COLUMNS])
+        # Those of the test part have no labels; other files are none of ours.
+        elif annotations or (lacking != ["label"] and "youtube_id" in "".join(table.columns)):
+            raise ValueError(
+                f"The annotations {path} lack the column {', '.join(lacking)}; they need "
+                f"{', '.join(COLUMNS)}, with commas between them. Repair or remove the file."
+            )
+    return pd.concat(usable, ignore_index=True) if usable else None
+
+
+def _read_csv(path):
+    try:
+        # As text: an id may look like a number or a missing value.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
+        )
+    except ValueError as error:  # pandas' own and those of decoding are of this kind
+        raise ValueError(
+            f"{path} cannot be read as annotations ({error}); write it as CSV in UTF-8, or remove "
+            "it."
+        ) from error
+    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+
+
+def _join(listed, files):
+    """Give each annotated video its file, or the problem that it is missing."""
+    listed = listed[listed["split"].isin(PARTS)]
+    times = listed[["time_start", "time_end"]].apply(pd.to_numeric, errors="coerce")
+    if times.isna().any(axis=None):
+        name = listed["youtube_id"][times.isna().any(axis=1)].iloc[0]
+        raise ValueError(
+            f"The annotations give a time of {name!r} that is not a number of seconds; repair "
+            "that row, or remove it."
+        )
+    spans = zip(listed["youtube_id"], times.to_numpy(int), strict=True)
+    stems = [f"{name}_{start:06d}_{end:06d}" for name, (start, end) in spans]
+    paths = {Path(path).stem: path for path in files["path"]}
+    names = [plain(name) for name in listed["label"]]
+    table = pd.DataFrame(
+        {
+            "file": [f"{name}/{stem}" for name, stem in zip(names, stems, strict=True)],
+            "class": names,
+            "split": [PARTS[part] for part in listed["split"]],
+            "group": list(listed["youtube_id"]),
+            "path": [paths.get(stem, "") for stem in stems],
+        }
+    )
+    table["problem"] = ["" if path else "missing" for path in table["path"]]
+    return table.drop_duplicates("file", ignore_index=True)

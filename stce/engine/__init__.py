@@ -1,0 +1,1 @@
+"""How the same numbers come sooner, or land safely: the method reads without it."""

@@ -1,0 +1,121 @@
+"""Supervoxels' features from one forward pass a clip: a layer's map, pooled under each mask.
+
+The paper shows every supervoxel to the network by itself, about 100 forward passes a clip. Here
+the clip is seen once and whole, by a network of :class:`stce.models.network.Pooled`, and a
+supervoxel's features are the mean of the map over the supervoxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stce.engine.threads import forward
+
+__all__ = ["batches", "weights"]
+
+
+def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
+    """Return the share of each cell of a map in each supervoxel of a clip.
+
+    A supervoxel may be smaller than a cell. So its mask is averaged over the voxels of each cell,
+    as ``torch.nn.functional.adaptive_avg_pool3d`` does, and divided by the sum over the cells.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(L, T, H, W)``, label volumes of one clip.
+    table : pandas.DataFrame
+        ``s`` supervoxels of this clip, with ``level`` and ``label``.
+    grid : tuple of int
+        (t, h, w), the size of the map.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(s, t * h * w) float32``; each row sums to 1.
+
+    Examples
+    --------
+    >>> labels = np.array([[[[1, 1, 1, 2]]]])
+    >>> weights(labels, pd.DataFrame({"level": [0, 0], "label": [1, 2]}), (1, 1, 2)).round(2)
+    array([[0.67, 0.33],
+           [0.  , 1.  ]], dtype=float32)
+    """
+    voxel, cell, size = _cells(labels.shape[1:], tuple(grid))
+    level, label = table["level"].to_numpy(), table["label"].to_numpy()
+    shares = np.empty((len(table), len(size)), np.float32)
+    for i, volume in enumerate(labels):
+        here = level == i
+        # One histogram of (label, cell) counts the voxels of all supervoxels in all cells.
+        pairs = volume.ravel()[voxel].astype(np.intp) * len(size) + cell
+        n = int(volume.max()) + 1
+        counts = np.bincount(pairs, minlength=n * len(size)).reshape(n, len(size))
+        share = counts[label[here]] / size
+        shares[here] = share / share.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _cells(shape, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which voxel lies in which cell, as two flat indices, and the voxels of each cell."""
+    axes = []
+    for n, cells in zip(shape, grid, strict=True):
+        place, i = np.arange(n), np.arange(cells)[:, None]
+        # Where the cells do not divide the axis, neighbours share a voxel, as torch has it.
+        inside = (place >= i * n // cells) & (place < -(-(i + 1) * n // cells))
+        axes.append((*np.nonzero(inside), inside.sum(axis=1)))
+    index = [np.ix_(*(axis[k] for axis in axes)) for k in (1, 0)]
+    voxel, cell = (
+        np.ravel_multi_index(np.broadcast_arrays(*of), size).ravel()
+        for of, size in zip(index, (shape, grid), strict=True)
+    )
+    size = np.einsum("i,j,k->ijk", *(axis[2] for axis in axes)).ravel()
+    return voxel, cell, size
+
+
+@torch.inference_mode()
+def batches(
+    network, clips, supervoxels, rows: np.ndarray, n_clips: int, device="cpu"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the features of supervoxels clip by clip, one forward pass each.
+
+    Other than shown by itself, a supervoxel is seen in its surroundings: a position of the map
+    knows as much of them as its receptive field is wide. The finer the map, the better small
+    supervoxels are told apart; the later the layer, the more its features mean.
+
+    Parameters
+    ----------
+    network : stce.models.network.Pooled
+        In evaluation mode, on the device.
+    clips : stce.clips.Clips
+        Of the network's input size.
+    supervoxels : stce.supervoxels.Supervoxels
+        Of these clips.
+    rows : numpy.ndarray
+        ``(k,) int``, rows of the table.
+    n_clips : int
+        Clips a forward pass.
+    device : torch.device, default "cpu"
+        Where the network runs.
+
+    Yields
+    ------
+    rows : numpy.ndarray
+        ``(s,) int``, those of a clip.
+    features : numpy.ndarray
+        ``(s, C) float32``.
+    """
+    owner = supervoxels.table["video"].to_numpy()[rows]
+    videos = np.unique(owner)
+    for start in range(0, len(videos), n_clips):
+        part = videos[start : start + n_clips]
+        frames = np.stack([np.asarray(clips.frames[v]) for v in part])
+        x = network.prepare(torch.from_numpy(frames).to(device))
+        maps = forward(network, lambda few, x=x: network.maps(x[few]), len(x), device)
+        for video, one in zip(part, maps.flatten(2).float().cpu().numpy(), strict=True):
+            mine = rows[owner == video]
+            table, labels = supervoxels.table.iloc[mine], np.asarray(supervoxels.labels[video])
+            yield mine, weights(labels, table, network.grid) @ one.T

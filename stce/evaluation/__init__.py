@@ -1,0 +1,1 @@
+"""Is it true? Checks of a ranking against chance, known truth, rivals and other seeds."""

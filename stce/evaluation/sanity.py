@@ -1,0 +1,207 @@
+"""Sanity checks of explanations (Adebayo et al. 2018): random weights, random labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from stce import features as features_module
+from stce import tcav
+from stce.clips import middle_clips
+from stce.evaluation import significance
+from stce.evaluation.nulls import shuffle_weights
+from stce.evaluation.stability import agreement
+from stce.videos import Videos
+
+__all__ = ["Middles", "ShuffledLabels", "cascade", "check", "rescored"]
+
+
+class ShuffledLabels(Videos):
+    """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
+
+    Parameters
+    ----------
+    videos : stce.videos.Videos
+        Stay as they are.
+    rng : numpy.random.Generator
+        Deals the labels; as many of each class as before.
+
+    Examples
+    --------
+    >>> from stce.datasets import load
+    >>> videos = load("actors", "test", takes=1, n_frames=2)
+    >>> shuffled = ShuffledLabels(videos, np.random.default_rng(0))
+    >>> bool((shuffled.table["label"] == videos.table["label"]).all())
+    False
+    >>> sorted(shuffled.table["label"]) == sorted(videos.table["label"])
+    True
+    """
+
+    def __init__(self, videos: Videos, rng: np.random.Generator):
+        labels = rng.permutation(videos.table["label"].to_numpy())
+        names = np.asarray(videos.classes, object)[labels]
+        super().__init__(videos.table.assign(**{"label": labels, "class": names}), videos.classes)
+        self._videos = videos
+
+    def read(self, i):
+        """Return the frames of video `i`; see :meth:`stce.videos.Videos.read`."""
+        return self._videos.read(i)
+
+    def parts(self, i):
+        """Return the truth of video `i`; see :meth:`stce.videos.Videos.parts`."""
+        return self._videos.parts(i)
+
+
+class Middles(Videos):
+    """The middle clips of videos, always the same frames, so that they can be learnt by heart.
+
+    Parameters
+    ----------
+    videos : stce.videos.Videos
+        Any.
+    n_frames, crop
+        See :func:`stce.clips.middle_clips`; the clips are kept in memory.
+    """
+
+    def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
+        super().__init__(videos.table, videos.classes)
+        self.clips = middle_clips(videos, None, n_frames, crop)
+
+    def read(self, i):
+        """Return the clip of video `i`, ``(T, H, W, C) uint8``."""
+        return self.clips.frames[i]
+
+
+def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:
+    """Yield copies of a network whose weights are randomised from the top down [1]_.
+
+    The weights of the last block are shuffled, then those of the last two, and so on to the first:
+    each copy is less of the trained network than the one before. See
+    :func:`stce.evaluation.nulls.shuffle_weights`.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Stays as it is.
+    rng : numpy.random.Generator
+        Source of the permutations.
+
+    Yields
+    ------
+    block : str
+        The lowest block that is randomised.
+    network : stce.models.network.Network
+
+    References
+    ----------
+    .. [1] J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 16, 16))
+    >>> [name for name, _ in cascade(network, np.random.default_rng(0))][:2]
+    ['fc', 'layer4']
+    """
+    current = copy.deepcopy(network)
+    for name, block in reversed(current.blocks().items()):
+        if any(True for _ in block.parameters()):
+            shuffle_weights(block, rng)
+            yield name, copy.deepcopy(current)
+
+
+def rescored(
+    network,
+    concepts,
+    clips,
+    supervoxels,
+    random_clips,
+    groups: np.ndarray,
+    *,
+    stretch: bool = True,
+    device="cpu",
+    n_null: int = 400,
+    n_shuffles: int = 400,
+    n_jobs: int = 1,
+    **options,
+) -> pd.DataFrame:
+    """Score and test given concepts with another network.
+
+    The supervoxels of each concept stay, so concept k is the same thing to all networks; their
+    features, the CAVs and the gradients are those of this network.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Of the same classes and input size as the clips.
+    concepts : stce.concepts.Concepts
+        Found with the trained network.
+    clips, supervoxels, stretch, device
+        See :func:`stce.features.extract`; `clips` are the discovery clips.
+    random_clips : stce.clips.Clips
+        The random clips.
+    groups : numpy.ndarray
+        ``(R, m) int64``, see :func:`stce.tcav.random_groups`.
+    n_null, n_shuffles, n_jobs : int
+        See :func:`stce.evaluation.significance.assess`.
+    **options
+        ``target``, ``strength``, ``seed``, of :func:`stce.tcav.score`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of :func:`stce.evaluation.significance.assess`.
+    """
+    rows = np.unique(concepts.table["supervoxel"])
+    how = {"stretch": stretch, "device": device}
+    z = np.zeros((len(supervoxels), network.n_features), np.float32)
+    z[rows] = features_module.extract_rows(network, clips, supervoxels, rows, **how)
+    whole = features_module.extract_layer(network, clips, device=device)
+    mine = {name: whole[clips.indices_of(name)] for name in concepts.centres}
+    random = features_module.extract_clips(network, random_clips, device=device)
+    given = concepts, z, mine, random, groups, clips.classes
+    result = tcav.score(network, *given, device=device, **options)
+    chance = {"n_null": n_null, "n_shuffles": n_shuffles, "n_jobs": n_jobs}
+    return significance.assess(network, result, *given, device=device, **chance, **options)
+
+
+def check(tables: dict[str, pd.DataFrame], trained: str = "trained", alpha=0.05) -> pd.DataFrame:
+    """Compare networks that should say nothing with the trained one.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        Of :func:`rescored`, by network, on the same concepts.
+    trained : str, default "trained"
+        Which of them is the trained one.
+    alpha : float, default 0.05
+        The nominal rate.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a network: ``significant`` (share of concepts with ``q_value`` below `alpha`),
+        ``uncorrected`` (share with ``p`` below it), and the rank agreement of its derivatives with
+        those of the trained network: ``correlation``, ``ci_low``, ``ci_high``.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"class": "a", "concept": range(5), "derivative": range(5)})
+    >>> table = table.assign(p=0.01, q_value=0.02)
+    >>> found = check({"trained": table, "random": table.assign(p=1.0, q_value=1.0)})
+    >>> found["significant"].tolist()
+    [1.0, 0.0]
+    """
+    if trained not in tables:
+        raise ValueError(f"There is no network {trained!r} among {', '.join(tables)}; name it.")
+    rows = []
+    for name, table in tables.items():
+        agreed = agreement(tables[trained], table).set_index("class").loc["all"]
+        shares = [(table[column] < alpha).mean() for column in ("q_value", "p")]
+        rows.append((name, *shares, *agreed[["correlation", "ci_low", "ci_high"]]))
+    columns = ["network", "significant", "uncorrected", "correlation", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,236 @@
+"""Is a concept's importance more than chance? Tests, intervals and marks for TCAV scores."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.stats import false_discovery_control
+
+from stce import gradients, tcav
+from stce.evaluation import nulls
+
+__all__ = ["assess", "interval", "summary"]
+
+
+def interval(
+    values: np.ndarray, n_bootstrap: int, rng: np.random.Generator, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the bootstrap interval of a mean when both axes are resampled.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(R, N)``, random groups by clips.
+    n_bootstrap : int
+        Resamples.
+    rng : numpy.random.Generator
+        Source of the resamples.
+    level : float, default 0.95
+        Coverage asked for, between 0 and 1.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end.
+
+    Examples
+    --------
+    >>> interval(np.ones((3, 4)), 100, np.random.default_rng(0))
+    (1.0, 1.0)
+    """
+    rows, columns = values.shape
+    draws = [rng.multinomial(n, np.full(n, 1 / n), n_bootstrap) for n in (rows, columns)]
+    means = ((draws[0] @ values) * draws[1]).sum(1) / values.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _ladder(size: int, largest: int) -> int:
+    """Round a concept's size down, so that a few null distributions serve all sizes."""
+    step = largest
+    while step > max(size, 1):
+        step = int(step * 0.8)
+    return step
+
+
+def _two_sided(null: np.ndarray, value: float) -> float:
+    """Return the p-value of a value on either side of a null that need not lie around 0."""
+    sides = [nulls.p_value(sign * null, np.array([sign * value]))[0] for sign in (1, -1)]
+    return min(1.0, 2 * min(sides))
+
+
+def assess(
+    network,
+    result: tcav.Tcav,
+    concepts,
+    features: np.ndarray,
+    clips: dict[str, np.ndarray],
+    random: np.ndarray,
+    groups: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    target: str = "logit",
+    strength: float = 1.0,
+    n_null: int = 400,
+    n_shuffles: int = 400,
+    n_bootstrap: int = 1000,
+    alpha: float = 0.05,
+    seed: int = 0,
+    n_jobs: int = 1,
+    device="cpu",
+    gradient: dict[str, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Test every concept's score and mean derivative, and whether its CAV separates at all.
+
+    Two explanations by chance are tested, and a concept is significant only if it withstands
+    both: ``p`` is the larger of two p-values, which is a valid test against "one or the other".
+
+    ``p_derivative`` and ``p_score``: *the concept is a random set*. Sets of random clips of the
+    concept's size are scored like concepts (:func:`stce.evaluation.nulls.random_sets`); the
+    p-value is the share of them at least as far from 0 (score: from 1/2), two-sided.
+
+    ``p_weights``: *the class output reads nothing in particular*. A cluster is a tight set and
+    its direction is never that of a random set, even in features without meaning. So the weights
+    of the head are shuffled and the derivative, divided by the gradient's length, is taken again;
+    two-sided. For a head that was never trained this p-value is exact.
+
+    ``q_value`` corrects `p` over all concepts and classes [1]_. The CAV's held-out accuracy has a
+    null of its own, that of the random sets' CAVs, one-sided and corrected likewise: where it is
+    not beaten the concept is marked as "not separable", since a derivative along its CAV says
+    nothing about it. (Supervoxels of one clip may fall on both sides of the held-out split, so
+    this accuracy is on the high side; the mark errs towards keeping a concept.)
+
+    Parameters
+    ----------
+    network, concepts, features, clips, random, groups, classes, target, strength, device, gradient
+        As they were given to :func:`stce.tcav.score`. With `gradient`, or logits that are a plain
+        function, there is no head whose weights could be shuffled: ``p_weights`` is NaN, and ``p``
+        is ``p_derivative`` alone.
+    result : stce.tcav.Tcav
+        What it returned.
+    n_null : int, default 400
+        Random sets of each size. The smallest p-value is 1 / (`n_null` + 1): take at least the
+        number of concepts over `alpha`, divided by the number expected to be significant.
+    n_shuffles : int, default 400
+        Shuffles of the head's weights for each class.
+    n_bootstrap : int, default 1000
+        Resamples of clips and groups for the interval of the derivative.
+    alpha : float, default 0.05
+        False discovery rate at which `verdict` is given.
+    seed : int, default 0
+        Seeds groups, shuffles and resamples.
+    n_jobs : int, default 1
+        Processes for the random sets; -1 for one a core. It does not change the result.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows of ``result.scores`` with their columns but ``p``, ``p_score`` and ``q_value``,
+        which come anew, and: ``derivative_low``, ``derivative_high`` (95 %), ``p_derivative``,
+        ``p_weights``, ``accuracy_null`` (mean of random sets), ``p_accuracy``, ``q_accuracy``,
+        ``separable`` (bool) and ``verdict``: "for" or "against" the class, "chance" or
+        "not separable".
+
+    Raises
+    ------
+    ValueError
+        If there are too few random clips for three disjoint groups.
+
+    References
+    ----------
+    .. [1] Y. Benjamini and Y. Hochberg, "Controlling the false discovery rate", JRSS B 57, 1995,
+       :doi:`10.1111/j.2517-6161.1995.tb02031.x`.
+
+    Examples
+    --------
+    >>> from stce.concepts import cluster
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(60, 6)).astype(np.float32)
+    >>> found = cluster(z, np.zeros(60, int), np.arange(60), ("a",), n_concepts=3, n_keep=10)
+    >>> import torch
+    >>> class Net(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.head = torch.nn.Linear(6, 1)
+    ...     def logits(self, z):
+    ...         return self.head(z)
+    >>> net, random = Net(), rng.normal(size=(80, 6)).astype(np.float32)
+    >>> given = found, z, {"a": z[:5]}, random, tcav.random_groups(80, 8, 10, rng), ("a",)
+    >>> table = assess(net, tcav.score(net, *given), *given, n_null=40, n_shuffles=40)
+    >>> len(table), bool((table["q_value"] >= table["p"]).all())
+    (3, True)
+    """
+    rng = np.random.default_rng(seed)
+    table = result.scores.drop(columns=["p", "p_score", "q_value"], errors="ignore").copy()
+    mean, scale = tcav.moments(concepts, features, random)
+    scored = {name: z for name, z in clips.items() if name in result.cavs}
+    slopes = dict(gradients.by_class(network, scored, classes, target, gradient, device))
+    size = table["n_members"].map(lambda n: _ladder(n, groups.shape[1]))
+    options = {"n_groups": len(groups), "n_null": n_null, "strength": strength, "device": device}
+    sets = partial(nulls.random_sets, (random - mean) / scale, scale, slopes, **options)
+    steps = sorted(size.unique(), reverse=True)  # the largest take longest, so they go first
+    found = Parallel(n_jobs)(
+        delayed(sets)(int(step), rng=one)
+        for step, one in zip(steps, rng.spawn(len(steps)), strict=True)
+    )
+    for step, (null, accuracy) in zip(steps, found, strict=True):
+        rows = size == step
+        table.loc[rows, "accuracy_null"] = accuracy.mean()
+        table.loc[rows, "p_accuracy"] = nulls.p_value(
+            accuracy, table.loc[rows, "cav_accuracy"].to_numpy()
+        )
+        for name, values in null.items():
+            rows = (size == step) & (table["class"] == name)
+            for column, centre in (("derivative", 0.0), ("score", 0.5)):
+                far = np.abs(values[column].to_numpy() - centre)
+                ours = np.abs(table.loc[rows, column].to_numpy() - centre)
+                table.loc[rows, f"p_{column}"] = nulls.p_value(far, ours)
+    for name, slope in slopes.items():
+        vectors = result.cavs[name].astype(np.float64)
+        ours, null = vectors.mean(1) @ nulls.unit_mean(slope), None
+        if gradient is None and nulls.head_of(network) is not None:
+            y = classes.index(name)
+            shuffled = nulls.shuffled_gradients(
+                network, clips[name], y, n_shuffles, target, rng, device
+            )
+            null = shuffled @ vectors.mean(1).T
+        for k in range(len(vectors)):
+            row = (table["class"] == name) & (table["concept"] == k)
+            low, high = interval(vectors[k] @ slope.T, n_bootstrap, rng)
+            table.loc[row, ["derivative_low", "derivative_high"]] = low, high
+            p = np.nan if null is None else _two_sided(null[:, k], ours[k])
+            table.loc[row, "p_weights"] = p
+    table["p"] = table[["p_derivative", "p_weights"]].max(axis=1)
+    table["q_value"] = false_discovery_control(table["p"])
+    table["q_accuracy"] = false_discovery_control(table["p_accuracy"])
+    table["separable"] = table["q_accuracy"] < alpha
+    side = np.where(table["derivative"] > 0, "for", "against")
+    verdict = np.where(table["q_value"] < alpha, side, "chance")
+    return table.assign(verdict=np.where(table["separable"], verdict, "not separable"))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the verdicts of each class.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`assess`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class; columns "for", "against", "chance" and "not separable".
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"class": ["a", "a"], "verdict": ["for", "chance"]})
+    >>> summary(rows).loc["a"].tolist()
+    [1, 0, 1, 0]
+    """
+    counts = pd.crosstab(table["class"], table["verdict"])
+    names = ["for", "against", "chance", "not separable"]
+    return counts.reindex(columns=names, fill_value=0)

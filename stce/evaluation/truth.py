@@ -1,0 +1,286 @@
+"""Are the important concepts the right ones? Where the truth of every voxel is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from stce import curves
+from stce.evaluation.stability import known_mean, middle, rank_correlation
+
+__all__ = ["KTH_CARRIERS", "composition", "counts", "found", "pointed", "region"]
+
+# The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
+KTH_CARRIERS = {
+    "boxing": ("arms",),
+    "handclapping": ("arms",),
+    "handwaving": ("arms",),
+    "jogging": ("legs",),
+    "running": ("legs",),
+    "walking": ("legs",),
+}
+
+
+def counts(
+    concepts, supervoxels, parts: np.ndarray, names: Sequence[str], group: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Count the voxels of each part in the supervoxels of each concept, clip by clip.
+
+    Parameters
+    ----------
+    concepts : stce.concepts.Concepts
+        The kept supervoxels of each concept.
+    supervoxels : stce.supervoxels.Supervoxels
+        Of the clips.
+    parts : array_like
+        ``(N, T, H, W) uint8``, index into `names`.
+    names : sequence of str
+        The parts.
+    group : numpy.ndarray, optional
+        ``(N,)`` what must be resampled as one, such as the person; default each clip.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class, concept, ``video`` and part: ``group``, ``members`` (supervoxels),
+        ``inside`` (voxels of the part in them) and ``around`` (voxels of the part in the clip,
+        once for each member).
+    """
+    videos = supervoxels.table["video"].to_numpy()[concepts.table["supervoxel"]]
+    table = concepts.table.assign(video=videos)
+    rows = []
+    # Clip by clip, so that each volume is read once.
+    for video, members in table.groupby("video"):
+        truth = np.asarray(parts[int(video)])
+        around = np.bincount(truth.ravel(), minlength=len(names))
+        for (class_name, concept), some in members.groupby(["class", "concept"]):
+            inside = sum(
+                np.bincount(truth[supervoxels.mask(row)], minlength=len(names))
+                for row in some["supervoxel"]
+            )
+            rows.append((class_name, concept, video, len(some), inside, len(some) * around))
+    if not rows:
+        raise ValueError("The concepts have no member; cluster supervoxels of these clips first.")
+    columns = ["class", "concept", "video", "members", "inside", "around"]
+    wide = pd.DataFrame(rows, columns=columns)
+    wide["group"] = wide["video"] if group is None else np.asarray(group)[wide["video"]]
+    long = wide.loc[wide.index.repeat(len(names))].reset_index(drop=True)
+    long["part"] = np.tile(np.asarray(names, object), len(wide))
+    for column in ("inside", "around"):
+        long[column] = np.concatenate(wide[column].to_numpy())
+    return long[["class", "concept", "video", "group", "part", "members", "inside", "around"]]
+
+
+def _wide(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    keys = ["class", "concept", "group", "part"]
+    return table.groupby(keys, sort=False)[value].sum().unstack("part")
+
+
+def _lift(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Return shares of concepts over shares of their clips, the last axis being the parts."""
+    share = inside / np.maximum(inside.sum(-1, keepdims=True), 1)
+    base = around / np.maximum(around.sum(-1, keepdims=True), 1)
+    return share / np.where(base > 0, base, np.inf)
+
+
+def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Tell what each concept consists of, as lift over its clips' base rate.
+
+    The lift is a part's share of the concept's voxels over its share of the same clips' voxels: 1
+    says that the concept holds as much of it as any place would, above 1 that it looks for it.
+    Raw shares would say "background" of nearly every concept.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`counts`.
+    n_bootstrap : int, default 1000
+        Resamples of the groups (clips or persons) of a concept.
+    seed : int, default 0
+        Seeds the resampling.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class, concept and part: ``share`` (of the concept's voxels), ``base`` (its share
+        of their clips), ``lift`` with its 95 % interval ``ci_low``, ``ci_high``.
+
+    Examples
+    --------
+    >>> rows = [("a", 0, 0, 0, "legs", 1, 8, 10), ("a", 0, 0, 0, "background", 1, 2, 90)]
+    >>> columns = ["class", "concept", "video", "group", "part", "members", "inside", "around"]
+    >>> composition(pd.DataFrame(rows, columns=columns), 10)["lift"].round(2).tolist()
+    [8.0, 0.22]
+    """
+    rng = np.random.default_rng(seed)
+    inside, around = _wide(table, "inside"), _wide(table, "around")
+    names, rows = list(inside.columns), []
+    for (class_name, concept), part in inside.groupby(level=["class", "concept"], sort=True):
+        held, base = part.to_numpy(float), around.loc[part.index].to_numpy(float)
+        n = len(held)
+        draws = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        low, high = np.quantile(_lift(draws @ held, draws @ base), [0.025, 0.975], axis=0)
+        lift = _lift(held.sum(0), base.sum(0))
+        share, rate = held.sum(0) / max(held.sum(), 1), base.sum(0) / max(base.sum(), 1)
+        for i, name in enumerate(names):
+            rows.append((class_name, concept, name, share[i], rate[i], lift[i], low[i], high[i]))
+    columns = ["class", "concept", "part", "share", "base", "lift", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def found(
+    lifts: pd.DataFrame,
+    scores: pd.DataFrame,
+    carriers: Mapping[str, Sequence[str]],
+    *,
+    n_top: int = 5,
+    n_random: int = 10_000,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure how far a ranking finds the parts that carry the class, against a random one.
+
+    A concept is worth the lift of the carriers in it, taken together. The ranking is judged by the
+    mean worth of its first `n_top` concepts, and by the rank correlation of worth and derivative.
+
+    Parameters
+    ----------
+    lifts : pandas.DataFrame
+        Of :func:`composition`.
+    scores : pandas.DataFrame
+        Of :class:`stce.tcav.Tcav`.
+    carriers : mapping of str to sequence of str
+        For each class the parts that carry it, such as `KTH_CARRIERS`; a class that is missing
+        is left out.
+    n_top : int, default 5
+        Concepts at the head of the ranking.
+    n_random : int, default 10000
+        Random rankings; the smallest p-value is 1 / (`n_random` + 1).
+    n_bootstrap : int, default 1000
+        Resamples of the concepts, for the intervals.
+    seed : int, default 0
+        Seeds both.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class and one, "all", for their mean: ``top`` (mean lift of the carriers in the
+        first `n_top` concepts), ``random`` (expected of a random ranking), ``gain`` (their
+        difference) with ``ci_low``, ``ci_high`` and ``p`` (one-sided, random rankings that do as
+        well), ``correlation`` (Spearman, of lift and derivative) with its interval
+        ``correlation_low``, ``correlation_high``.
+
+    Raises
+    ------
+    ValueError
+        If no class has a carrier that occurs.
+    """
+    rng = np.random.default_rng(seed)
+    rows, chance, again = [], [], []
+    for name, wanted in carriers.items():
+        mine = lifts[(lifts["class"] == name) & lifts["part"].isin(wanted)]
+        ranked = scores[scores["class"] == name].sort_values("rank").set_index("concept")
+        if mine.empty or ranked.empty:
+            continue
+        both = mine.groupby("concept")[["share", "base"]].sum()
+        lift = both["share"] / both["base"].where(both["base"] > 0, np.inf)
+        values = lift.reindex(ranked.index, fill_value=0.0).to_numpy(float)
+        derivative = ranked["derivative"].to_numpy(float)
+        k, n = min(n_top, len(values)), len(values)
+        orders = rng.permuted(np.tile(np.arange(n), (n_random, 1)), axis=1)[:, :k]
+        chance.append(values[orders].mean(1))
+        draws = rng.integers(0, n, (n_bootstrap, n))
+        draws.sort(axis=1)  # rows are in the order of the ranking, so a resample is ranked too
+        gains = values[draws[:, :k]].mean(1) - values[draws].mean(1)
+        again.append((gains, rank_correlation(values[draws], derivative[draws])))
+        top, random = values[:k].mean(), values.mean()
+        rows.append((name, top, random, float(rank_correlation(values, derivative))))
+    if not rows:
+        raise ValueError(
+            f"None of the classes {', '.join(carriers) or '(none)'} with their carriers occurs in "
+            f"the concepts of {', '.join(sorted(set(lifts['class'])))} and has scores; give "
+            "`carriers` for them."
+        )
+    table = pd.DataFrame(rows, columns=["class", "top", "random", "correlation"])
+    means = table[["top", "random", "correlation"]].mean()
+    table.loc[len(table)] = {"class": "all", **means}
+    chance.append(np.mean(chance, axis=0))
+    again.append(tuple(known_mean(np.stack([pair[i] for pair in again])) for i in (0, 1)))
+    table["gain"] = table["top"] - table["random"]
+    beaten = [(c >= t - 1e-12).sum() for c, t in zip(chance, table["top"], strict=True)]
+    table["p"] = (1 + np.array(beaten)) / (1 + n_random)
+    ends = [[*middle(gains), *middle(related)] for gains, related in again]
+    table[["ci_low", "ci_high", "correlation_low", "correlation_high"]] = ends
+    return table
+
+
+def region(clips, carriers: Mapping[str, Sequence[str]], names: Sequence[str]) -> np.ndarray:
+    """Mark the voxels of the parts that carry each clip's class.
+
+    Parameters
+    ----------
+    clips : stce.clips.Clips
+        N clips with ``parts``.
+    carriers : mapping of str to sequence of str
+        For each class its parts, such as `KTH_CARRIERS`.
+    names : sequence of str
+        The parts, as ``clips.parts`` counts them.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, T, H, W) bool``; none of a class that is missing.
+
+    Examples
+    --------
+    >>> from stce.clips import Clips
+    >>> parts = np.array([[[[0, 1, 2]]]], np.uint8)
+    >>> who = np.array([0]), np.array(["v"]), np.array(["p"])
+    >>> clips = Clips(np.zeros((1, 1, 1, 3, 1), np.uint8), *who, ("walking",), parts)
+    >>> region(clips, KTH_CARRIERS, ("background", "arms", "legs"))
+    array([[[[False, False,  True]]]])
+    """
+    wanted = np.zeros((len(clips.classes), len(names)), bool)
+    for y, name in enumerate(clips.classes):
+        wanted[y] = np.isin(names, carriers.get(name, ()))
+    parts = np.asarray(clips.parts)
+    return np.stack([wanted[y][one] for y, one in zip(clips.labels, parts, strict=True)])
+
+
+def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Measure how far each order shows the voxels of interest before others.
+
+    While voxels are added, the lift of a step is the share of the region that is visible over the
+    share of the clip that is: 1 if places were chosen blindly. A step at which nothing is visible
+    yet does not count.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Rows of :func:`stce.ablation.run`, :func:`stce.evaluation.controls.run` and
+        :func:`stce.evaluation.saliency.run`, with ``held``.
+    q_max : int, default 5
+        The last step; lifts are averaged over steps 1 to `q_max`.
+    seed : int, default 0
+        Seeds the resampling of clips.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an ``order``: ``lift`` with ``ci_low``, ``ci_high``, ``gain`` (by how much the
+        order "top" is ahead, paired over clips) with ``gain_low``, ``gain_high``, ``n_clips``.
+
+    Examples
+    --------
+    >>> rows = [(v, "add", o, 1, 0.1, 0.4 if o == "top" else 0.1)
+    ...         for v in range(5) for o in ("top", "least")]
+    >>> columns = ["video", "mode", "order", "q", "revealed", "held"]
+    >>> pointed(pd.DataFrame(rows, columns=columns))[["order", "lift", "gain"]].to_numpy().tolist()
+    [['least', 1.0, 3.0], ['top', 4.0, 0.0]]
+    """
+    steps = outcomes[(outcomes["mode"] == "add") & outcomes["q"].between(1, q_max)]
+    seen = steps["revealed"].where(steps["revealed"] > 0)
+    table = curves.areas(steps.assign(lift=steps["held"] / seen), value="lift", seed=seed)
+    return table.drop(columns="mode").rename(columns={"area": "lift"})

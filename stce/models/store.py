@@ -1,0 +1,139 @@
+"""Networks saved and loaded: weights, moments and settings in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stce.models.network import Network, Pooled
+from stce.models.zoo import assemble, complete
+
+__all__ = ["FEATURES", "load", "read", "save", "write"]
+
+FEATURES = ("supervoxels", "pooled")
+
+
+def _state(network: Network) -> dict[str, torch.Tensor]:
+    """Return weights and buffers by block, the same wherever the network is cut."""
+    return {
+        key.removeprefix("trunk.").removeprefix("head."): value.detach()
+        for key, value in network.state_dict().items()
+    }
+
+
+def save(path: str | Path, network: Network, **metadata) -> None:
+    """Write weights, moments and settings to one safetensors file.
+
+    The file appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        A file, usually ``*.safetensors``; one already there is replaced.
+    network : Network
+        Its settings and classes go into the file's header as JSON.
+    **metadata
+        Anything JSON can hold, such as ``epoch=150``; `load` gives it back as
+        ``network.metadata``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
+    write(path, _state(network), {"stce": json.dumps(header)})
+
+
+def write(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file beside its place, then move it there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, header)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return the tensors and the JSON header of a file of ours."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no network file {path}; train writes last.safetensors and "
+            "best.safetensors, save writes any other."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["stce"])
+            header["settings"]  # each of our files has some
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a network saved by stce ({type(error).__name__}: {error}); for weights "
+            "from elsewhere build a network and load them into it."
+        ) from error
+    return tensors, header
+
+
+def load(
+    path: str | Path, layer: str | None = None, device="cpu", *, features: str = "supervoxels"
+) -> Network:
+    """Read a network written by `save`.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    layer : str, optional
+        Where it is cut; default where it was cut when it was saved.
+    device : torch.device or str, default "cpu"
+        Where the weights go.
+    features : {"supervoxels", "pooled"}, default "supervoxels"
+        Whether supervoxels are shown to it one by one, as in the paper, or pooled from the
+        layer's map of the whole clip, see :class:`stce.models.network.Pooled`.
+
+    Returns
+    -------
+    Network
+        In evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not one of ours, or has no such layer, or no map there to pool from.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from stce.models import build
+    >>> network = build("c3d", 2, width=0.125, input_size=(8, 16, 16))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(folder + "/net.safetensors", network, epoch=3)
+    ...     other = load(folder + "/net.safetensors", layer="pool5")
+    >>> other.layer, other.metadata
+    ('pool5', {'epoch': 3})
+    """
+    if features not in FEATURES:
+        raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
+    tensors, header = read(Path(path))
+    settings = complete(header["settings"])
+    network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
+    state = dict(zip(_state(network), network.state_dict(), strict=True))
+    try:
+        network.load_state_dict({state.get(k, k): v for k, v in tensors.items()}, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+    network.metadata = header["metadata"]
+    network = Pooled.of(network) if features == "pooled" else network
+    return network.to(device).to(memory_format=torch.channels_last_3d).eval()

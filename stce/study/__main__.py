@@ -1,0 +1,74 @@
+"""Run the notebooks of a study with papermill: ``python -m stce.study``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from stce.study import jobs
+from stce.study.known import groups, known, resolve
+from stce.study.make import StageFailed, make, with_more
+from stce.study.run import OPTIONAL, STAGES
+
+__all__ = ["main"]
+
+
+def _run(options: argparse.Namespace) -> int:
+    overrides = jobs.assignments(options.set)
+    runs = with_more(resolve(options.name), options.also)
+    planned = jobs.plan(runs, overrides, options.seeds, options.folder)
+    work = jobs.chains(planned)
+    devices = jobs.gpus() if len(work) > 1 else []
+    if len(devices) > 1:
+        extra = ["--set", *options.set] if options.set else []
+        extra += ["--from", options.start] if options.start else []
+        extra += ["--force"] if options.force else []
+        extra += ["--also", *options.also] if options.also else []
+        failed = jobs.side_by_side(work, devices, lambda job: jobs.study_command(job, extra))
+        for job in failed:
+            print(f"error: {job.name} is not finished; see above.", file=sys.stderr)
+        return bool(failed)
+    failed = 0
+    for chain in work:
+        try:
+            for job in chain:
+                folder = make(job, start=options.start, force=options.force)
+                print(f"Run folder: {folder}")
+        except StageFailed as error:  # the other chains do not depend on this one
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+    return bool(failed)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m stce.study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="print the known runs and groups")
+    run = commands.add_parser("run", help="execute the notebooks of a run, or of all in a group")
+    run.add_argument("name", help="a known run or group")
+    run.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend")
+    run.add_argument("--seeds", nargs="+", default=[], type=int, metavar="SEED")
+    run.add_argument("--from", dest="start", metavar="STAGE", help=", ".join(STAGES))
+    run.add_argument("--also", nargs="+", default=[], metavar="STAGE", help=", ".join(OPTIONAL))
+    run.add_argument("--force", action="store_true", help="compute finished stages again")
+    run.add_argument("--folder", help="folder of the run (default data/runs/NAME)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "run":
+            return _run(options)
+        for entry in known().values():
+            print(f"{entry.name:<24} {entry.description}")
+        for group, members in groups().items():
+            print(f"{group + ' (group)':<24} {', '.join(members)}")
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The known runs: one file each in ``notebooks/parameters``, alone or in groups."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+from stce import datasets
+from stce.study.parameters import check_all
+from stce.study.run import OPTIONAL
+
+__all__ = ["HOME", "Known", "check_together", "groups", "known", "resolve", "settings"]
+
+# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
+HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
+
+HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A parameter file: its head, and the notebook parameters that it sets.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, and of the run.
+    description : str
+        One line.
+    groups : list of str
+        Groups that it belongs to.
+    tables : list of int
+        The paper's tables, 1 to 6, that its numbers stand beside.
+    seeds : list of int
+        Seeds it is run with, each in a folder of its own; empty for one run with `seed`.
+    also : list of str
+        Stages made after the six: "validate".
+    values : dict
+        Notebook parameters.
+    """
+
+    name: str
+    description: str = ""
+    groups: list[str] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+
+    def folder(self, seed: int | None = None) -> Path:
+        """Return the folder of the run, or of its run with one seed."""
+        folder = HOME / "data" / "runs" / self.name
+        return folder if seed is None else folder / f"seed-{seed}"
+
+
+def _read(path: Path) -> Known:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")
+    head = {}
+    for key, kind in HEADER.items():
+        head[key] = values.pop(key, kind())
+        entries = head[key] if kind is list else []
+        inner = str if key in ("groups", "also") else int
+        if not isinstance(head[key], kind) or not all(type(e) is inner for e in entries):
+            wanted = "text" if kind is str else f"a list of {inner.__name__}"
+            raise ValueError(f"{key!r} in {path} is {head[key]!r}; it takes {wanted}.")
+    if not set(head["tables"]) <= set(range(1, 7)):
+        raise ValueError(f"'tables' in {path} is {head['tables']}; the paper has tables 1 to 6.")
+    if len(set(head["seeds"])) < len(head["seeds"]) or min(head["seeds"], default=0) < 0:
+        raise ValueError(f"'seeds' in {path} is {head['seeds']}; seeds are 0 or more, each once.")
+    if not set(head["also"]) <= set(OPTIONAL):
+        raise ValueError(f"'also' in {path} is {head['also']}; it takes {', '.join(OPTIONAL)}.")
+    return Known(path.stem, **head, values=values)
+
+
+def known() -> dict[str, Known]:
+    """Return the known runs by name, from ``notebooks/parameters/*.yaml``."""
+    files = sorted((HOME / "notebooks" / "parameters").glob("*.yaml"))
+    return {file.stem: _read(file) for file in files}
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the names of the runs of each group."""
+    found: dict[str, list[str]] = {}
+    for name, run in known().items():
+        for group in run.groups:
+            found.setdefault(group, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def resolve(name: str) -> list[Known]:
+    """Return the runs that a name stands for: one run, or all of a group.
+
+    Raises
+    ------
+    ValueError
+        If there is no run and no group of that name.
+
+    Examples
+    --------
+    >>> [run.name for run in resolve("smoke")]
+    ['smoke']
+    """
+    runs = known()
+    if name in runs:
+        return [runs[name]]
+    if name in groups():
+        return [runs[member] for member in groups()[name]]
+    raise ValueError(
+        f"Unknown run {name!r}; choose a run ({', '.join(runs)}) or a group "
+        f"({', '.join(groups())}), or add notebooks/parameters/{name}.yaml."
+    )
+
+
+def settings(run: Known, overrides: Mapping[str, object] | None = None) -> dict[str, dict]:
+    """Apply overrides to a run's parameters and check everything.
+
+    Parameters
+    ----------
+    run : Known
+        A known run.
+    overrides : mapping, optional
+        Parameters to set instead.
+
+    Returns
+    -------
+    dict of str to dict
+        For each stage all its parameters.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown, or a value is not allowed.
+    """
+    given = {**run.values, **(overrides or {})}
+    if "run_folder" in given:
+        raise ValueError(
+            f"run_folder is {given['run_folder']!r}, but a run's folder goes by its name; pass "
+            "another with --folder."
+        )
+    chosen = check_all(given)
+    check_together(chosen)
+    datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
+    return chosen
+
+
+def check_together(chosen: Mapping[str, Mapping[str, object]]) -> None:
+    """Check what the parameters of one stage ask of those of another.
+
+    Parameters
+    ----------
+    chosen : mapping
+        Of :func:`stce.study.parameters.check_all`.
+
+    Raises
+    ------
+    ValueError
+        If two do not go together: the message names both and the remedy.
+
+    Examples
+    --------
+    >>> check_together(check_all({"q_max": 20}))
+    Traceback (most recent call last):
+    ValueError: q_max is 20, but n_concepts is 15; lower q_max or raise n_concepts.
+    """
+    p = SimpleNamespace(**{name: value for one in chosen.values() for name, value in one.items()})
+    for wrong, message in (
+        (p.q_max > p.n_concepts, "q_max is {0.q_max}, but n_concepts is {0.n_concepts}; lower "
+         "q_max or raise n_concepts."),
+        (p.n_random_clips < p.n_keep, "n_random_clips is {0.n_random_clips}, fewer than one group "
+         "of n_keep={0.n_keep}; raise it, or lower n_keep."),
+        (p.n_segments != sorted(set(p.n_segments)) or not p.n_segments, "n_segments is "
+         "{0.n_segments}; give counts from coarse to fine, such as [15, 50, 80]."),
+        (any(c > s for c, s in zip(p.crop, p.frame_size, strict=True)), "crop is {0.crop}, larger "
+         "than frame_size {0.frame_size}; crop is cut from the resized frames."),
+        (0 < p.max_frames < p.n_frames, "max_frames is {0.max_frames}, fewer than "
+         "n_frames={0.n_frames}; give 0 to keep all frames."),
+        (p.n_jobs == 0, "n_jobs is 0; give the number of processes, or -1 for one a core."),
+        (not re.fullmatch(r"auto|cpu|cuda(:\d+)?", p.device), "device is {0.device!r}; give auto, "
+         "cpu, cuda or cuda: and a number."),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(message.format(p))

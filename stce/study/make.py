@@ -1,0 +1,198 @@
+"""Run the notebooks of a study with papermill: ``python -m stce.study``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stce.engine import progress
+from stce.study import jobs
+from stce.study.known import HOME, Known, resolve
+from stce.study.parameters import PARAMETERS
+from stce.study.run import OPTIONAL, STAGES, Run, notebook_name
+
+__all__ = ["StageFailed", "execute", "make", "run_notebook"]
+
+# Each stage reads all before it.
+READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
+READS |= dict.fromkeys(OPTIONAL, STAGES[:-1])
+
+
+class StageFailed(RuntimeError):
+    """A notebook stopped with an error; the message is that error in one paragraph."""
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook with papermill, in its own folder.
+
+    Parameters
+    ----------
+    source, target : pathlib.Path
+        The notebook, and where the executed one goes: only once it is complete; what a failed one
+        came to is kept beside it as ``NAME.failed.ipynb``.
+    parameters : dict
+        Put in by papermill.
+
+    Raises
+    ------
+    StageFailed
+        If a cell raises an error.
+    """
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_suffix(".failed.ipynb")
+    try:
+        papermill.execute_notebook(
+            source,
+            draft,
+            parameters,
+            cwd=source.parent,
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its transport
+        )
+    except papermill.PapermillExecutionError as error:
+        raise StageFailed(
+            f"Notebook {source.name} failed: {error.ename}: {error.evalue}\n(The notebook as far "
+            f"as it came: {draft})"
+        ) from error
+    draft.replace(target)
+
+
+def make(
+    job: jobs.Job,
+    *,
+    start: str | None = None,
+    force: bool = False,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Execute the notebooks of one job, skipping stages that are finished and current.
+
+    A stage that another run of the same group has finished with the same parameters and inputs is
+    taken from there.
+
+    Parameters
+    ----------
+    job : stce.study.jobs.Job
+        What to make.
+    start : str, optional
+        First stage to look at; earlier ones must be finished, with the same parameters.
+    force : bool, default False
+        Compute every executed stage again.
+    report : callable, default print
+        Receives one line a stage.
+
+    Returns
+    -------
+    pathlib.Path
+        The run's folder; the executed notebooks are in its ``notebooks/``.
+
+    Raises
+    ------
+    ValueError
+        Before anything starts, if a parameter is not allowed, or a stage before `start` is
+        finished with other parameters.
+    StageFailed
+        If a notebook stops with an error. Stages finished before are kept.
+    """
+    chosen = job.settings()
+    stages = (*STAGES, *job.run.also)
+    if start is not None and start not in stages:
+        raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
+    folder = job.folder.resolve()
+    skipped = stages.index(start) if start else 0
+    for name in stages[:skipped]:
+        Run(folder).manifest(name, needed_by=start)
+        if Run(folder).stage(name, chosen[name] | {"force": False}, READS[name]).todo:
+            raise ValueError(
+                f"Stage {name!r} in {folder} is finished with other parameters than these, and "
+                f"--from {start} leaves it as it is. Leave out --from, or give the parameters "
+                "that it was made with."
+            )
+    for number, name in enumerate(stages[skipped:], start=skipped + 1):
+        parameters = chosen[name]
+        parameters["run_folder"] = os.path.relpath(folder, HOME / "notebooks")
+        parameters["force"] = force or parameters["force"]
+        stage = Run(folder).stage(name, parameters, READS[name])
+        executed = folder / "notebooks" / notebook_name(name)
+        if name == "tcav":
+            for line in _stand_in(Run(folder), stage, parameters):
+                report(f"{job.name}  {name:<10} {line}")
+        if not stage.todo and executed.exists():
+            report(f"{job.name}  {name:<10} finished before")
+            continue
+        if stage.todo and not parameters["force"]:
+            folder.mkdir(parents=True, exist_ok=True)
+            any(stage.borrow(Run(other)) for other in job.siblings())
+        changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
+        started = time.monotonic()
+        with progress.watch(f"{job.name}  {number}/{len(stages)}", report):
+            run_notebook(HOME / "notebooks" / executed.name, executed, changed)
+        report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
+    return folder
+
+
+def _stand_in(run: Run, stage, parameters: dict[str, object]) -> Iterator[str]:
+    """Say that textures stand in for an HMDB51 that is not there; replace them once it is."""
+    folder = (HOME / "notebooks" / str(parameters["random_folder"])).resolve()
+    if parameters["random_source"] != "hmdb":
+        return
+    if not folder.is_dir():
+        yield f"there is no HMDB51 in {folder}: moving textures stand in"
+    elif not stage.todo and "no HMDB51" in run.manifest("tcav")["notes"]["random_clips"]:
+        yield f"HMDB51 is in {folder} now: moving textures stood in before"
+        parameters["force"] = stage.todo = True
+
+
+def execute(
+    name: str,
+    overrides: dict[str, object] | None = None,
+    *,
+    seeds: tuple[int, ...] = (),
+    folder: str | Path | None = None,
+    also: Iterable[str] = (),
+    **options,
+) -> list[Path]:
+    """Make a run, or all runs of a group, one after the other.
+
+    Parameters
+    ----------
+    name : str
+        A known run or group.
+    overrides : dict, optional
+        Parameters to set instead of those of the files.
+    seeds : tuple of int, optional
+        Seeds instead of those of the files.
+    folder : path, optional
+        Folder of the one run, default ``data/runs/NAME`` or ``data/runs/NAME/seed-N``.
+    also : iterable of str, optional
+        Stages to make after the six, beside those that the files name: "validate".
+    **options
+        `start`, `force` and `report` of :func:`make`.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The runs' folders.
+
+    Raises
+    ------
+    ValueError
+        Before anything starts, if a name or a parameter is not allowed.
+    StageFailed
+        If a notebook stops with an error. What was finished before is kept.
+    """
+    planned = jobs.plan(with_more(resolve(name), also), overrides, seeds, folder)
+    return [make(job, **options) for chain in jobs.chains(planned) for job in chain]
+
+
+def with_more(runs: list[Known], also: Iterable[str]) -> list[Known]:
+    """Return the runs with further stages after the six."""
+    unknown = sorted(set(also) - set(OPTIONAL))
+    if unknown:
+        raise ValueError(f"also is {unknown[0]!r}; choose from {', '.join(OPTIONAL)}.")
+    return [replace(run, also=list(dict.fromkeys([*run.also, *also]))) for run in runs]

@@ -1,0 +1,298 @@
+"""A run: one folder, one sub-folder a stage, each complete or absent, each with its provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stce.study.parameters import PARAMETERS
+
+__all__ = ["OPTIONAL", "STAGES", "Run", "Stage", "notebook_name"]
+
+STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
+
+# Made on demand; no stage reads it.
+OPTIONAL = ("validate",)
+
+# What changes where or how fast a stage runs, but not what it computes.
+INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "scheduler", "force"})
+
+PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "av", "pytorchvideo")
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def _digest(folder: Path) -> str:
+    """Return a hash of the names and bytes of all files below a folder, but the manifest."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name == "manifest.json" and path.parent == folder:
+            continue
+        total.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "blake2b").digest())
+    return total.hexdigest()
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
+def _revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _hardware(device: str) -> dict:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else None
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": gpu}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("stce", *PACKAGES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            error.errno,
+            f"Cannot write to {folder}: {os.strerror(error.errno)}. Free some space, or pass a "
+            "run_folder that can be written; finished stages are kept and are not computed again",
+        ) from error
+
+
+class Stage:
+    """One step of a run; see :meth:`Run.stage`.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where the finished stage lies.
+    partial : pathlib.Path
+        Where it is written until then.
+    todo : bool
+        Whether it must be computed: there is no finished stage, or it was computed with other
+        parameters or from other inputs, or `force` was set.
+    notes : dict
+        Free facts for the manifest, for example skipped clips.
+    """
+
+    def __init__(self, run: Run, name: str, parameters: Mapping, reads: tuple[str, ...]):
+        self.name = name
+        self.folder = run.folder / name
+        self.partial = self.folder.with_name(f".{name}.partial")
+        self.notes: dict = {}
+        self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
+        self._device = str(parameters.get("device", "cpu"))
+        self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
+        if stale := run.stale(reads):
+            raise ValueError(stale)
+        self.todo = bool(parameters.get("force")) or not self._current()
+
+    def _current(self, folder: Path | None = None) -> bool:
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            manifest = json.loads(((folder or self.folder) / "manifest.json").read_text())
+            # A run may be older than a parameter, which then had its default.
+            known = PARAMETERS.get(self.name, {})
+            defaults = {name: one.default for name, one in known.items() if name not in INCIDENTAL}
+            facts = {**defaults, **manifest["parameters"]}, manifest["reads"]
+            wanted = {**defaults, **json.loads(json.dumps(self._parameters))}
+            return facts == (wanted, self._reads)
+        return False
+
+    def borrow(self, other: Run) -> bool:
+        """Take the finished stage of another run if it had the same parameters and inputs.
+
+        Its files are linked, not copied, where the disk allows; a finished stage never changes.
+
+        Parameters
+        ----------
+        other : Run
+            Where to look.
+
+        Returns
+        -------
+        bool
+            Whether the stage was there, and is now here.
+        """
+        source = other.folder / self.name
+        if not self._current(source):
+            return False
+        copy = self.folder.with_name(f".{self.name}.borrowed")
+        shutil.rmtree(copy, ignore_errors=True)
+        with _plain_disk_errors(self.folder.parent):
+            shutil.copytree(source, copy, copy_function=_link)
+            self._replace(copy)
+        return True
+
+    def _replace(self, new: Path) -> None:
+        """Put a complete folder in the stage's place."""
+        old = self.folder.with_name(f".{self.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(old)
+        new.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        self.todo = False
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Path]:
+        """Yield a hidden folder to write to; move it in place when the block ends well.
+
+        The manifest is written last. If the block fails or the process is killed, the hidden
+        folder stays, and the next call with the same parameters and inputs continues in it; with
+        others it starts afresh. A finished stage is replaced only once the new one is complete.
+        """
+        partial = self.partial
+        key = json.dumps([self._parameters, self._reads], sort_keys=True)
+        with _plain_disk_errors(self.folder.parent):
+            mark = partial / "inputs.json"
+            if partial.exists() and not (mark.exists() and mark.read_text() == key):
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            mark.write_text(key)
+            started = time.monotonic()
+            yield partial
+            mark.unlink()
+            manifest = {
+                "stage": self.name,
+                "parameters": self._parameters,
+                "reads": self._reads,
+                "outputs": _digest(partial),
+                "versions": _versions(),
+                "revision": _revision(),
+                "hardware": _hardware(self._device),
+                "seconds": round(time.monotonic() - started, 1),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "notes": self.notes,
+            }
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            self._replace(partial)
+
+
+class Run:
+    """A folder that holds the stages of one study.
+
+    Parameters
+    ----------
+    folder : path
+        Made at the first write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> run = Run(tempfile.mkdtemp())
+    >>> stage = run.stage("train", {"epochs": 2})
+    >>> with stage.write() as folder:
+    ...     _ = (folder / "note.txt").write_text("trained")
+    >>> run.stage("train", {"epochs": 2}).todo, run.stage("train", {"epochs": 3}).todo
+    (False, True)
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
+        """Prepare one stage.
+
+        Parameters
+        ----------
+        name : str
+            Name of the stage and its folder.
+        parameters : mapping
+            What the stage depends on; ``run_folder``, ``device``, ``n_jobs`` and ``force``
+            are not held against a finished stage.
+        reads : tuple of str
+            Stages it reads; their output hashes are recorded.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a stage that it reads is missing.
+        ValueError
+            If the stages that it reads do not belong together, see :meth:`stale`.
+        """
+        return Stage(self, name, parameters, tuple(reads))
+
+    def path(self, name: str) -> Path:
+        """Return the folder of a finished stage; FileNotFoundError says how to make it."""
+        self.manifest(name)
+        return self.folder / name
+
+    def manifest(self, name: str, needed_by: str | None = None) -> dict:
+        """Return the manifest of a finished stage."""
+        path = self.folder / name / "manifest.json"
+        if not path.exists():
+            reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
+            raise FileNotFoundError(
+                f"{reader} stage {name!r}, which {self.folder} does not hold. Make it with "
+                f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
+                f"{notebook_name(name)} with the same run_folder."
+            )
+        return json.loads(path.read_text())
+
+    @property
+    def name(self) -> str:
+        """The run's name; one seed's folder lies below that of its run."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name.startswith("seed-") else folder.name
+
+    def stale(self, stages: Iterable[str]) -> str:
+        """Say in a sentence that a stage was made from another one than is there; "" if none was.
+
+        So it is where one notebook was run again alone, and those that read it were not.
+        """
+        outputs = {stage: self.manifest(stage)["outputs"] for stage in stages}
+        for stage in outputs:
+            for read, digest in self.manifest(stage)["reads"].items():
+                if digest != outputs.get(read, digest):
+                    return (
+                        f"Stage {stage!r} in {self.folder} was made from another {read!r} than is "
+                        "there now, so the two do not belong together. Make it again: `python -m "
+                        f"stce.study run {self.name}`, or run notebook {notebook_name(stage)} and "
+                        "those after it with the same run_folder."
+                    )
+        return ""
+
+    def missing(self) -> str:
+        """Say in a sentence what the run lacks, and how to make it; "" if it is complete."""
+        if all((self.folder / stage / "manifest.json").exists() for stage in STAGES):
+            return self.stale(STAGES)
+        return f"Run {self.name!r} was never made here: `python -m stce.study run {self.name}`."
+
+
+def notebook_name(stage: str) -> str:
+    """Return the file name of a stage's notebook."""
+    known = (*STAGES, *OPTIONAL)
+    return f"{known.index(stage) + 1:02d}_{stage}.ipynb" if stage in known else stage

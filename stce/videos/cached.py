@@ -1,0 +1,228 @@
+"""Videos decoded and resized once, and kept on disk as arrays."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from stce.engine.progress import bar
+from stce.engine.storage import explain_write, write_npy, write_text
+from stce.videos.frames import resize, resize_parts
+from stce.videos.sources import Videos
+
+__all__ = ["CachedVideos", "cache"]
+
+
+class CachedVideos(Videos):
+    """Videos of one size on disk, as `cache` writes them; frames are memory-mapped.
+
+    The folder holds ``{index:06d}.npy`` (frames) and, where the truth is known,
+    ``{index:06d}.parts.npy`` for each video, ``table.parquet`` (the source's columns, ``index`` in
+    the source and ``n_frames``), ``skipped.json``, ``classes.json`` and ``cache.json`` (settings).
+
+    Parameters
+    ----------
+    folder : path
+        The cache.
+    table : DataFrame
+        One row a cached video.
+    classes : tuple of str
+        Class names.
+    skipped : list of dict
+        ``{"id": ..., "reason": ...}`` of each video that was left out.
+    """
+
+    def __init__(self, folder, table, classes, skipped=()):
+        super().__init__(table, classes)
+        self.folder, self.skipped = Path(folder), list(skipped)
+
+    @classmethod
+    def load(cls, folder):
+        """Open a finished cache.
+
+        Parameters
+        ----------
+        folder : path
+            As given to `cache`.
+
+        Returns
+        -------
+        videos : CachedVideos
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no cache, or it is not finished.
+        """
+        folder = Path(folder)
+        if not (folder / "table.parquet").is_file():
+            raise FileNotFoundError(
+                f"No finished cache of videos in {folder}: table.parquet, which is written last, "
+                "is not there; run `stce.videos.cache` on this folder (it continues a started one)."
+            )
+        classes, skipped = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("classes.json", "skipped.json")
+        )
+        return cls(folder, pd.read_parquet(folder / "table.parquet"), classes, skipped)
+
+    def read(self, i):
+        """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
+        return np.load(self._path(i, ".npy"), mmap_mode="r")
+
+    def parts(self, i):
+        """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
+        path = self._path(i, ".parts.npy")
+        return np.load(path, mmap_mode="r") if path.is_file() else None
+
+    def _path(self, i, ending):
+        return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
+
+
+def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progress=True):
+    """Read and resize each video once, and keep the frames on disk.
+
+    A killed run leaves no half-written file, and running again continues where it stopped. A
+    video that is broken, empty or too short is skipped with a warning and tried again next time.
+
+    Parameters
+    ----------
+    videos : Videos
+        The source. Its table (but for a column ``path``) and its public attributes that are text or
+        numbers, such as a seed, must be the same when it is run again.
+    folder : path
+        Where to; made if it is not there.
+    size : tuple of int
+        (height, width) in pixels: 128 x 171 for Kinetics and 120 x 120 for KTH in section 4.1.
+    min_frames : int
+        Shorter videos are skipped.
+    max_frames : int, optional
+        Longer videos keep their middle frames; all frames by default.
+    n_jobs : int
+        Processes. They are started afresh (loky), because a process forked after a video was
+        decoded can hang.
+    progress : bool
+        Show a bar on a terminal.
+
+    Returns
+    -------
+    videos : CachedVideos
+        The videos that could be read, in their order.
+
+    Raises
+    ------
+    ValueError
+        If no video of a class can be used, or the folder holds a cache of something else.
+    OSError
+        If the folder cannot be written. Finished videos stay.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> class Noise(Videos):
+    ...     def read(self, i):
+    ...         return np.random.default_rng(i).integers(0, 256, (20, 24, 32, 1), np.uint8)
+    >>> table = pd.DataFrame({"id": ["a", "b"], "label": 0, "class": "noise", "group": "g"})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cached = cache(Noise(table, ["noise"]), folder, size=(12, 12))
+    ...     cached.read(1).shape
+    (20, 12, 12, 1)
+    """
+    folder, size = Path(folder), tuple(int(s) for s in size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size must be a positive (height, width) in pixels, not {size}.")
+    if min_frames < 1 or (max_frames is not None and max_frames < min_frames):
+        raise ValueError(
+            f"Between min_frames={min_frames} and max_frames={max_frames} there is no length a "
+            "video could have; give 1 <= min_frames <= max_frames."
+        )
+    content = videos.table.drop(columns="path", errors="ignore").to_csv(index=False)
+    source = videos._options() | {"classes": videos.classes}
+    source["table"] = hashlib.sha256(content.encode()).hexdigest()
+    settings = {"size": size, "min_frames": min_frames, "max_frames": max_frames}
+    _start(folder, source | settings)
+    missing = [i for i in range(len(videos)) if not (folder / f"{i:06d}.npy").is_file()]
+    # A few tasks a process for balance, and never so long that the bar stands still.
+    chunk = max(1, min(8, len(missing) // (8 * joblib.effective_n_jobs(n_jobs))))
+    tasks = (
+        joblib.delayed(_cache_some)(videos, missing[k : k + chunk], folder, **settings)
+        for k in range(0, len(missing), chunk)
+    )
+    reasons = {}
+    run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator_unordered")
+    with bar(total=len(missing), show=progress, desc="cache", unit="video") as shown:
+        for n_done, skipped in run(tasks):
+            reasons |= skipped
+            shown.update(n_done)
+    return _finish(videos, folder, dict(sorted(reasons.items())))
+
+
+def _start(folder, settings):
+    """Make the folder, or check that the cache in it is of the same videos and settings."""
+    path, settings = folder / "cache.json", json.loads(json.dumps(settings))
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if there.get(name) != settings[name]]
+        if changed:
+            values = "; ".join(f"{n}: {there.get(n)} there, {settings[n]} asked" for n in changed)
+            raise ValueError(
+                f"The folder {folder} holds a cache of something else ({values}); delete it or "
+                "choose another folder."
+            )
+        return
+    with explain_write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(settings, indent=1))
+
+
+def _cache_some(videos, indices, folder, size, min_frames, max_frames):
+    """Cache some videos; return how many were tried, and the reason for each one skipped."""
+    skipped = {}
+    for i in indices:
+        try:
+            frames = videos.read(i)
+            if len(frames) < min_frames:
+                raise ValueError(
+                    f"It has {len(frames)} frames, fewer than the {min_frames} needed: replace it "
+                    "by a longer one, or lower min_frames (a clip is 16 frames in the paper)."
+                )
+            start = (len(frames) - max_frames) // 2 if max_frames else 0
+            middle = slice(max(start, 0), max(start, 0) + (max_frames or len(frames)))
+            frames, parts = resize(frames[middle], size), videos.parts(i)
+        except (ValueError, FileNotFoundError) as error:
+            skipped[i] = str(error)
+            continue
+        with explain_write(folder):
+            if parts is not None:  # before the frames: where those are, the video is complete
+                write_npy(folder / f"{i:06d}.parts.npy", resize_parts(parts[middle], size))
+            write_npy(folder / f"{i:06d}.npy", frames)
+    return len(indices), skipped
+
+
+def _finish(videos, folder, reasons):
+    """Warn of the skipped videos, check that no class is lost, and write the tables."""
+    ids = videos.table["id"]
+    skipped = [{"id": ids.iloc[i], "reason": reason} for i, reason in reasons.items()]
+    for row in skipped:
+        warnings.warn(f"Video {row['id']!r} is skipped. {row['reason']}", stacklevel=3)
+    kept = [i for i in range(len(videos)) if i not in reasons]
+    for name, rows in videos.table.groupby("class", sort=False).groups.items():
+        if reasons.keys() >= set(rows):
+            raise ValueError(
+                f"None of the {len(rows)} videos of class {name!r} can be used; the first, "
+                f"{ids.iloc[rows[0]]!r}: {reasons[rows[0]]} Repair or replace the videos, or leave "
+                "the class out."
+            )
+    paths = [folder / f"{i:06d}.npy" for i in kept]
+    n_frames = [len(np.load(path, mmap_mode="r")) for path in paths]  # from the headers
+    table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
+    with explain_write(folder):
+        write_text(folder / "classes.json", json.dumps(videos.classes))
+        write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
+        table.to_parquet(folder / ".table.tmp", index=False)
+        (folder / ".table.tmp").replace(folder / "table.parquet")
+    return CachedVideos.load(folder)

@@ -1,0 +1,109 @@
+"""Videos of any length and size, read one at a time: what a data set's `load` returns."""
+
+import abc
+
+import numpy as np
+
+__all__ = ["Videos"]
+
+
+class Videos(abc.ABC):
+    """Labelled videos of any length and size; a data set derives from it and gives `read`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a video: ``id`` (unique str), ``label`` (index into `classes`), ``class`` (name),
+        ``group`` (person, str), and free columns such as ``path``.
+    classes : tuple of str
+        Class names.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, an id occurs twice or a label is out of range.
+    """
+
+    def __init__(self, table, classes):
+        missing = [c for c in ("id", "label", "class", "group") if c not in table.columns]
+        if missing:
+            raise ValueError(
+                f"The table of videos lacks {', '.join(missing)}; it needs id, label, class and "
+                f"group, and has {', '.join(map(str, table.columns))}."
+            )
+        self.table = table.reset_index(drop=True)
+        self.classes = tuple(classes)
+        if self.table["id"].duplicated().any():
+            twice = self.table["id"][self.table["id"].duplicated()].iloc[0]
+            raise ValueError(f"Two videos are called {twice!r}; the ids of a table must be unique.")
+        if not self.table["label"].between(0, len(self.classes) - 1).all():
+            raise ValueError(
+                f"Labels must be indices into the {len(self.classes)} classes, but run from "
+                f"{self.table['label'].min()} to {self.table['label'].max()}."
+            )
+
+    def __len__(self):
+        return len(self.table)
+
+    @abc.abstractmethod
+    def read(self, i):
+        """Return a whole video at its own size and rate.
+
+        Parameters
+        ----------
+        i : int
+            Row of `table`.
+
+        Returns
+        -------
+        frames : (T_i, H, W, C) uint8
+
+        Raises
+        ------
+        ValueError
+            If the video is broken or empty.
+        """
+
+    def parts(self, i):
+        """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
+        return None
+
+    def select(self, indices):
+        """Return some of the videos, in the order asked for.
+
+        Parameters
+        ----------
+        indices : slice, (n,) int or (N,) bool
+            Rows of `table`.
+
+        Returns
+        -------
+        videos : Videos
+        """
+        return _Selection(self, np.arange(len(self))[indices])
+
+    def _options(self):
+        """Return what decides on the frames besides the table: a seed, a rate, ..."""
+        plain = (str, int, float, bool, type(None))
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name[0] != "_" and isinstance(value, plain)
+        }
+
+
+class _Selection(Videos):
+    """Some rows of other videos."""
+
+    def __init__(self, videos, indices):
+        super().__init__(videos.table.iloc[indices], videos.classes)
+        self._videos, self._indices = videos, indices
+
+    def read(self, i):
+        return self._videos.read(self._indices[i])
+
+    def parts(self, i):
+        return self._videos.parts(self._indices[i])
+
+    def _options(self):
+        return self._videos._options()

@@ -1,0 +1,297 @@
+"""Concepts to browse: a page that needs no kernel (`page`) and a live widget (`explore`)."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import json
+import os
+import re
+import sys
+from html import escape
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from stce.viz import film
+from stce.viz.overlays import (
+    ALL,
+    OVERLAYS,
+    concept_text,
+    example_text,
+    one_a_clip,
+    overlay_text,
+    panes,
+    ranked,
+)
+
+__all__ = ["explore", "is_live", "page"]
+
+
+def page(
+    clips,
+    supervoxels,
+    concepts,
+    scores: pd.DataFrame,
+    n_examples: int = 2,
+    *,
+    overlays: tuple[str, ...] = ("highlight", "outline", "raw"),
+    fps: float = 8,
+    scale: int = 1,
+) -> str:
+    """Return the explorer as HTML with videos inside, which needs no kernel and no network.
+
+    Class, concept, supervoxel and overlay are chosen from lists, a concept also by its bar
+    among the scores of its class; frames can be stepped through. Without scripts the page shows
+    the first concept.
+
+    Parameters
+    ----------
+    clips : stce.clips.Clips
+        The clips that the supervoxels were cut from.
+    supervoxels : stce.supervoxels.Supervoxels
+        Of these clips.
+    concepts : stce.concepts.Concepts
+        Clusters of the supervoxels.
+    scores : pandas.DataFrame
+        ``scores`` of :class:`stce.tcav.Tcav`.
+    n_examples : int, default 2
+        Supervoxels shown of each concept: the nearest to its centre, from different clips.
+    overlays : tuple of {"highlight", "outline", "raw"}
+        What is on offer, all three by default. They lie side by side in one video.
+    fps : float, default 8
+        Frames per second.
+    scale : int, default 1
+        Enlargement before encoding; the browser enlarges the rest without smoothing. Three
+        overlays of 16 frames of 56 x 56 pixels add 13 kB to the page at 1, and 27 kB at 2,
+        where thin outlines keep their full colour.
+
+    Returns
+    -------
+    str
+        A fragment for ``IPython.display.HTML``. It follows the theme of the book or of Jupyter,
+        light or dark, and several can share a page.
+
+    Raises
+    ------
+    ValueError
+        If `n_examples` is below 1, an overlay is unknown, or `scores` lacks a column or does not
+        belong to `concepts`.
+
+    Examples
+    --------
+    >>> from stce.clips import Clips
+    >>> from stce.concepts import Concepts
+    >>> from stce.supervoxels import Supervoxels
+    >>> clips = Clips(np.zeros((1, 4, 8, 8, 1), np.uint8), [0], ["a"], ["p"], ("wave",))
+    >>> cut = pd.DataFrame({"video": [0], "level": [0], "label": [1]})
+    >>> supervoxels = Supervoxels(np.ones((1, 1, 4, 8, 8), np.uint8), cut)
+    >>> row = pd.DataFrame({"class": ["wave"], "concept": [0], "supervoxel": [0], "rank": [0]})
+    >>> score = {"score": [0.9], "ci_low": [0.8], "ci_high": [1.0], "q_value": [0.01]}
+    >>> scores = row[["class", "concept"]].assign(rank=1, **score)
+    >>> html = page(clips, supervoxels, Concepts(row, None, {}), scores)
+    >>> "wave, concept of rank 1 of 1: score 0.90" in html
+    True
+    """
+    if n_examples < 1:
+        raise ValueError(f"n_examples is {n_examples}; show at least 1 supervoxel a concept.")
+    if not overlays or not set(overlays) <= set(OVERLAYS):
+        raise ValueError(f"overlays is {overlays!r}; choose some of {', '.join(OVERLAYS)}.")
+    classes = []
+    for name, part in ranked(scores, concepts).items():
+        entries = []
+        for entry in part.itertuples():
+            rows = one_a_clip(supervoxels, concepts.members(name, entry.concept), n_examples)
+            films = [_film(clips, supervoxels, row, overlays, fps, scale) for row in rows]
+            texts = [
+                example_text(clips, supervoxels, row, i, len(rows))
+                for i, row in enumerate(rows, start=1)
+            ]
+            entries.append(
+                {
+                    "rank": int(entry.rank),
+                    "score": round(float(entry.score), 4),
+                    "low": round(float(entry.ci_low), 4),
+                    "high": round(float(entry.ci_high), 4),
+                    "sure": bool(entry.q_value < 0.05),
+                    "text": concept_text(name, entry, len(part)),
+                    "examples": [
+                        {"text": t, "video": f} for t, f in zip(texts, films, strict=True)
+                    ],
+                }
+            )
+        classes.append({"name": name, "concepts": entries})
+
+    positions = np.linspace(0, 100, len(overlays)).round(4).tolist()
+    offered = dict(zip(overlays, positions, strict=True)) | ({ALL: None} if overlays[1:] else {})
+    best = ranked(scores, concepts)[classes[0]["name"]]["concept"].iloc[0]
+    nearest = concepts.members(classes[0]["name"], best)[0]
+    (shown,) = panes(clips, supervoxels, nearest, overlays[:1])
+    height, width = _even(shown).shape[1:3]
+    first = classes[0]["concepts"][0]
+    seen = f"{first['examples'][0]['text']} {OVERLAYS[overlays[0]]}"
+    data = {
+        "fps": fps,
+        "frames": len(shown),
+        "overlays": [
+            {"name": o, "text": overlay_text(o, overlays), "pane": x} for o, x in offered.items()
+        ],
+        "classes": classes,
+    }
+    return _fill(
+        shape=f"{width / height:.5f}",
+        panes=str(len(overlays)),
+        alt=escape(f"{first['text']} {seen}"),
+        about=escape(first["text"]),
+        seen=escape(seen),
+        video=first["examples"][0]["video"],
+        strip=_base64(Image.fromarray(film.filmstrip(shown)), "JPEG", quality=70),
+        # A class may be called anything, even "</script>".
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+    )
+
+
+def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 8, width=336):
+    """Return the explorer as a widget for a live notebook, with every member of a concept.
+
+    Parameters
+    ----------
+    clips, supervoxels, concepts, scores
+        See :func:`page`.
+    fps : float, default 8
+        Frames per second while it plays.
+    width : int, default 336
+        Least width of the picture in pixels; clips are enlarged by a whole number.
+
+    Returns
+    -------
+    ipywidgets.VBox
+        Lists for class, concept and overlay, sliders for supervoxel and frame, the picture and
+        its description.
+
+    Raises
+    ------
+    ImportError
+        If ipywidgets is missing.
+    ValueError
+        If `scores` lacks a column or does not belong to `concepts`.
+    """
+    try:
+        import ipywidgets
+    except ImportError:
+        raise ImportError(
+            "The live explorer needs ipywidgets; install it: python -m pip install ipywidgets"
+        ) from None
+    parts = ranked(scores, concepts)
+    return _Explorer(ipywidgets, clips, supervoxels, concepts, parts, fps, width).box
+
+
+def is_live() -> bool:
+    """Tell whether somebody has the notebook open, so that a widget can answer.
+
+    False where a program runs it, as papermill and nbval do, and outside notebooks.
+
+    Examples
+    --------
+    >>> is_live()
+    False
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    # Jupyter Server names the notebook to its kernel; VS Code and Colab leave their own marks.
+    marks = ("JPY_SESSION_NAME" in os.environ, "google.colab" in sys.modules)
+    return shell is not None and (any(marks) or "__vsc_ipynb_file__" in shell.user_ns)
+
+
+class _Explorer:
+    """The widget's parts and what they do to one another."""
+
+    def __init__(self, w, clips, supervoxels, concepts, parts, fps, width):
+        self.clips, self.supervoxels, self.concepts = clips, supervoxels, concepts
+        self.parts = parts
+        frames, _, pixels = clips.frames.shape[1:4]
+        self.zoom = max(1, -(-width // pixels))
+        self.class_name = w.Dropdown(options=list(parts), description="Class")
+        self.concept = w.Dropdown(options=[""], description="Concept")
+        self.number = w.IntSlider(1, 1, 1, description="Supervoxel", continuous_update=False)
+        self.frame = w.IntSlider(1, 1, frames, description="Frame")
+        self.overlay = w.Dropdown(options=[*OVERLAYS, ALL], description="Overlay")
+        self.picture = w.HTML()
+        self.text = w.HTML()
+        play = w.Play(min=1, max=frames, interval=round(1000 / fps), repeat=True)
+        w.jslink((play, "value"), (self.frame, "value"))
+        self.class_name.observe(self._choose_class, "value")
+        self.concept.observe(self._choose_concept, "value")
+        self.number.observe(self._choose_number, "value")
+        self.frame.observe(self._draw, "value")
+        self.overlay.observe(self._draw, "value")
+        self._choose_class()
+        choices = [self.class_name, self.concept, self.number, self.overlay, self.frame, play]
+        wrap = w.Layout(flex_flow="row wrap")
+        self.box = w.VBox([w.HBox([self.picture, w.VBox(choices)], layout=wrap), self.text])
+
+    def _choose_class(self, _=None):
+        before = self.concept.value
+        self.concept.options = [
+            (f"{entry.rank}: score {entry.score:.2f}", entry.concept)
+            for entry in self.parts[self.class_name.value].itertuples()
+        ]
+        if self.concept.value == before:  # another class's concept of the same number
+            self._choose_concept()
+
+    def _choose_concept(self, _=None):
+        self.rows = self.concepts.members(self.class_name.value, self.concept.value)
+        self.number.max = len(self.rows)
+        if self.number.value == 1:
+            self._choose_number()
+        else:
+            self.number.value = 1
+
+    def _choose_number(self, _=None):
+        i, name = self.number.value, self.class_name.value
+        row, part = self.rows[i - 1], self.parts[name]
+        drawn = panes(self.clips, self.supervoxels, row)
+        self.drawn = dict(zip(OVERLAYS, drawn, strict=True)) | {ALL: np.concatenate(drawn, axis=2)}
+        entry = next(part[part["concept"] == self.concept.value].itertuples())
+        about = concept_text(name, entry, len(part))
+        self.about = f"{about} {example_text(self.clips, self.supervoxels, row, i, len(self.rows))}"
+        self._draw()
+
+    def _draw(self, _=None):
+        overlay = self.overlay.value
+        image = Image.fromarray(self.drawn[overlay][self.frame.value - 1])
+        said = escape(f"{self.about} {overlay_text(overlay)}")
+        # An HTML widget, because ipywidgets' Image has no place for an alternative text.
+        self.picture.value = (
+            f'<img src="data:image/png;base64,{_base64(image, "PNG")}" alt="{said}" '
+            f'width="{image.width * self.zoom}" height="{image.height * self.zoom}" '
+            'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
+        )
+        self.text.value = said
+
+
+def _even(frames: np.ndarray) -> np.ndarray:
+    """Repeat the last row or column where needed: H.264 keeps colour for 2 x 2 pixels."""
+    _, height, width, _ = frames.shape
+    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _film(clips, supervoxels, row: int, overlays, fps, scale) -> str:
+    """Return the overlays side by side as a video in base64."""
+    drawn = [_even(pane) for pane in panes(clips, supervoxels, row, overlays)]
+    return base64.b64encode(film.encode(np.concatenate(drawn, axis=2), fps, scale)).decode()
+
+
+def _base64(image: Image.Image, kind: str, **options) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _fill(**values: str) -> str:
+    """Put the values into the page, each where its name stands in double braces."""
+    template = importlib.resources.files("stce.viz").joinpath("explorer.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
