@@ -5,8 +5,8 @@ scenario, with three or four sequences each. ``data/kth/sequences.csv`` of this 
 sequences' frames and the official split: 1,528 sequences of 16 persons for training (the official
 training and validation parts together) and 863 of 9 persons for testing.
 
-`load` takes a folder with the films, in it or in sub-folders. `download` fetches them, `check_films`
-says what is missing; ``python -m stce.datasets kth --check`` does so from the command line.
+`load` takes a folder with the films, in it or in sub-folders. `download` fetches them, and
+`check_films` says what is missing; ``python -m stce.datasets kth`` does both.
 
 References
 ----------
