@@ -94,16 +94,7 @@ def _row(entry, name, split):
 
 
 def plain(name):
-    """Return the name of a class with single spaces instead of underscores.
-
-    Parameters
-    ----------
-    name : str
-        Of a folder, or in the annotations.
-
-    Returns
-    -------
-    name : str
+    """Return the name of a class, of a folder or in the annotations, with single spaces alone.
 
     Examples
     --------

@@ -162,17 +162,6 @@ def _known(test_groups, groups):
 def shuffled(names, seed):
     """Return names in an order that the seed decides; one more name moves none of the others.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Whatever is drawn from.
-    seed : int
-        Another seed gives another order.
-
-    Returns
-    -------
-    names : list of str
-
     Examples
     --------
     >>> shuffled("abcde", 0)

@@ -22,24 +22,10 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
 
 @contextmanager
 def replacing(path, folder=False):
-    """Yield a hidden path beside this one; what is written there takes its place when complete.
+    """Yield a hidden path beside this one, and move what is written there to its place.
 
-    Parameters
-    ----------
-    path : path
-        Of a file or folder. What is there already stays until the block ends well.
-    folder : bool, default False
-        Whether to make the hidden path as a folder, with those above it.
-
-    Yields
-    ------
-    pathlib.Path
-        If the block fails, it is removed with all that is in it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made or moved (:func:`explain_write`).
+    A file or folder that is there already stays until the block ends well. If the block fails,
+    nothing of the new one stays. With `folder` the hidden path is made, and all above it.
 
     Examples
     --------

@@ -42,22 +42,7 @@ class CachedVideos(Videos):
 
     @classmethod
     def load(cls, folder):
-        """Open a finished cache.
-
-        Parameters
-        ----------
-        folder : path
-            As given to `cache`.
-
-        Returns
-        -------
-        videos : CachedVideos
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no cache, or it is not finished.
-        """
+        """Open a finished cache; FileNotFoundError if there is none, or it is not finished."""
         folder = Path(folder)
         if not (folder / "table.parquet").is_file():
             raise FileNotFoundError(
