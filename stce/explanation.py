@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from stce import concepts as concepts_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
+from stce.engine.storage import replacing
 from stce.models.adapt import Adapted, Explainable, adapt, is_explainable
 from stce.models.borrow import borrowed
 from stce.supervoxels import Supervoxels
@@ -94,9 +93,7 @@ class Explanation:
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            partial.mkdir(parents=True)
+        with replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
             labels = np.asarray(self.supervoxels.labels)
             zarr.create_array(partial / "labels.zarr", data=labels, chunks=(1, *labels.shape[1:]))
@@ -108,9 +105,6 @@ class Explanation:
             (partial / "explanation.json").write_text(
                 json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
             )
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:

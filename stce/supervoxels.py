@@ -17,7 +17,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, open_array
+from stce.engine.storage import check_there, open_array, write_table
 from stce.overlap import deduplicate
 
 __all__ = ["Supervoxels", "keep", "segment", "segment_clip"]
@@ -286,8 +286,7 @@ def segment(
     for video, volume, table in _each(clips, todo, dtype, *how):
         volumes[video] = volume
         # The rows are the mark that a clip is done, so they appear last and at once.
-        table.to_parquet(rows / "partial")
-        (rows / "partial").rename(rows / f"{video:06d}.parquet")
+        write_table(rows / f"{video:06d}.parquet", table)
     tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
     _join(tables).to_parquet(folder / "supervoxels.parquet")
     shutil.rmtree(rows)

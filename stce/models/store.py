@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stce.engine.storage import replacing
 from stce.models.network import Network, Pooled
 from stce.models.zoo import assemble, complete
 
@@ -56,12 +56,8 @@ def save(path: str | Path, network: Network, **metadata) -> None:
 
 def write(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, partial, header)
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
