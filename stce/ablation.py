@@ -6,6 +6,7 @@ chance (:mod:`stce.evaluation.controls`) or of saliency maps (:mod:`stce.evaluat
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -27,8 +28,6 @@ from stce.models.explainable import check_classes
 from stce.supervoxels import Supervoxels
 
 __all__ = ["Case", "Order", "Subject", "ranked", "run", "sequences"]
-
-MODES = ("add", "remove")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +119,16 @@ class Case:
 
     Attributes
     ----------
-    subject : Subject
-        What it belongs to.
-    video : int
-        Index of the clip.
+    subject, video : Subject and int
+        What it belongs to, and the index of the clip.
     owner : str
         The class whose concepts explain it.
     clip : torch.Tensor
         ``(1, C, T, H, W) float32``, prepared.
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, its label volumes.
-    table : pandas.DataFrame
-        Its ``s`` kept supervoxels, with ``level`` and ``label``.
+    labels, table : numpy.ndarray and pandas.DataFrame
+        Its label volumes ``(L, T, H, W)``, and its ``s`` kept supervoxels.
     concept : numpy.ndarray
-        ``(s,) int64``, the concept of each.
+        ``(s,) int64``, the concept of each supervoxel.
     """
 
     subject: Subject
@@ -144,28 +139,22 @@ class Case:
     table: pd.DataFrame
     concept: np.ndarray
 
-    @property
-    def ranking(self) -> list[int]:
-        """The concepts of the class that explains the clip, most important first."""
-        return self.subject.rankings[self.owner]
-
     def order(self, name: str, repeat: int, sequence: Sequence[int]) -> Order:
         """Return the order that shows the concepts of a sequence one by one.
 
-        With q concepts it chooses the union of their supervoxels. A concept that the clip lacks
-        uses up its step, and changes nothing.
+        With q of them it chooses the union of their supervoxels, which may be none.
         """
-        never, present = len(sequence), set(self.concept.tolist())
-        at = {concept: q for q, concept in enumerate(sequence)}
-        step = np.array([at.get(concept, never) for concept in self.concept.tolist()], np.int32)
+        concept, never = self.concept.tolist(), len(sequence)
+        at = {c: q for q, c in enumerate(sequence)}
+        step = np.array([at.get(c, never) for c in concept], np.int32)
         place = reached(self.labels, self.table, step, never)
-        sets = [present.intersection(sequence[:q]) for q in range(never + 1)]
-        return Order(name, repeat, place, range(never + 1), [frozenset(s) for s in sets])
+        sets = [frozenset(concept).intersection(sequence[:q]) for q in range(never + 1)]
+        return Order(name, repeat, place, range(never + 1), sets)
 
     def areas(self, q_max: int) -> list[int]:
         """Return how many voxels the most important concepts choose at each step, q = 0 first."""
-        masks = self.order("top", 0, self.ranking[:q_max]).masks("add")
-        return [int(mask.sum()) for mask in masks]
+        top = self.order("top", 0, self.subject.rankings[self.owner][:q_max])
+        return [int(mask.sum()) for mask in top.masks("add")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +163,8 @@ class Order:
 
     Attributes
     ----------
-    name : str
-        Such as "top".
-    repeat : int
-        Which draw it is, of a random order; 0 for others.
+    name, repeat : str and int
+        Such as "top", and which draw it is of a random order; 0 for others.
     place : numpy.ndarray
         ``(T, H, W) int``, when each voxel's turn comes.
     steps : sequence of int
@@ -196,10 +183,7 @@ class Order:
     def masks(self, mode: str) -> list[np.ndarray]:
         """Return the visible voxels of each step, ``(T, H, W) bool`` (equation 5, Figures 3, 4).
 
-        Parameters
-        ----------
-        mode : {"add", "remove"}
-            Whether what is chosen is added to a blank clip or removed from the whole one.
+        When adding (`mode` is "add") they are what is chosen, when removing ("remove") the rest.
         """
         return [(self.place < step) ^ (mode == "remove") for step in self.steps]
 
@@ -215,10 +199,8 @@ def sequences(
         The class: random orders depend on its name and the seed alone, not on other classes.
     ranking : list of int
         Concepts, most important first.
-    n_random : int
-        Random permutations.
-    seed : int
-        Seeds the permutations.
+    n_random, seed : int
+        Random permutations, and their seed.
 
     Returns
     -------
@@ -231,10 +213,8 @@ def sequences(
     [('top', [2, 0, 1]), ('least', [1, 0, 2])]
     """
     rng = np.random.default_rng([seed, zlib.crc32(class_name.encode())])
-    listed = [("top", 0, list(ranking)), ("least", 0, list(reversed(ranking)))]
-    for repeat in range(n_random):
-        listed.append(("random", repeat, rng.permutation(ranking).tolist()))
-    return listed
+    random = [("random", repeat, rng.permutation(ranking).tolist()) for repeat in range(n_random)]
+    return [("top", 0, list(ranking)), ("least", 0, list(reversed(ranking))), *random]
 
 
 def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
@@ -254,7 +234,8 @@ def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Orde
     """
 
     def orders(case: Case, q_max: int) -> list[Order]:
-        listed = sequences(case.owner, case.ranking, n_random, seed)
+        ranking = case.subject.rankings[case.owner]
+        listed = sequences(case.owner, ranking, n_random, seed)
         return [case.order(name, repeat, order[:q_max]) for name, repeat, order in listed]
 
     return orders
@@ -276,7 +257,8 @@ def run(
     Every test supervoxel goes to the nearest concept centre (equation 4). With q concepts the
     clip shows the union of their supervoxels (adding, equation 5) or all but it (removing); hidden
     voxels hold the data set's mean (`fill`). Supervoxels are embedded and forgotten clip by clip,
-    and a set of concepts that several orders reach is shown to the network once.
+    and a set of concepts that several orders reach is shown to the network once. A concept that
+    the clip lacks uses up its step.
 
     Parameters
     ----------
@@ -333,7 +315,7 @@ def run(
         return _outcomes(case, orders(case, q_max), filling(case.clip, fill, seed, n))
 
     waiting, shared = set(todo), spread(answer)
-    new = Parallel(return_as="generator")(delayed(_call)(shared, n) for n in todo)
+    new = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)
     for n in bar(videos, show=progress, desc="ablate", unit="clip"):
         path = kept[n]
         if n not in waiting:
@@ -347,20 +329,16 @@ def run(
         yield table
 
 
-def _call(answer: Callable[[int], pd.DataFrame], n: int) -> pd.DataFrame:
-    return answer(n)
-
-
 def _outcomes(case: Case, orders: list[Order], fill: torch.Tensor | None) -> pd.DataFrame:
     """Show a clip's orders to the network: the table of the clip."""
     subject, n, device = case.subject, case.video, case.clip.device
     steps, keys, wanted = [], [], {}
-    for mode in MODES:
+    for mode in ("add", "remove"):
         for i, order in enumerate(orders):
+            sets = order.sets or [(i, before) if before else () for before in order.steps]
             for q, before in enumerate(order.steps):
                 steps.append((mode, order.name, order.repeat, q))
-                own = (i, before) if before else frozenset()
-                keys.append((mode, own if order.sets is None else order.sets[q]))
+                keys.append((mode, sets[q]))
                 wanted.setdefault(keys[-1], (mode, i, before))
     places = torch.from_numpy(np.stack([order.place for order in orders])).to(device)
     region = None
