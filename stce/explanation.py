@@ -189,7 +189,7 @@ def explain(
     n_groups, target
         See :func:`stce.tcav.random_groups` and :func:`stce.tcav.score`.
     q_max, n_random_orders
-        See :func:`stce.ablation.run`, whose `n_random` the second is.
+        See :func:`stce.ablation.run` and, for the second, :func:`stce.ablation.ranked`.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
@@ -278,20 +278,12 @@ def explain(
         cut, found, result = _find(network, mine, random, names, settings, segmenting, running)
         outcomes = None
         if tests is not None:
-            parts = ablation.run(
-                network,
-                tests,
-                supervoxels.segment(tests, **segmenting),
-                found,
-                {name: result.ranking(name)},
-                q_max=settings["q_max"],
-                n_random=n_random_orders,
-                stretch=stretch,
-                seed=seed,
-                progress=progress,
-                **running,
-            )
-            outcomes = pd.concat(parts, ignore_index=True)
+            unseen = supervoxels.segment(tests, **segmenting)
+            given = network, tests, unseen, found, {name: result.ranking(name)}
+            subject = ablation.Subject(*given, stretch=stretch, **running)
+            orders = ablation.ranked(n_random_orders, seed)
+            steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
+            outcomes = pd.concat(ablation.run(subject, orders, **steps), ignore_index=True)
     if isinstance(network, Adapted):
         network.to(network.device)  # where its module is back now
     return Explanation(name, mine, cut, found, result, outcomes, settings, network)

@@ -47,7 +47,8 @@ def run(tmp_path_factory):
     rankings = {name: scored.ranking(name) for name in clips.classes}
     given = network, clips, cut, found, rankings
     with run.stage("ablate", {}).write() as folder:
-        parts = ablation.run(*given, q_max=3, n_random=2, progress=False)
+        subject, orders = ablation.Subject(*given), ablation.ranked(2)
+        parts = ablation.run(subject, orders, q_max=3, progress=False)
         pd.concat(parts, ignore_index=True).to_parquet(folder / "outcomes.parquet")
     return run
 

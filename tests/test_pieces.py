@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stce import ablation, features, gradients, models
+from stce import features, gradients, masking, models
 from stce.datasets.textures import textures
 from stce.engine.threads import forward, side_by_side
 
@@ -78,16 +78,15 @@ def test_no_digit_depends_on_the_number_of_threads(threads, name, width):
     # Ten classes at ten clips: a product that MKL shares out to two threads along its sums.
     network = models.build(name, 10, width, in_channels=1, input_size=(16, 32, 32)).eval()
     clips = textures(10, n_frames=16, size=(32, 32))
-    bits = torch.arange(16 * 32 * 32).reshape(16, 32, 32) % 8
+    places = torch.arange(16 * 32 * 32).reshape(1, 16, 32, 32) % 8
     found = []
     for count in (1, 2, 3):
         threads(count)
         z = features.extract_layer(network, clips)
         x = network.prepare(torch.from_numpy(np.asarray(clips.frames[:1])))
-        steps = [(mode, shown) for mode in ("add", "remove") for shown in range(5)]
-        masks = lambda part: ablation._visible(bits, part)  # noqa: E731
-        told = ablation.predict(network, x, steps, masks, None, 64)
-        told = np.stack([np.append(p, share) for p, share in told.values()])
+        steps = [(mode, 0, before) for mode in ("add", "remove") for before in range(5)]
+        told = masking.predict(network, x, places, steps)
+        told = np.stack([np.append(p, share) for p, share in told])
         found.append((z, gradients.at_clips(network, z, 1), told))
     for other in found[1:]:
         for mine, theirs in zip(found[0], other, strict=True):

@@ -250,7 +250,7 @@ def reveal_strip(
     frames : numpy.ndarray
         ``(T, H, W, C) uint8``.
     masks : list of numpy.ndarray
-        Visible voxels ``(T, H, W) bool`` of each step, see :func:`stce.ablation.visible`.
+        Visible voxels ``(T, H, W) bool`` of each step, see :class:`stce.ablation.Order`.
     titles : list of str
         One a step.
     fill : int

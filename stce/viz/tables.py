@@ -136,7 +136,7 @@ def verdicts(judged: dict[str, pd.DataFrame]) -> Styler:
     Parameters
     ----------
     judged : dict of str to pandas.DataFrame
-        By whose numbers they are: of :func:`book.verdict.judge`.
+        By whose numbers they are: of :func:`stce.evaluation.paired.judge`.
 
     Returns
     -------
@@ -303,7 +303,7 @@ def rivals(paired: pd.DataFrame) -> Styler:
     Parameters
     ----------
     paired : pandas.DataFrame
-        Of :func:`stce.evaluation.controls.mcnemar`, against any number of orders.
+        Of :func:`stce.evaluation.paired.mcnemar`, against any number of orders.
 
     Returns
     -------

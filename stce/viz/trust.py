@@ -34,8 +34,8 @@ def orders(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.run`,
-        :func:`stce.evaluation.controls.run` and :func:`stce.evaluation.saliency.run`.
+        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.ranked`,
+        :func:`stce.evaluation.controls.random` and :func:`stce.evaluation.saliency.along`.
 
     Returns
     -------
