@@ -22,6 +22,7 @@ from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.engine.progress import bar
+from stce.engine.storage import write_table
 from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached
 from stce.models.explainable import check_classes
@@ -324,8 +325,7 @@ def run(
         table = next(new)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)
+            write_table(path, table)
         yield table
 
 

@@ -37,7 +37,7 @@ def replacing(path, folder=False):
     ['note.txt']
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.tmp")
+    partial, old = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
     try:
         _remove(partial)  # left by a killed run
         if folder:
@@ -46,10 +46,12 @@ def replacing(path, folder=False):
         yield partial
         with explain_write(path.parent):
             if path.is_dir():
-                shutil.rmtree(path)
+                _remove(old)
+                path.rename(old)
             os.replace(partial, path)
     finally:
         _remove(partial)
+        _remove(old)
 
 
 def _remove(path):
