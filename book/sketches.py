@@ -133,9 +133,7 @@ def high_resolution(
         own = lift(mask, frame_size, frames.shape[1:3])
         # A border of one pixel would be lost where large frames are drawn small.
         pairs.append((highlight(frames, own, width=max(1, round(len(frames[0]) / 120))), frames))
-    figure = concept_frames(pairs, titles, n_frames)
-    figure.set_dpi(150)
-    return figure
+    return concept_frames(pairs, titles, n_frames)
 
 
 def settings(

@@ -59,6 +59,27 @@ def test_typical_takes_one_supervoxel_a_clip_in_order(world):
     assert (pairs[0][0][:, :, :3].mean()) > (pairs[0][0][:, :, 5:].mean())
 
 
+def test_the_first_of_each_clip_in_the_order_given(world):
+    _, supervoxels = world
+    found = pictures.first_of_clips(supervoxels, np.array([5, 4, 0, 1, 6]), 3)
+    assert found == [(5, 2), (0, 0), (6, 3)]
+
+
+def test_what_lasts_longest_comes_first_and_the_order_stays_else(world):
+    _, supervoxels = world
+    table = supervoxels.table.assign(t0=[0, 2, 0, 1, 0, 0, 0, 3], t1=[4, 4, 6, 6, 6, 2, 6, 6])
+    timed = Supervoxels(supervoxels.labels, table)
+    assert pictures.lasting(timed, np.array([5, 4, 0, 3, 2])).tolist() == [4, 2, 3, 0, 5]
+
+
+def test_enlarged_supervoxels_have_a_thinner_border(world):
+    clips, supervoxels = world
+    ((lit, raw),) = pictures.typical(clips, supervoxels, np.array([0]), 1, zoom=3)
+    assert lit.shape == (6, 24, 24, 3) and raw.shape == (6, 24, 24, 1)
+    edge = (lit == pictures.EDGE).all(-1)
+    assert edge[:, :, 11].all() and not edge[:, :, :11].any()
+
+
 def test_the_border_can_be_thicker_and_does_not_follow_the_frame():
     mask = np.zeros((1, 12, 12), bool)
     mask[0, :6, :6] = True  # in a corner, so two of its sides lie on the frame's edge

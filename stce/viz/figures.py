@@ -23,10 +23,10 @@ def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
         ax.set_title(title, fontsize=9)
 
 
-def _cells(n: int, columns: int, inches: float) -> tuple[Figure, list[plt.Axes]]:
+def _cells(n: int, columns: int, inches: float, **options) -> tuple[Figure, list[plt.Axes]]:
     """Return a figure as wide as a page, with n cells in columns."""
-    rows = -(-n // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(9.5, inches), squeeze=False)
+    rows, size = -(-n // columns), (9.5, inches)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for ax in axes.flat[n:]:
         ax.axis("off")
     return figure, list(axes.flat[:n])
@@ -153,7 +153,7 @@ def concept_frames(
     tall = 4.66 * 2 * height / (min(n_frames, len(pairs[0][1])) * width)
     head = 0.45  # inches for the title
     inches = rows * (tall + head)
-    figure, axes = _cells(len(pairs), 2, inches)
+    figure, axes = _cells(len(pairs), 2, inches, dpi=150)
     for ax, (lit, raw), title in zip(axes, pairs, titles, strict=True):
         chosen = evenly(len(raw), n_frames)
         both = [np.hstack(list(rgb(clip)[chosen])) for clip in (lit, raw)]
