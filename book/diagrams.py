@@ -75,6 +75,8 @@ def framework(
 ) -> Figure:
     """Explain the method at a glance: supervoxels, concepts, scores (Figure 1).
 
+    A clip, its supervoxels in green, blue and orange, concepts, and their scores.
+
     Parameters
     ----------
     frames : numpy.ndarray
@@ -90,11 +92,6 @@ def framework(
         One row a concept shown, in the same order: ``rank``, ``score``, ``ci_low``, ``ci_high``.
     network : str, default "3D ConvNet"
         Its name.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A clip, its supervoxels in green, blue and orange, concepts, and their scores.
 
     Raises
     ------
@@ -237,6 +234,7 @@ def cav(
 
     The plane is that of :func:`plane`, so that the horizontal axis is what the classifier
     decides by, and the boundary stands where its decision is 0.
+    Images of random clips, the plane, and images of supervoxels.
 
     Parameters
     ----------
@@ -249,11 +247,6 @@ def cav(
         Of the same classifier.
     concept_images, random_images : list of numpy.ndarray
         Up to six images ``(H, W, C) uint8`` of each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Images of random clips, the plane, and images of supervoxels.
     """
     positive, negative = plane(concept, random, weights)
     boundary = -bias / np.linalg.norm(weights)

@@ -109,6 +109,8 @@ def high_resolution(
 ) -> Figure:
     """Show concepts on the videos themselves, at their own resolution (Figure 9).
 
+    Two concepts a row, highlighted above raw.
+
     Parameters
     ----------
     clips : list of numpy.ndarray
@@ -116,17 +118,10 @@ def high_resolution(
         they were resized and cropped; see :func:`middle`.
     masks : list of numpy.ndarray
         For each a supervoxel ``(T, h, w) bool`` at the network's resolution.
-    titles : list of str
-        One a concept.
+    titles, n_frames
+        See :func:`stce.viz.figures.concept_frames`.
     frame_size : tuple of int
         (height, width) to which frames were resized before the crop.
-    n_frames : int, default 4
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two concepts a row, highlighted above raw.
     """
     pairs = []
     for frames, mask in zip(clips, masks, strict=True):
@@ -141,6 +136,8 @@ def settings(
 ) -> Figure:
     """Show the most important concept that each setting of the method finds in a clip (Figure 8).
 
+    A row for the raw clip and one a setting, highlighted.
+
     Parameters
     ----------
     frames : numpy.ndarray
@@ -149,11 +146,6 @@ def settings(
         The concept's voxels in this clip, ``(T, H, W) bool``, one a setting.
     titles, n_frames
         One title a setting; see :func:`stce.viz.figures.clip_sheet`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for the raw clip and one a setting, highlighted.
     """
     rows = [rgb(frames), *(highlight(frames, mask) for mask in masks)]
     return clip_sheet(np.stack(rows), ["raw", *titles], n_frames)
@@ -161,6 +153,8 @@ def settings(
 
 def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: str) -> Figure:
     """Plot one class's accuracy in two settings of the method (Figures 6 and 7).
+
+    Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
 
     Parameters
     ----------
@@ -171,11 +165,6 @@ def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: s
         Adding (Figure 6) or removing (Figure 7).
     name : str
         The class.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
 
     Raises
     ------
@@ -206,17 +195,14 @@ def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: s
 def gains(table: pd.DataFrame) -> Figure:
     """Plot how far the most important concepts are ahead of the least, run by run.
 
+    One row a run and two panels, adding and removing; a dot is a seed, its bar the 95 %
+    interval over clips.
+
     Parameters
     ----------
     table : pandas.DataFrame
         Of :func:`book.verdict.by_seed`: ``run``, ``seed``, ``mode``, ``gain``, ``ci_low`` and
         ``ci_high`` in percentage points.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a run and two panels, adding and removing; a dot is a seed, its bar the 95 %
-        interval over clips.
     """
     runs = list(dict.fromkeys(table["run"]))
     with styled():
@@ -236,16 +222,13 @@ def gains(table: pd.DataFrame) -> Figure:
 def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
     """Plot how much of a planted cue the first concept holds, seed by seed.
 
+    One line a seed, with its 95 % interval over clips; 1 is as much as any place holds.
+
     Parameters
     ----------
     with_cue, without : pandas.DataFrame
         Rows of the campaigns "shortcut" and "no-shortcut": ``first_lift``, ``first_ci_low``,
         ``first_ci_high``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One line a seed, with its 95 % interval over clips; 1 is as much as any place holds.
     """
     with styled():
         figure, (axes,) = panels(2, 3.4, sharex=True)

@@ -57,15 +57,12 @@ def _order_name(order: str) -> str:
 def learning_curve(history: pd.DataFrame) -> Figure:
     """Plot loss and accuracy against epochs.
 
+    Two panels.
+
     Parameters
     ----------
     history : pandas.DataFrame
         What :func:`stce.training.train` returns.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels.
     """
     with styled():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -83,15 +80,12 @@ def learning_curve(history: pd.DataFrame) -> Figure:
 def score_chart(scores: pd.DataFrame) -> Figure:
     """Plot each concept's score with its interval, class by class (equation 2).
 
+    One panel a class; filled dots pass the corrected test at 5 %.
+
     Parameters
     ----------
     scores : pandas.DataFrame
         ``scores`` of :class:`stce.tcav.Tcav`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel a class; filled dots pass the corrected test at 5 %.
     """
     names = list(dict.fromkeys(scores["class"]))
     with styled():
@@ -128,15 +122,12 @@ def draw_curves(ax: plt.Axes, table: pd.DataFrame, mode: str, names: dict[str, s
 def accuracy_curves(table: pd.DataFrame) -> Figure:
     """Plot accuracy while concepts are added and removed.
 
+    Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
+
     Parameters
     ----------
     table : pandas.DataFrame
         What :func:`stce.curves.accuracy_table` returns.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
     """
     with styled():
         figure, axes = mode_panels(3.6, "Concepts")
@@ -154,17 +145,14 @@ def accuracy_curves(table: pd.DataFrame) -> Figure:
 def order_curves(table: pd.DataFrame) -> Figure:
     """Plot accuracy while a clip is shown or hidden in any number of orders.
 
+    Two panels; every order shows as many voxels of a clip as "top" does at the same step, but
+    for "random" and "least", which show concepts of other sizes.
+
     Parameters
     ----------
     table : pandas.DataFrame
         Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.run`,
         :func:`stce.evaluation.controls.run` and :func:`stce.evaluation.saliency.run`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels; every order shows as many voxels of a clip as "top" does at the same step, but
-        for "random" and "least", which show concepts of other sizes.
     """
     known = [name for name in LOOKS if name in set(table["order"])]
     with styled():
@@ -186,15 +174,12 @@ def order_curves(table: pd.DataFrame) -> Figure:
 def part_chart(table: pd.DataFrame) -> Figure:
     """Plot what the concepts consist of, as lift over the clips, against their rank.
 
+    One heat map a class; 1 is a concept with as much of a part as the whole clips.
+
     Parameters
     ----------
     table : pandas.DataFrame
         What :func:`stce.viz.tables.composition` returns, with ``class`` and ``rank``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One heat map a class; 1 is a concept with as much of a part as the whole clips.
     """
     names = list(dict.fromkeys(table["class"]))
     parts = [c for c in table.columns if c not in ("class", "concept", "rank")]
@@ -226,18 +211,15 @@ def _correlations(ax: plt.Axes, table: pd.DataFrame, names: str) -> None:
 def sanity_chart(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
     """Plot what is left of an explanation when the network is randomised.
 
+    One row a network; left the share of significant concepts, right the rank agreement with
+    the trained network and its 95 % interval.
+
     Parameters
     ----------
     table : pandas.DataFrame
         Of :func:`stce.evaluation.sanity.check`.
     nominal : float, default 0.05
         The nominal rate, drawn as a line.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a network; left the share of significant concepts, right the rank agreement with
-        the trained network and its 95 % interval.
     """
     with styled():
         figure, ((left, right),) = panels(2, 1.2 + 0.42 * len(table))
@@ -255,15 +237,12 @@ def sanity_chart(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
 def agreement_chart(table: pd.DataFrame) -> Figure:
     """Plot how well two runs agree, by what was changed between them.
 
+    One row a change; rank correlation of the concepts' derivatives, with intervals.
+
     Parameters
     ----------
     table : pandas.DataFrame
         ``changed``, ``correlation``, ``ci_low``, ``ci_high``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a change; rank correlation of the concepts' derivatives, with intervals.
     """
     with styled():
         figure, ax = plt.subplots(figsize=(7, 1.2 + 0.4 * len(table)), layout="constrained")
@@ -275,17 +254,14 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
 def carriers_chart(table: pd.DataFrame) -> Figure:
     """Plot how much of the parts that carry a class the head of the ranking holds.
 
+    One place a class: filled dots are rankings, rings what a random ranking of the same
+    concepts is expected to hold.
+
     Parameters
     ----------
     table : pandas.DataFrame
         Of :func:`stce.evaluation.truth.found`, any number of runs; the rows of one ``class``
         are drawn in one place.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One place a class: filled dots are rankings, rings what a random ranking of the same
-        concepts is expected to hold.
     """
     names = list(dict.fromkeys(table["class"]))
     dot, ring = {"color": COLOURS["top"]}, {"mfc": "white", "mec": COLOURS["random"]}
@@ -310,16 +286,13 @@ def carriers_chart(table: pd.DataFrame) -> Figure:
 def pointed_chart(table: pd.DataFrame) -> Figure:
     """Plot how far each order shows the parts that carry a class before others.
 
+    One row an order, in the colours of :func:`order_curves`, best first; with 95 % intervals
+    over clips. 1 is what a blind choice of voxels would show.
+
     Parameters
     ----------
     table : pandas.DataFrame
         Of :func:`stce.evaluation.truth.pointed`.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row an order, in the colours of :func:`order_curves`, best first; with 95 % intervals
-        over clips. 1 is what a blind choice of voxels would show.
     """
     table = table.sort_values("lift", ascending=False, ignore_index=True)
     with styled():

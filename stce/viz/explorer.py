@@ -48,10 +48,8 @@ def page(
 
     Parameters
     ----------
-    clips : stce.clips.Clips
-        The clips that the supervoxels were cut from.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
+    clips, supervoxels
+        See :func:`stce.viz.pictures.typical`.
     concepts : stce.concepts.Concepts
         Clusters of the supervoxels.
     scores : pandas.DataFrame
@@ -60,10 +58,8 @@ def page(
         Supervoxels shown of each concept: the nearest to its centre, from different clips.
     overlays : tuple of {"highlight", "outline", "raw"}
         What is on offer, all three by default. They lie side by side in one video.
-    fps : float, default 8
-        Frames per second.
-    scale : int, default 1
-        Enlargement before encoding; the browser enlarges the rest without smoothing. Three
+    fps, scale
+        See :func:`stce.viz.film.encode`; the browser enlarges the rest without smoothing. Three
         overlays of 16 frames of 56 x 56 pixels add 13 kB to the page at 1, and 27 kB at 2,
         where thin outlines keep their full colour.
 
@@ -158,10 +154,8 @@ def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 
 
     Parameters
     ----------
-    clips, supervoxels, concepts, scores
+    clips, supervoxels, concepts, scores, fps
         See :func:`page`.
-    fps : float, default 8
-        Frames per second while it plays.
     width : int, default 336
         Least width of the picture in pixels; clips are enlarged by a whole number.
 

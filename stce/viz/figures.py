@@ -48,11 +48,6 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
         One a clip.
     n_frames : int, default 8
         Frames shown of each, evenly spaced.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        N rows.
     """
     chosen = evenly(frames.shape[1], n_frames)
     height, width = frames.shape[2:4]
@@ -69,21 +64,16 @@ def resolutions(
 ) -> Figure:
     """Show one clip cut at several resolutions (the segmentation step of Figure 1).
 
+    A row for the clip and one for each level.
+
     Parameters
     ----------
     frames : numpy.ndarray
         ``(T, H, W, C) uint8``.
     labels : numpy.ndarray
         ``(L, T, H, W)``.
-    names : list of str
-        One a level.
-    n_frames : int, default 5
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for the clip and one for each level.
+    names, n_frames
+        One name a level; see :func:`clip_sheet`.
     """
     chosen = evenly(len(frames), n_frames)
     rows = 1 + len(labels)
@@ -101,7 +91,7 @@ def resolutions(
 def concept_montage(
     concepts: list[list[tuple[np.ndarray, np.ndarray]]], titles: list[str], columns: int = 5
 ) -> Figure:
-    """Show many concepts, each by one frame of up to four of its supervoxels.
+    """Show many concepts, each by one frame of up to four of its supervoxels, two by two.
 
     Parameters
     ----------
@@ -111,11 +101,6 @@ def concept_montage(
         One a concept.
     columns : int, default 5
         Concepts a row of the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One cell of two by two a concept.
     """
     rows = -(-len(concepts) // columns)
     figure, axes = _cells(len(concepts), columns, 9.5 / columns * 1.12 * rows)
@@ -124,29 +109,21 @@ def concept_montage(
         tiles += [np.full_like(tiles[0], 255)] * (4 - len(tiles))
         cells = [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles]
         show_image(ax, np.vstack([np.hstack(cells[:2]), np.hstack(cells[2:])]), title)
-    top = 1 - 0.2 / (2.1 * rows)
-    _fill(figure, top=top, hspace=0.14, wspace=0.05)
+    _fill(figure, top=1 - 0.2 / (2.1 * rows), hspace=0.14, wspace=0.05)
     return figure
 
 
 def concept_frames(
     pairs: list[tuple[np.ndarray, np.ndarray]], titles: list[str], n_frames: int = 6
 ) -> Figure:
-    """Show concepts frame by frame, highlighted above raw (Figure 5).
+    """Show concepts frame by frame, highlighted above raw, two a row (Figure 5).
 
     Parameters
     ----------
     pairs : list of (numpy.ndarray, numpy.ndarray)
         For each concept one highlighted and one raw clip, see :func:`stce.viz.pictures.typical`.
-    titles : list of str
-        One a concept.
-    n_frames : int, default 6
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two concepts a row.
+    titles, n_frames
+        One title a concept; see :func:`clip_sheet`.
     """
     rows = -(-len(pairs) // 2)
     height, width = pairs[0][1].shape[1:3]
@@ -166,7 +143,7 @@ def concept_frames(
 def reveal_strip(
     frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int, mode: str = ""
 ) -> Figure:
-    """Show what is visible at each step of adding or removing (Figures 3 and 4).
+    """Show three frames of what is visible at each step of adding or removing (Figures 3 and 4).
 
     Parameters
     ----------
@@ -182,11 +159,6 @@ def reveal_strip(
         Names the mode above the steps, joins them with arrows, and outlines in each step the
         voxels that it added or removed.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One column a step, three frames each.
-
     Raises
     ------
     ValueError
@@ -200,28 +172,24 @@ def reveal_strip(
     if mode not in headings:
         raise ValueError(f"mode is {mode!r}; choose 'add', 'remove' or ''.")
     chosen = evenly(len(frames), 3)
-    # With a heading there is room between the steps for arrows, and above them for two lines.
-    gap, head = (0.2, 0.75) if mode else (0.04, 0.0)
+    # With a heading there is room between the steps for arrows.
+    gap, head = (0.2, 0.75) if mode else (0.04, 0.45)
     height, width = frames.shape[1:3]
     cell = 9.4 / (len(masks) + gap * (len(masks) - 1))
     tall = cell * len(chosen) * height / width / (1 - 0.02)
-    size = (9.5, tall + head) if mode else (9.5, 9.5 / len(masks) * len(chosen))
-    figure, axes = plt.subplots(len(chosen), len(masks), figsize=size, squeeze=False)
+    inches = tall + head
+    figure, axes = plt.subplots(len(chosen), len(masks), figsize=(9.5, inches), squeeze=False)
     for column, (mask, title) in enumerate(zip(masks, titles, strict=True)):
         changed = masks[column - 1] ^ mask if mode and column else None
         shown = revealed(frames, mask, fill, changed)
         for row, t in enumerate(chosen):
             show_image(axes[row, column], shown[t], title if row == 0 else "")
         if mode and column:
-            axes[len(chosen) // 2, column].annotate(
-                "",
-                (-0.02, 0.5),
-                (-gap + 0.02, 0.5),
-                xycoords="axes fraction",
-                arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.5},
-            )
-    top = 1 - head / size[1] if mode else 0.93
-    _fill(figure, top=top, hspace=0.04, wspace=gap)
+            ends = (-0.02, 0.5), (0.02 - gap, 0.5)
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5}
+            ax = axes[len(chosen) // 2, column]
+            ax.annotate("", *ends, xycoords="axes fraction", arrowprops=arrow)
+    _fill(figure, top=1 - head / inches, hspace=0.04, wspace=gap)
     if mode:
-        figure.text(0.005, 1 - 0.06 / size[1], headings[mode], fontsize=11, va="top")
+        figure.text(0.005, 1 - 0.06 / inches, headings[mode], fontsize=11, va="top")
     return figure

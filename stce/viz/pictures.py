@@ -133,7 +133,7 @@ def first_of_clips(supervoxels, rows: np.ndarray, n: int) -> list[tuple[int, int
     Returns
     -------
     list of (int, int)
-        Rows of supervoxels, and indices of their clips.
+        Row and index of the clip.
     """
     clips = supervoxels.table["video"].to_numpy()
     first: dict[int, int] = {}
@@ -162,7 +162,9 @@ def lasting(supervoxels, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows)[np.argsort(-frames, kind="stable")]
 
 
-def typical(clips, supervoxels, rows: np.ndarray, n: int, zoom: int = 1):
+def typical(
+    clips, supervoxels, rows: np.ndarray, n: int, zoom: int = 1
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the first n supervoxels that lie in different clips, lit and raw.
 
     Parameters
@@ -199,7 +201,7 @@ def in_a_row(clips: list[np.ndarray], gap: int = 2) -> np.ndarray:
     Parameters
     ----------
     clips : list of numpy.ndarray
-        n clips ``(T, H, W, C) uint8``.
+        n clips ``(T, H, W, C) uint8`` of one size.
     gap : int, default 2
         White pixels between clips.
 
