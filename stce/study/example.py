@@ -38,8 +38,9 @@ class Example:
     def load(cls, run, class_name: str) -> Example:
         """Read it from a run.
 
-        Of all test clips it is the one that stays recognised longest, and is recognised first: the
-        probability of its class, averaged over the steps, differs most between adding and removing.
+        Of all test clips in which the most important concept is seen it is the one that stays
+        recognised longest, and is recognised first: the probability of its class, averaged over
+        the steps, differs most between adding and removing.
 
         Parameters
         ----------
@@ -64,7 +65,9 @@ class Example:
                 f"concepts; choose one of {', '.join(sorted(outcomes['class'].unique()))}."
             )
         chance = mine.groupby(["video", "mode"])["probability"].mean().unstack()
-        clip = int((chance["add"] - chance["remove"]).idxmax())
+        lead = chance["add"] - chance["remove"]
+        first = mine[(mine["mode"] == "add") & (mine["q"] == 1) & (mine["revealed"] > 0)]
+        clip = int((lead[first["video"]] if len(first) else lead).idxmax())
         stretch = run.manifest("cluster")["parameters"]["stretch"]
         given = it.network, it.clips, it.supervoxels, it.concepts, {class_name: it.ranking}
         return cls(it, clip, mine, ablation.Subject(*given, stretch=stretch).case(clip))

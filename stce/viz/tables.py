@@ -8,6 +8,7 @@ from pandas.io.formats.style import Styler
 
 from stce.curves import accuracy_over_seeds
 from stce.evaluation import truth
+from stce.viz.style import ORDER_NAMES
 
 __all__ = [
     "accuracy",
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 GAIN = ["gain", "ci_low", "ci_high"]
-ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 
 
 def accuracy(table: pd.DataFrame, mode: str) -> pd.DataFrame:
