@@ -151,8 +151,8 @@ def order_curves(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.run`,
-        :func:`stce.evaluation.controls.run` and :func:`stce.evaluation.saliency.run`.
+        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.ranked`,
+        :func:`stce.evaluation.controls.random` and :func:`stce.evaluation.saliency.along`.
     """
     known = [name for name in LOOKS if name in set(table["order"])]
     with styled():
