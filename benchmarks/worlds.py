@@ -11,6 +11,7 @@ from torch import nn
 from stce import features, models
 from stce.clips import Clips
 from stce.datasets.actors import CLASSES, render
+from stce.models.adapt import Explainable
 from stce.videos.frames import center_crop, resize, resize_parts
 
 __all__ = ["Directions", "actors", "directions", "trained"]
@@ -53,7 +54,7 @@ def trained(name: str, width: float, clips: Clips, device: str = "cpu"):
     return network
 
 
-class Head(nn.Module):
+class Head(nn.Module, Explainable):
     """A head h_l with one hidden layer, so that the gradient differs from clip to clip."""
 
     def __init__(self, n_features: int):

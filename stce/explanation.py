@@ -22,7 +22,7 @@ from stce import concepts as concepts_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.models.adapt import Adapted, Explainable, adapt, is_explainable
+from stce.models.adapt import Adapted, Explainable, adapt, XX
 from stce.models.borrow import borrowed
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
@@ -250,7 +250,7 @@ def explain(
     settings |= {"compactness": compactness, "sigma": sigma, "pool": pool}
     clips = inputs.as_clips(clips, "clips")
     shape = (clips.frames.shape[-1], *clips.frames.shape[1:4])
-    network = inputs.as_network(model, layer, shape) if is_explainable(model) else None
+    network = inputs.as_network(model, layer, shape) if XX(model) else None
     module = (
         network.model if isinstance(network, Adapted) else model if network is None else network
     )

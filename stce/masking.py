@@ -14,7 +14,6 @@ from torch import Tensor
 from stce.engine.progress import bar
 from stce.engine.threads import forward
 from stce.engine.workers import spread
-from stce.models.explainable import check_classes
 
 __all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict", "voxels"]
 
@@ -26,7 +25,7 @@ BLUR = 1 / 8
 
 def check(network, clips, supervoxels, rankings, q_max, assign, fill, features) -> None:
     """Refuse what does not belong together, choices that do not exist and steps there are not."""
-    check_classes(network, clips.classes)
+    network.check_classes(clips.classes)
     if features is not None and len(features) != len(supervoxels):
         raise ValueError(
             f"features has {len(features)} rows for {len(supervoxels)} supervoxels; embed the "

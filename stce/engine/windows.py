@@ -145,7 +145,7 @@ def windows(network, boxes: np.ndarray) -> Windows | None:
         ``(B, 6) int``: ``t0 t1 y0 y1 x0 x1`` of the supervoxels to come.
     """
     start, stop, count = boxes[:, ::2], boxes[:, 1::2], 0
-    for local in getattr(network, "local", ()):
+    for local in network.local:
         start, stop = local.changed(start, stop)
         low, high = local.around(start, stop)
         if np.prod((high - low) / local.cells, axis=1).mean() > LARGEST:
@@ -173,7 +173,7 @@ class Windows:
         self.locals = network.local[:count]
         done = sum(len(local.module) for local in self.locals)
         self.rest = nn.Sequential(*list(_layers(network.trunk))[done:])
-        x = torch.zeros(1, *network.clip_shape, device=network.mean.device)
+        x = torch.zeros(1, *network.clip_shape, device=network.device)
         self.blanks = [x.contiguous(memory_format=torch.channels_last_3d)]
         with torch.inference_mode():
             for local in self.locals:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["borrowed", "hooked"]
+__all__ = ["borrowed", "hooked", "running"]
 
 
 @contextmanager
@@ -81,3 +81,11 @@ def hooked(layer: nn.Module, hook) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def running(module: nn.Module) -> Iterator[nn.Module]:
+    """Borrow a module for forward passes without gradients."""
+    # Not in inference mode: what the module may keep of a forward pass stays usable to it.
+    with borrowed(module), torch.inference_mode(False), torch.no_grad():
+        yield module

@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from stce.models.network import Network, Pooled
+from stce.models.network import Network
 from stce.models.zoo import assemble, complete
 
-__all__ = ["FEATURES", "load", "read", "save", "write"]
+__all__ = ["FEATURES", "load", "read_tensors", "save", "write_tensors"]
 
 FEATURES = ("supervoxels", "pooled")
 
@@ -51,10 +51,10 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
-    write(path, _state(network), {"stce": json.dumps(header)})
+    write_tensors(path, _state(network), {"stce": json.dumps(header)})
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file beside its place, then move it there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -64,7 +64,7 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str
         temporary.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Return the tensors and the JSON header of a file of ours."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -126,7 +126,7 @@ def load(
     """
     if features not in FEATURES:
         raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
-    tensors, header = read(Path(path))
+    tensors, header = read_tensors(Path(path))
     settings = complete(header["settings"])
     network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
     state = dict(zip(_state(network), network.state_dict(), strict=True))
@@ -135,5 +135,5 @@ def load(
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     network.metadata = header["metadata"]
-    network = Pooled.of(network) if features == "pooled" else network
+    network = network.pooled() if features == "pooled" else network
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()

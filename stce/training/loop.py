@@ -14,11 +14,10 @@ from torch import nn
 from stce import models
 from stce.engine import device as devices
 from stce.engine.progress import bar
-from stce.models.explainable import check_classes
 from stce.training import ranks
 from stce.training.checks import SCHEDULES, check_training
 from stce.training.draws import RandomClips
-from stce.training.resume import keep, restore
+from stce.training.resume import keep_state, restore_state
 from stce.videos import moments
 
 __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
@@ -27,7 +26,7 @@ __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
 OPTIONS = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule")
 OPTIONS += ("lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed", "device", "amp")
 
-COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
+_COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
 
 
 def learning_rate(
@@ -214,7 +213,7 @@ def train(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
     )
-    history = restore(state, network, optimizer, settings) if resumed else []
+    history = restore_state(state, network, optimizer, settings) if resumed else []
     model = ranks.parallel(network, target)
     chosen_by = "accuracy" if test is None else "test_accuracy"
     part = ranks.rank(), ranks.size()
@@ -241,10 +240,10 @@ def train(
         if scores[-1] > np.nanmax([-1.0, *scores[:-1]]):
             best = {"epoch": epoch + 1, chosen_by: scores[-1]}
             models.save(folder / "best.safetensors", network, **best)
-        keep(state, network, optimizer, settings, history)
+        keep_state(state, network, optimizer, settings, history)
         shown.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
     network.eval()
-    table = pd.DataFrame(history)[COLUMNS]
+    table = pd.DataFrame(history)[_COLUMNS]
     if first:
         models.save(folder / "last.safetensors", network, epoch=settings["epochs"])
         table.to_csv(folder / "history.csv", index=False)
@@ -289,9 +288,9 @@ def evaluate(
     >>> evaluate(network, clips).columns.tolist()
     ['id', 'class', 'predicted', 'correct', 'probability']
     """
-    check_classes(network, clips.classes)
+    network.check_classes(clips.classes)
     network.to(devices.resolve(device))
-    training, probabilities = getattr(network, "training", False), []
+    training, probabilities = network.training, []
     network.eval()
     try:
         with torch.inference_mode():
