@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.segmentation import slic
 
-from stce.overlap import deduplicate, jaccard, recovery
-from stce.supervoxels import Supervoxels, segment, segment_clip
+from stce.overlap import recovery
+from stce.supervoxels import Supervoxels, deduplicate, jaccard, segment, segment_clip
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 
 from stce.engine.threads import forward
 
-__all__ = ["batches", "weights"]
+__all__ = ["by_clip", "weights"]
 
 
 def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
@@ -77,7 +77,7 @@ def _cells(shape, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def batches(
+def by_clip(
     network, clips, supervoxels, rows: np.ndarray, n_clips: int, device="cpu"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the features of supervoxels clip by clip, one forward pass each.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, probe
 
-__all__ = ["Adapted", "Explainable", "Functions", "adapt"]
+__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_names"]
 
 
 def adapt(
@@ -90,6 +91,56 @@ def adapt(
     adapted = adapted.believing(findings)
     adapted.classes = tuple(map(str, names))
     return adapted
+
+
+@contextmanager
+def lent(
+    model: nn.Module | Explainable, layer: str | None, features: str, device=None, **how
+) -> Iterator[Explainable]:
+    """See a model at a layer for a while, on a device; a module comes back as it was.
+
+    Parameters
+    ----------
+    model, layer
+        See :func:`stce.explanation.explain`.
+    features : {"supervoxels", "pooled"}
+        See :func:`stce.models.load`.
+    device : torch.device, optional
+        Default: where the model is.
+    **how
+        See :func:`adapt`; of what is explainable as it is, only ``clip_shape`` is compared.
+    """
+    network = module = model
+    if isinstance(model, Explainable):
+        network = model if layer in (None, model.layer) else model.split(layer)
+        module = network.model if isinstance(network, Adapted) else network
+        if tuple(network.clip_shape) != how["clip_shape"]:
+            raise ValueError(
+                f"clips have (C, T, H, W) = {how['clip_shape']}, but the model takes "
+                f"{network.clip_shape}; bring them to this size."
+            )
+    with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
+        network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
+        network = network.pooled() if features == "pooled" else network
+        network.to(network.device if device is None else torch.device(device))
+        yield network
+    network.to(network.device)  # where its module is back now
+
+
+def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
+    """Return the names of the logits: as given, the network's own, the clips', or numbers."""
+    with torch.no_grad():
+        count = network(network.prepare(torch.from_numpy(clips.frames[:1]))).shape[1]
+    numbers = tuple(map(str, range(count)))
+    named = network.classes if classes is None else classes
+    if named is None or tuple(named) == numbers:
+        named = clips.classes if len(clips.classes) == count and clips.classes[0] else numbers
+    if len(named) != count:
+        raise ValueError(
+            f"classes has {len(named)} names, but the model has {count} logits; name every one, "
+            "in their order."
+        )
+    return tuple(str(name) for name in named)
 
 
 class _Reached(BaseException):

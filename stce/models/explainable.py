@@ -39,13 +39,13 @@ class Explainable:
     classes : tuple of str or None
         Names of the logits, where it knows them.
     splits : str
-        ``"no"`` if the features alone do not decide on the logits: then not `logits` but
-        `gradient` is asked for.
+        ``"no"`` if the features alone do not decide on the logits. Then `gradient` is asked for, as
+        of :class:`stce.models.adapt.Adapted`, not `logits`.
     behind : torch.nn.Module or None
         The module whose weights decide on the logits of given features.
     grid : tuple of int or None
-        (t, h, w) of the map from which supervoxels are pooled, given by `maps`; None, the default:
-        supervoxels are shown to it one by one.
+        (t, h, w) of the map from which supervoxels are pooled: then `maps` gives it, as of
+        :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.
     threadsafe : bool
         True if to run it changes nothing in it, so that several threads may at once.
     local : sequence of stce.engine.windows.Local
@@ -123,23 +123,10 @@ class Explainable:
         return self
 
     def prepare(self, frames: Tensor) -> Tensor:
-        """Normalise clips, on the network's device.
+        """Normalise clips ``(N, T, H, W, C) uint8``, on the network's device.
 
-        Parameters
-        ----------
-        frames : torch.Tensor or numpy.ndarray
-            ``(N, T, H, W, C) uint8``.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(N, C, T, H, W) float32`` in channels_last_3d, the layout in which 3D convolutions
-            are fast; 0 is the mean.
-
-        Raises
-        ------
-        ValueError
-            If the frames are of another type or number of channels.
+        They become ``(N, C, T, H, W) float32`` in channels_last_3d, the layout in which 3D
+        convolutions are fast; 0 is the mean.
         """
         frames = torch.as_tensor(frames)
         channels = self.clip_shape[0]
@@ -155,23 +142,15 @@ class Explainable:
 
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
-        raise NotImplementedError(f"{type(self).__name__} gives no features of clips.")
+        raise NotImplementedError
 
     def at_layer(self, x: Tensor) -> Tensor:
         """Return all that `logits` takes, one row a clip: the features, unless they are pooled."""
         return self.features(x)
 
-    def maps(self, x: Tensor) -> Tensor:
-        """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
-        raise NotImplementedError(f"{type(self).__name__} has no map of clips.")
-
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of what `at_layer` gives, differentiable."""
-        raise NotImplementedError(f"{type(self).__name__} gives no logits of features.")
-
-    def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
-        """Return the gradient ``(N, D)`` of a class output by the features at these very clips."""
-        raise NotImplementedError(f"{type(self).__name__} gives no gradient at clips.")
+        raise NotImplementedError
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of prepared clips."""

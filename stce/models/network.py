@@ -62,11 +62,6 @@ class Network(nn.Module, Explainable):
     metadata : dict
         What was given to ``save`` beside the network; empty for one that was not loaded.
 
-    Raises
-    ------
-    ValueError
-        If there is no such layer.
-
     Examples
     --------
     >>> from stce import models
@@ -80,8 +75,8 @@ class Network(nn.Module, Explainable):
 
     threadsafe = True
     _other_size = (
-        "takes clips (N, {}), got {}; cut the clips to this size, or build the network with another "
-        "input_size or in_channels."
+        "takes clips (N, {}), got {}; cut the clips to this size, or build the network with "
+        "another input_size or in_channels."
     )
 
     def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
@@ -179,17 +174,9 @@ class Network(nn.Module, Explainable):
         super().check_classes(classes)
 
     def set_moments(self, mean, std) -> None:
-        """Set the moments by which clips are normalised.
+        """Set the moments by which clips are normalised, ``(C,)`` each, of pixels in 0..1.
 
-        Parameters
-        ----------
-        mean, std : array_like
-            ``(C,)`` in 0..1. A deviation below one grey level counts as one.
-
-        Raises
-        ------
-        ValueError
-            If they are not of the network's number of channels.
+        A deviation below one grey level counts as one.
         """
         moments = np.array([mean, np.maximum(std, 1 / 255)], np.float32).reshape(2, -1)
         if moments.shape[1] != len(self.mean):
@@ -201,23 +188,7 @@ class Network(nn.Module, Explainable):
         self.std.copy_(torch.from_numpy(moments[1]))
 
     def split(self, layer: str) -> Network:
-        """Return the network cut at another layer.
-
-        Parameters
-        ----------
-        layer : str
-            One of `layers`.
-
-        Returns
-        -------
-        Network
-            With the same weights (shared, not copied).
-
-        Raises
-        ------
-        ValueError
-            If there is no such layer.
-        """
+        """Return the network cut at another of its `layers`, with the same weights (shared)."""
         return self._as(type(self), layer)
 
     def pooled(self) -> Pooled:
@@ -251,14 +222,8 @@ class Pooled(Network):
     n_features : int
         Its channels.
 
-    Raises
-    ------
-    ValueError
-        If the layer has no positions, with those that have.
-
     Examples
     --------
-    >>> import torch
     >>> from stce import models
     >>> network = models.build("r3d18", 2, 0.125, 1, (8, 24, 24), layer="layer4")
     >>> pooled = Pooled.of(network)

@@ -147,9 +147,7 @@ def _with_way(adapted, found: Findings, z: Tensor, logits: Tensor) -> Findings:
     after = tuple(_after(adapted.model, adapted.layer))
     chain = adapted.believing(replace(found, splits="chain", chain=after))
     try:
-        same = all(
-            _close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True)
-        )
+        same = all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True))
     except Exception:  # these modules are no chain: the forward does more than call them in order
         same = False
     return chain.findings if same else replay.findings

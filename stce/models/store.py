@@ -28,9 +28,7 @@ def _state(network: Network) -> dict[str, torch.Tensor]:
 
 
 def save(path: str | Path, network: Network, **metadata) -> None:
-    """Write weights, moments and settings to one safetensors file.
-
-    The file appears complete or not at all.
+    """Write weights, moments and settings to one safetensors file, complete or not at all.
 
     Parameters
     ----------
@@ -41,11 +39,6 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     **metadata
         Anything JSON can hold, such as ``epoch=150``; `load` gives it back as
         ``network.metadata``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder does not exist.
     """
     path = Path(path)
     if not path.parent.is_dir():
