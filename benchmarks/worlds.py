@@ -60,7 +60,7 @@ class Head(nn.Module, Explainable):
     def __init__(self, n_features: int):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.layer = nn.Identity()
+        self.entry = nn.Identity()
         self.hidden, self.last = nn.Linear(n_features, 32), nn.Linear(32, 2)
         with torch.no_grad():
             for part in (self.hidden, self.last):
@@ -69,7 +69,7 @@ class Head(nn.Module, Explainable):
 
     def forward(self, z):
         """Return the logits ``(N, 2)`` of features ``(N, D)``."""
-        return self.last(torch.tanh(self.hidden(self.layer(z))))
+        return self.last(torch.tanh(self.hidden(self.entry(z))))
 
     logits = forward
 

@@ -109,13 +109,7 @@ class Explanation:
         return self.concepts.members(self.class_name, concept)
 
     def save(self, folder: str | Path) -> None:
-        """Write everything but the network into a new folder, which appears complete or not at all.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder is there already.
-        """
+        """Write all but the network into a new folder, which appears complete or not at all."""
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
@@ -230,24 +224,17 @@ def explain(
         effect where they are pooled.
     seed : int, default 0
         Seeds everything random.
-    batch_size : int, default 64
-        Clips or supervoxels a forward pass. Lower it if memory runs out.
+    batch_size
+        See :func:`stce.features.batches`.
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
-    n_jobs : int, default 1
-        Processes that segment; -1 for one a core.
-    progress : bool, default True
-        Show progress bars on a terminal.
+    n_jobs, progress
+        See :func:`stce.supervoxels.segment`.
 
     Returns
     -------
     Explanation
         Concepts, scores and, with `test_clips`, the outcome of every masked clip.
-
-    Raises
-    ------
-    ValueError
-        If an argument does not fit: the message names it and the remedy.
 
     Notes
     -----

@@ -24,16 +24,11 @@ def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
     Parameters
     ----------
     work : callable
-        Called with one item; it must not change what other calls see.
+        Called with one item; it must not change what other calls see. What it returns is listed.
     items : iterable
         The pieces.
     at_once : bool, default True
         Otherwise one piece after the other, by all threads: on a GPU, or where `work` is not safe.
-
-    Returns
-    -------
-    list
-        What `work` returned, in order.
 
     Examples
     --------
@@ -57,11 +52,11 @@ def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
 
 
 def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
-    """Return what `work` gives for a slice of n clips, on a CPU for a few at a time.
+    """Return what `work` gives for n clips, ``(n, ...)``: on a CPU for a few at a time.
 
     Parameters
     ----------
-    network : stce.models.network.Network
+    network : stce.models.explainable.Explainable
         What `work` runs; its clips' size says how many are few, and unless it is `threadsafe`
         there is one call at a time.
     work : callable
@@ -70,11 +65,6 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
         How many clips there are.
     device : torch.device
         Where the network is: a GPU is given all of them together.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, ...)``.
 
     Examples
     --------

@@ -39,10 +39,8 @@ def adapt(
         Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``.
     layer : str
         A name in ``dict(model.named_modules())``, run once in a forward pass.
-    clip_shape : tuple of int
-        (C, T, H, W) of a clip.
-    mean, std : float or sequence of float, default 0 and 1
-        The model's own normalisation: it is given ``(pixel / 255 - mean) / std``.
+    clip_shape, mean, std
+        See :class:`Explainable`; the normalisation is the model's own.
     classes : sequence of str, optional
         Names of the logits, in order; default "0", "1", ...
     pool : bool, default True
@@ -205,13 +203,15 @@ class Adapted(Explainable):
         """The whole module: where the features are given, what comes before the layer is idle."""
         return self.model
 
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse clips whose classes are not its own; of numbers only how many is known."""
+        if self.classes != tuple(map(str, range(len(classes)))):
+            super().check_classes(classes)
+
     def pooled(self) -> Adapted:
         """Return this view with supervoxels pooled from the layer's map, one pass a clip.
 
-        Raises
-        ------
-        ValueError
-            If features are not averages over positions in time, height and width.
+        That is only possible where features are averages over positions in time, height and width.
         """
         seen = self._map(self._blank())
         if not self._pool or seen.ndim != 5:
@@ -246,13 +246,7 @@ class Adapted(Explainable):
             return self._map(self._activation(self._input(x)))
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return the logits ``(N, Y) float32`` of features ``(N, D)``, differentiable.
-
-        Raises
-        ------
-        ValueError
-            If `splits` is "no".
-        """
+        """Return the logits ``(N, Y) float32`` of features ``(N, D)``, unless `splits` is "no"."""
         if self.splits == "no":
             raise ValueError(
                 f"the features of {self.name} at {self.layer!r} do not decide on its logits by "
@@ -277,19 +271,8 @@ class Adapted(Explainable):
         position along it. By the chain rule the derivative along a vector v is then the dot
         product of v with the sum of the gradient over positions, which is what is returned.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(N, C, T, H, W)``, prepared clips.
-        class_index : int
-            The class y.
-        target : {"logit", "log_prob"}, default "logit"
-            See :func:`stce.gradients.at_clips`.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(N, D) float32``.
+        Given are prepared clips ``(N, C, T, H, W)`` and the rest as to
+        :func:`stce.gradients.at_clips`; it is ``(N, D) float32``.
         """
         reached = []
 

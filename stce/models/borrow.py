@@ -15,13 +15,8 @@ __all__ = ["borrowed", "hooked", "running"]
 def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     """Put a module into evaluation mode without gradients, and undo that whatever happens.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Restored are the mode of every submodule, ``requires_grad``, the values of the buffers,
-        and the tensors themselves if it was moved. ``.grad`` is never written to.
-    device : torch.device, optional
-        Move it there for the time being; by default it stays where it is.
+    Restored are the mode of every submodule, ``requires_grad``, the values of the buffers, and the
+    tensors themselves if it was moved to a device. ``.grad`` is never written to.
 
     Examples
     --------

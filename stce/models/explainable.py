@@ -15,9 +15,9 @@ class Explainable:
     """What the stages of the method need of a network; `Network` and `Adapted` are such.
 
     One of your own derives from it, sets `n_features`, and gives `features` and `logits`; all else
-    has a default. (A module derives from ``torch.nn.Module`` first, which brings its own `to` and
-    `eval`, and sets `clip_shape`, `mean` and `std` itself.) Where all features are there already,
-    as for :func:`stce.tcav.score`, `logits` alone will do.
+    has a default. Where all features are there already, as for :func:`stce.tcav.score`, `logits`
+    alone will do. A module may be one itself: it derives from ``torch.nn.Module`` first, sets
+    `clip_shape`, `mean` and `std`, and has no child with the name of an attribute below.
 
     Parameters
     ----------

@@ -21,8 +21,7 @@ __all__ = ["Network", "Pooled", "scaled"]
 def scaled(channels: int, width: float) -> int:
     """Return a number of channels times `width`, to the nearest multiple of 8 and at least 8.
 
-    Each network's own numbers are multiples of 8, so width 1 leaves them as they are; and 8
-    floats are what a CPU handles at once.
+    Each network's own numbers are multiples of 8; and 8 floats are what a CPU handles at once.
 
     Examples
     --------

@@ -99,13 +99,6 @@ def load(
     Network
         In evaluation mode.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not one of ours, or has no such layer, or no map there to pool from.
-
     Examples
     --------
     >>> import tempfile

@@ -57,11 +57,6 @@ def build(
     Network
         On the CPU in channels_last_3d, in training mode.
 
-    Raises
-    ------
-    ValueError
-        If a name does not exist or a number is out of range.
-
     Notes
     -----
     Convolutions and hidden fully connected layers get Kaiming's normal weights (the small

@@ -135,10 +135,8 @@ def train(
         Most clips in a step; an epoch's clips are dealt evenly over its steps.
     lr : float, default 0.01
         Learning rate; log scale: 0.001, 0.003, 0.01, 0.03.
-    momentum : float, default 0.9
-        Of SGD.
-    weight_decay : float, default 5e-4
-        L2 penalty on all weights (the paper gives none; this is C3D's).
+    momentum, weight_decay : float, default 0.9 and 5e-4
+        Of SGD; the second is the L2 penalty on all weights (the paper gives none; this is C3D's).
     schedule, lr_step, lr_gamma
         See :func:`learning_rate`. The paper's: a tenth each 50 epochs.
     label_smoothing : float, default 0.0
@@ -169,8 +167,7 @@ def train(
     Raises
     ------
     ValueError
-        If an argument is out of range, a class has no video, the videos do not fit the network,
-        or `folder` holds the state of a training with other arguments.
+        If arguments, videos and network do not fit, or not to a training to be gone on with.
     RuntimeError
         If the loss or a weight is not finite; the files of earlier epochs stay.
 
@@ -218,19 +215,14 @@ def train(
     chosen_by = "accuracy" if test is None else "test_accuracy"
     part = ranks.rank(), ranks.size()
     clips = RandomClips(videos, (n_frames, *crop), flip, batch_size, seed, part)
-    shown = bar(
-        range(len(history), epochs), show=progress and first, initial=len(history), total=epochs,
-        desc="train", unit="epoch",
-    )  # fmt: skip
+    how = {"show": progress and first, "initial": len(history), "total": epochs}
+    shown = bar(range(len(history), epochs), **how, desc="train", unit="epoch")
     for epoch in shown:
         with _seeded(seed, epoch, target):
             row = _epoch(model, network, optimizer, clips, epoch, settings, target)
         row["test_accuracy"] = float("nan")
-        if (
-            first
-            and test is not None
-            and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs)
-        ):
+        due = (epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs
+        if first and test is not None and due:
             table = evaluate(network, test, batch_size, target)
             row["test_accuracy"] = float(table["correct"].mean())
         history.append(row)
@@ -261,7 +253,7 @@ def evaluate(
     network : Network
         Moved to `device`; its mode is left as it was.
     clips : stce.clips.Clips
-        N clips of the network's input size.
+        N clips of the network's classes and input size.
     batch_size : int, default 32
         Clips a forward pass.
     device : str or torch.device, default "cpu"
@@ -272,11 +264,6 @@ def evaluate(
     pandas.DataFrame
         One row a clip: ``id``, ``class`` (the true one), ``predicted``, ``correct`` (bool),
         ``probability`` (of the true class, 0..1).
-
-    Raises
-    ------
-    ValueError
-        If the classes or the size of the clips are not the network's.
 
     Examples
     --------
@@ -304,15 +291,10 @@ def evaluate(
     values = np.concatenate(probabilities) if probabilities else np.empty((0, len(clips.classes)))
     labels, classes = np.asarray(clips.labels), np.asarray(clips.classes)
     predicted = values.argmax(1)
-    return pd.DataFrame(
-        {
-            "id": clips.ids,
-            "class": classes[labels],
-            "predicted": classes[predicted],
-            "correct": predicted == labels,
-            "probability": values[np.arange(len(labels)), labels],
-        }
-    )
+    table = pd.DataFrame({"id": clips.ids, "class": classes[labels]})
+    table["predicted"], table["correct"] = classes[predicted], predicted == labels
+    table["probability"] = values[np.arange(len(labels)), labels]
+    return table
 
 
 def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:
