@@ -154,7 +154,7 @@ def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device:
 def _left_to_cpu(labels: np.ndarray, world: World) -> None:
     """Do what a core still does where SLIC runs on a device."""
     pairs = zip(labels, world.n_segments, strict=True)
-    supervoxels.keep(np.stack([slic.join(volume, n) for volume, n in pairs]))
+    supervoxels.sift(np.stack([slic.join(volume, n) for volume, n in pairs]))
 
 
 def _world(world: World, device: str) -> dict:

@@ -25,7 +25,6 @@ from stce.engine.progress import bar
 from stce.engine.storage import write_table
 from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached
-from stce.models.explainable import check_classes
 from stce.supervoxels import Supervoxels
 
 __all__ = ["Case", "Order", "Subject", "ranked", "run", "sequences"]
@@ -84,7 +83,7 @@ class Subject:
     device: torch.device | str = "cpu"
 
     def __post_init__(self):
-        check_classes(self.network, self.clips.classes)
+        self.network.check_classes(self.clips.classes)
         if self.features is not None and len(self.features) != len(self.supervoxels):
             raise ValueError(
                 f"features has {len(self.features)} rows for {len(self.supervoxels)} supervoxels; "

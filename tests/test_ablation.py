@@ -8,10 +8,11 @@ import torch
 from stce import ablation, curves, masking
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.models.adapt import Explainable
 from stce.supervoxels import Supervoxels
 
 
-class Corners(torch.nn.Module):
+class Corners(torch.nn.Module, Explainable):
     """Says class 1 if and only if the left quarter of the clip is bright; sees masked pixels."""
 
     n_features = 4

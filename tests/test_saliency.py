@@ -127,7 +127,7 @@ def test_maps_belong_to_the_clips_named_by_videos(world):
         run(saliency.along(maps, videos), world, videos=np.array([1]))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.NETWORKS)
 def test_grad_cam_is_what_the_two_halves_of_the_network_give(name):
     network, clips = small(name), noise(3, (8, 32, 32))
     layer = saliency.last_convolution(network)
@@ -151,7 +151,7 @@ def test_grad_cam_is_what_the_two_halves_of_the_network_give(name):
 def test_the_last_convolution_of_the_networks_of_the_paper():
     found = {
         name: saliency.last_convolution(models.build(name, 2, 0.125, input_size=(16, 64, 64)))
-        for name in models.NAMES
+        for name in models.NETWORKS
     }
     assert found == {"c3d": "conv5b", "r3d18": "layer4", "i3d": "Mixed_5c"}
 

@@ -147,7 +147,7 @@ def test_a_worker_finds_clips_that_were_opened_under_a_relative_path(clips, tmp_
     there, cut, same_z = pickle.loads(pickle.dumps((*opened, z)))
     np.testing.assert_array_equal(there.frames[:], clips.frames)
     assert cut.labels[:].min() > 0
-    np.testing.assert_array_equal(same_z[:], features.load(tmp_path / "z")[:])
+    np.testing.assert_array_equal(same_z[:], features.stored(tmp_path / "z")[:])
     assert np.abs(same_z[:]).max() > 0
 
 
