@@ -446,7 +446,7 @@ def test_films_in_odd_formats(model):
         film = clips_module.resize(videos.decode(path)[:64], (32, 32))
         frames.append(film[np.linspace(0, len(film) - 1, 8).astype(int)])
     found = explain(model, "relu", np.stack(frames), 1, **SMALL)
-    assert len(found.clips) == 4 and len(found.scores) == 3
+    assert len(found.clips) == len(frames) > 3 and len(found.scores) == 3
 
 
 # ----- The chapter: every block is run as it stands, with smaller numbers.

@@ -1,5 +1,6 @@
 """Reading a video file (`stce.videos.decode`)."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -59,7 +60,7 @@ def header(path):
     that is a ValueError.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             return stream.frames, stream.height, stream.width
     except (av.FFmpegError, OSError, IndexError) as error:
@@ -74,8 +75,8 @@ def _grey(frame):
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None]
 
 
-def _frames(path):
-    """Return the frames, their times from the first one (s), and the usual step (s)."""
+def _opened(path):
+    """Return the container of a film, and its frames where they were decoded on opening it."""
     from stce.videos import compat  # noqa: F401
 
     # isort: split
@@ -83,20 +84,30 @@ def _frames(path):
 
     try:
         video = EncodedVideo.from_path(str(path), decode_audio=False)
+        return video._container, video._video
     except Exception as error:  # pytorchvideo raises RuntimeError, TypeError, ... as it happens
+        with suppress(av.FFmpegError):
+            # It gives up on a title or comment that is not UTF-8, which no frame depends on.
+            container = av.open(str(path), metadata_errors="replace")
+            if container.streams.video:
+                return container, None
         raise ValueError(
             f"The file {path} cannot be read as a video ({error}); it is broken or of another "
             "format: fetch or convert it again, or delete it."
         ) from error
-    frames, stamps = [], []
-    container = video._container
+
+
+def _frames(path):
+    """Return the frames, their times from the first one (s), and the usual step (s)."""
+    container, decoded = _opened(path)
     stream = container.streams.video[0]
+    frames, stamps = [], []
     problem = None
     try:
-        if video._video is not None:  # no length in the header (mkv, webm): decoded on opening
-            frames = [frame.numpy() for frame, _ in video._video]
-            stamps = [stamp for _, stamp in video._video]
-            video._video = None
+        if decoded is not None:  # no length in the header (mkv, webm)
+            frames = [frame.numpy() for frame, _ in decoded]
+            stamps = [stamp for _, stamp in decoded]
+            decoded.clear()
         else:
             for frame in container.decode(stream):
                 frames.append(frame.to_ndarray(format="rgb24"))
@@ -108,7 +119,7 @@ def _frames(path):
     except av.FFmpegError as error:
         problem = f"it breaks off after {len(frames)} frames ({error})"
     finally:
-        video.close()
+        container.close()
     if problem is None and not frames:
         problem = "no frame can be decoded"
     # Lengths in headers are rounded, so that only a clear difference says that the end is missing.
