@@ -313,20 +313,17 @@ def _find(network, clips, random, names, settings, segmenting, running):
     number = {"n_concepts": settings["n_concepts"], "n_keep": settings["n_keep"], "seed": seed}
     found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
     rng = np.random.default_rng(seed)
-    result = tcav.score(
-        network,
+    samples = tcav.Samples(
         found,
         z,
         {name: features.extract_layer(network, clips, **running)},
         features.extract_clips(network, random, **running),
         tcav.random_groups(len(random), settings["n_groups"], settings["n_keep"], rng),
         names,
-        target=settings["target"],
-        seed=seed,
-        device=running["device"],
-        gradient=_gradient(network, clips, name, names, settings["target"], running),
+        settings["target"],
+        _gradient(network, clips, name, names, settings["target"], running),
     )
-    return cut, found, result
+    return cut, found, tcav.score(network, samples, seed=seed, device=running["device"])
 
 
 def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndarray] | None:

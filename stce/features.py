@@ -338,7 +338,7 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     Returns
     -------
     numpy.ndarray
-        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.gradients.at_clips` takes.
+        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.tcav.slopes` takes.
     """
     step = "at_layer" if hasattr(network, "at_layer") else "features"
     return _whole(network, clips, step, batch_size, device)

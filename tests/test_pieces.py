@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stce import ablation, features, gradients, models
+from stce import ablation, features, models, tcav
 from stce.datasets.textures import textures
 from stce.engine.threads import forward, side_by_side
 
@@ -88,7 +88,7 @@ def test_no_digit_depends_on_the_number_of_threads(threads, name, width):
         masks = lambda part: ablation._visible(bits, part)  # noqa: E731
         told = ablation.predict(network, x, steps, masks, None, 64)
         told = np.stack([np.append(p, share) for p, share in told.values()])
-        found.append((z, gradients.at_clips(network, z, 1), told))
+        found.append((z, tcav.slopes(network, z, 1), told))
     for other in found[1:]:
         for mine, theirs in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(mine, theirs)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from skimage.segmentation import slic
 
-from stce.overlap import deduplicate, jaccard, recovery
+from stce.evaluation.truth import recovery
+from stce.overlap import deduplicate, jaccard
 from stce.supervoxels import Supervoxels, segment, segment_clip
 
 

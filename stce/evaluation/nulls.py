@@ -10,16 +10,8 @@ import torch
 from torch import nn
 
 from stce import cav, tcav
-from stce.gradients import at_clips
 
-__all__ = [
-    "head_of",
-    "p_value",
-    "random_sets",
-    "shuffle_weights",
-    "shuffled_gradients",
-    "unit_mean",
-]
+__all__ = ["head_of", "random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
 
 
 def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
@@ -96,7 +88,7 @@ def random_sets(
     scale : numpy.ndarray
         ``(D,)``, by which they were divided.
     gradients : dict of str to numpy.ndarray
-        For each class ``(N_y, D)``, see :func:`stce.gradients.at_clips`.
+        For each class ``(N_y, D)``, see :func:`stce.tcav.slopes`.
     size : int
         Members of a set, as many as the concept has.
     n_groups : int, default 50
@@ -161,31 +153,6 @@ def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> 
     return (sums * n / (2 * len(first))).ravel()
 
 
-def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return Monte-Carlo p-values, one-sided: the share of the null as large as each value.
-
-    Parameters
-    ----------
-    null : numpy.ndarray
-        ``(B,)`` values by chance.
-    values : numpy.ndarray
-        ``(k,)`` values found.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(k,)``, above 0: the value found counts as one draw of the null itself. 1 for NaN.
-
-    Examples
-    --------
-    >>> p_value(np.arange(9.0), np.array([8.5, 0.0]))
-    array([0.1, 1. ])
-    """
-    # A hair of slack: values equal but for rounding count as "as large".
-    below = (null[None] < values[:, None] - 1e-12).sum(1)
-    return (1 + len(null) - below) / (1 + len(null))
-
-
 def head_of(network) -> nn.Module | None:
     """Return the module whose weights decide on the logits; None if there is none to be found."""
     # An adapted model has no head of its own.
@@ -199,13 +166,7 @@ def unit_mean(gradient: np.ndarray) -> np.ndarray:
 
 
 def shuffled_gradients(
-    network,
-    z: np.ndarray,
-    class_index: int,
-    n: int,
-    target: str,
-    rng: np.random.Generator,
-    device="cpu",
+    network, samples: tcav.Samples, name: str, n: int, rng: np.random.Generator, device="cpu"
 ) -> np.ndarray:
     """Return the mean directions of a class gradient under shuffled heads.
 
@@ -214,14 +175,14 @@ def shuffled_gradients(
     network : stce.models.network.Network
         Stays as it is. Of an adapted module all weights are shuffled; the features are given, so
         only those behind the layer matter.
-    z : numpy.ndarray
-        ``(N, D) float32``, clips of the class at layer l.
-    class_index, target, device
-        See :func:`stce.gradients.at_clips`.
+    samples, name
+        Whose gradients, and of which class; see :class:`stce.tcav.Samples`.
     n : int
         Shuffles.
     rng : numpy.random.Generator
         Source of the shuffles.
+    device : torch.device, default "cpu"
+        See :func:`stce.tcav.slopes`.
 
     Returns
     -------
@@ -229,9 +190,10 @@ def shuffled_gradients(
         ``(n, D) float64``, see :func:`unit_mean`.
     """
     network = copy.deepcopy(network)
-    head = head_of(network)
+    head, y = head_of(network), samples.classes.index(name)
     found = []
     for _ in range(n):
         shuffle_weights(head, rng)
-        found.append(unit_mean(at_clips(network, z, class_index, target, device=device)))
+        slope = tcav.slopes(network, samples.clips[name], y, samples.target, device=device)
+        found.append(unit_mean(slope))
     return np.stack(found)

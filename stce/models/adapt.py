@@ -218,7 +218,7 @@ class Adapted(Prepared):
         class_index : int
             The class y.
         target : {"logit", "log_prob"}, default "logit"
-            See :func:`stce.gradients.at_clips`.
+            See :func:`stce.tcav.slopes`.
 
         Returns
         -------
