@@ -161,9 +161,8 @@ def test_without_signal_few_concepts_are_significant():
         found = Concepts(both, both, {c: np.zeros((5, 12), np.float32) for c in "ab"})
         head = LinearHead(rng.normal(size=(2, 12)))
         groups = tcav.random_groups(300, 15, 20, rng)
-        q = tcav.score(
-            head, tcav.Samples(found, z, clips, random, groups, ("a", "b"))
-        ).scores.q_value
+        samples = tcav.Samples(found, z, clips, random, groups, ("a", "b"))
+        q = tcav.score(head, samples).scores.q_value
         significant, total = significant + (q < 0.05).sum(), total + len(q)
     assert significant / total < 0.05
 

@@ -18,14 +18,8 @@ def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
     """Shuffle the entries within each parameter and each floating-point buffer, in place.
 
     Sizes and spread of the weights stay, what they say is gone. If the weights were drawn at
-    random to begin with, the shuffled ones are as likely as they were.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Changed; pass a copy to keep the original.
-    rng : numpy.random.Generator
-        Source of the permutations.
+    random to begin with, the shuffled ones are as likely as they were. Pass a copy of the module
+    to keep the original.
 
     Examples
     --------
@@ -97,12 +91,10 @@ def random_sets(
         At least so many sets are scored. The smallest p-value is 1 / (`n_null` + 1).
     n_opponents : int, default 12
         Groups that each is scored against, an even number; all others of a deal if it has no more.
-    strength : float, default 1
-        See :func:`stce.cav.classifiers`.
     rng : numpy.random.Generator
         Deals the groups.
-    device : torch.device, default "cpu"
-        Where the classifiers are solved.
+    strength, device
+        See :func:`stce.cav.classifiers`.
 
     Returns
     -------
@@ -168,26 +160,10 @@ def unit_mean(gradient: np.ndarray) -> np.ndarray:
 def shuffled_gradients(
     network, samples: tcav.Samples, name: str, n: int, rng: np.random.Generator, device="cpu"
 ) -> np.ndarray:
-    """Return the mean directions of a class gradient under shuffled heads.
+    """Return the mean directions of a class gradient under n shuffled heads, ``(n, D) float64``.
 
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Stays as it is. Of an adapted module all weights are shuffled; the features are given, so
-        only those behind the layer matter.
-    samples, name
-        Whose gradients, and of which class; see :class:`stce.tcav.Samples`.
-    n : int
-        Shuffles.
-    rng : numpy.random.Generator
-        Source of the shuffles.
-    device : torch.device, default "cpu"
-        See :func:`stce.tcav.slopes`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(n, D) float64``, see :func:`unit_mean`.
+    The network stays as it is; see :func:`unit_mean` and :func:`shuffle_weights`. Of an adapted
+    module all weights are shuffled; the features are given, so only those behind the layer matter.
     """
     network = copy.deepcopy(network)
     head, y = head_of(network), samples.classes.index(name)

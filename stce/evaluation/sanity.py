@@ -22,12 +22,7 @@ __all__ = ["Middles", "ShuffledLabels", "against_trained", "as_seen_by", "cascad
 class ShuffledLabels(Videos):
     """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
 
-    Parameters
-    ----------
-    videos : stce.videos.Videos
-        Stay as they are.
-    rng : numpy.random.Generator
-        Deals the labels; as many of each class as before.
+    There are as many of each class as before. The videos given stay as they are.
 
     Examples
     --------
@@ -58,12 +53,7 @@ class ShuffledLabels(Videos):
 class Middles(Videos):
     """The middle clips of videos, always the same frames, so that they can be learnt by heart.
 
-    Parameters
-    ----------
-    videos : stce.videos.Videos
-        Any.
-    n_frames, crop
-        See :func:`stce.clips.middle_clips`; the clips are kept in memory.
+    They are kept in memory; `n_frames` and `crop` as for :func:`stce.clips.middle_clips`.
     """
 
     def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
@@ -79,21 +69,8 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
     """Yield copies of a network whose weights are randomised from the top down [1]_.
 
     The weights of the last block are shuffled, then those of the last two, and so on to the first:
-    each copy is less of the trained network than the one before. See
-    :func:`stce.evaluation.nulls.shuffle_weights`.
-
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Stays as it is.
-    rng : numpy.random.Generator
-        Source of the permutations.
-
-    Yields
-    ------
-    block : str
-        The lowest block that is randomised.
-    network : stce.models.network.Network
+    each copy is less of the trained network than the one before. Each comes with the name of its
+    lowest block that is randomised; see :func:`stce.evaluation.nulls.shuffle_weights`.
 
     References
     ----------
@@ -131,11 +108,6 @@ def as_seen_by(
         See :func:`stce.features.extract`; `clips` are the discovery clips.
     random_clips : stce.clips.Clips
         The random clips.
-
-    Returns
-    -------
-    stce.tcav.Samples
-        For :func:`stce.tcav.score` and :func:`stce.evaluation.significance.assess`.
     """
     rows = np.unique(samples.concepts.table["supervoxel"])
     how = {"stretch": stretch, "device": device}

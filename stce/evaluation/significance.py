@@ -85,7 +85,7 @@ def assess(
     alpha : float, default 0.05
         False discovery rate at which `verdict` is given.
     seed : int, default 0
-        Seeds groups, shuffles and resamples.
+        Of groups, shuffles and resamples.
     n_jobs : int, default 1
         Processes for the random sets; -1 for one a core. It does not change the result.
 
@@ -176,17 +176,7 @@ def assess(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Count the verdicts of each class.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`assess`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a class; columns "for", "against", "chance" and "not separable".
+    """Count the verdicts of :func:`assess`, one row a class and one column a verdict.
 
     Examples
     --------

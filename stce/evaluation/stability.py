@@ -66,17 +66,9 @@ def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
 
 
 def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the likeness of concepts by their centres, where features can be compared.
+    """Return the likeness of concepts by their ``(K, D)`` centres, all from one network.
 
-    Parameters
-    ----------
-    first, second : numpy.ndarray
-        ``(K, D)`` centres from one network.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(K_first, K_second)``, minus the Euclidean distance.
+    It is minus the Euclidean distance, ``(K_first, K_second)``.
 
     Examples
     --------
@@ -89,15 +81,8 @@ def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def match(likeness: np.ndarray) -> pd.DataFrame:
     """Pair the concepts of two runs one to one, with the greatest sum of likeness [1]_.
 
-    Parameters
-    ----------
-    likeness : numpy.ndarray
-        ``(K_first, K_second)``, of :func:`overlap` or :func:`by_distance`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair: ``first``, ``second`` (concepts) and ``likeness``.
+    Takes what :func:`overlap` or :func:`by_distance` gives; returns one row a pair, with ``first``,
+    ``second`` (concepts) and ``likeness``.
 
     References
     ----------
@@ -200,14 +185,14 @@ def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -
     Parameters
     ----------
     network, samples, device
-        As for :func:`stce.tcav.score`.
+        As for :func:`stce.tcav.score`; `slopes` of the samples are not looked at.
     seed : int, default 0
-        Seeds the order of the samples.
+        Of the order of the samples.
 
     Returns
     -------
     pandas.DataFrame
-        One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
+        Of :func:`stce.tcav.rescore`.
     """
     vectors, groups = {}, samples.groups
     for name, centres in samples.concepts.centres.items():

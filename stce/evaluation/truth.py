@@ -10,14 +10,8 @@ from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
 from stce import curves
-from stce.engine.resampling import (
-    ENDS,
-    interval,
-    known_mean,
-    p_value,
-    rank_correlation,
-    resamples,
-)
+from stce.engine import resampling
+from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
 
 __all__ = [
     "KTH_CARRIERS",
@@ -114,10 +108,8 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     ----------
     table : pandas.DataFrame
         Of :func:`counts`.
-    n_bootstrap : int, default 1000
+    n_bootstrap, seed : int, default 1000 and 0
         Resamples of the groups (clips or persons) of a concept.
-    seed : int, default 0
-        Seeds the resampling.
 
     Returns
     -------
@@ -137,8 +129,8 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     names, rows = list(inside.columns), []
     for (class_name, concept), part in inside.groupby(level=["class", "concept"], sort=True):
         held, base = part.to_numpy(float), around.loc[part.index].to_numpy(float)
-        draws = resamples(len(held), n_bootstrap, rng)
-        low, high = np.quantile(_lift(draws @ held, draws @ base), ENDS, axis=0)
+        draws = resampling.resamples(len(held), n_bootstrap, rng)
+        low, high = np.quantile(_lift(draws @ held, draws @ base), resampling.ENDS, axis=0)
         lift = _lift(held.sum(0), base.sum(0))
         share, rate = held.sum(0) / max(held.sum(), 1), base.sum(0) / max(base.sum(), 1)
         for i, name in enumerate(names):
@@ -175,10 +167,8 @@ def found(
         Concepts at the head of the ranking.
     n_random : int, default 10000
         Random rankings; the smallest p-value is 1 / (`n_random` + 1).
-    n_bootstrap : int, default 1000
+    n_bootstrap, seed : int, default 1000 and 0
         Resamples of the concepts, for the intervals.
-    seed : int, default 0
-        Seeds both.
 
     Returns
     -------
@@ -234,21 +224,10 @@ def found(
 
 
 def region(clips, carriers: Mapping[str, Sequence[str]], names: Sequence[str]) -> np.ndarray:
-    """Mark the voxels of the parts that carry each clip's class.
+    """Mark the voxels of the parts that carry each clip's class, ``(N, T, H, W) bool``.
 
-    Parameters
-    ----------
-    clips : stce.clips.Clips
-        N clips with ``parts``.
-    carriers : mapping of str to sequence of str
-        For each class its parts, such as `KTH_CARRIERS`.
-    names : sequence of str
-        The parts, as ``clips.parts`` counts them.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, T, H, W) bool``; none of a class that is missing.
+    Takes N clips with ``parts``, the `carriers` of :func:`found`, and the `names` of
+    :func:`counts`; of a class that has no carriers nothing is marked.
 
     Examples
     --------
@@ -281,7 +260,7 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     q_max : int, default 5
         The last step; lifts are averaged over steps 1 to `q_max`.
     seed : int, default 0
-        Seeds the resampling of clips.
+        Of the resampling of clips.
 
     Returns
     -------
@@ -308,10 +287,8 @@ def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, labels from 1 up.
-    truth : numpy.ndarray
-        ``(T, H, W) bool``, the object.
+    labels, truth : numpy.ndarray
+        ``(L, T, H, W)``, labels from 1 up, and the object, ``(T, H, W) bool``.
 
     Returns
     -------
