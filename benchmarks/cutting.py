@@ -12,8 +12,8 @@ from benchmarks import reference, worlds
 from benchmarks.runner import Check, Pair
 from stce import features, supervoxels
 from stce.engine import threads
+from stce.evaluation.truth import boundary_recall
 from stce.models.network import Pooled
-from stce.overlap import boundary_recall
 
 __all__ = ["bare", "kept", "naive", "on_device", "pooled", "segment"]
 

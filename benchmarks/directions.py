@@ -24,7 +24,7 @@ def fit_cavs(world: Directions, device="cpu") -> np.ndarray:
     """Return the unit CAVs of all concepts against all groups, our way: ``(K, R, D)``."""
     n_concepts, size, width = world.positives.shape
     own = world.positives.reshape(-1, width)
-    mean, scale = cav.moments([own, world.negatives.reshape(-1, width)])
+    mean, scale = cav.scaling([own, world.negatives.reshape(-1, width)])
     own, groups = (cav.standard(z, mean, scale) for z in (own, world.negatives))
     concepts = np.arange(len(own)).reshape(n_concepts, size)
     fitted = cav.against(own, concepts, groups, held_out=False, device=device)

@@ -119,8 +119,8 @@ def _score(network, classes: tuple[str, ...], world: World, device: str) -> floa
     random = rng.normal(size=(world.n_groups * world.n_keep, size)).astype(np.float32)
     groups = tcav.random_groups(len(random), world.n_groups, world.n_keep, rng)
     clips = dict.fromkeys(classes, z[:20])
-    given = network, found, z, clips, random, groups, network.classes
-    return _seconds(lambda: tcav.score(*given, device=device), device)[0]
+    samples = tcav.Samples(found, z, clips, random, groups, network.classes)
+    return _seconds(lambda: tcav.score(network, samples, device=device), device)[0]
 
 
 def _fit(size: int, world: World, device: str) -> float:

@@ -147,7 +147,7 @@ def study(quick: bool, device: str) -> Pair:
         stages.done("cluster")
         features.extract_clips(network, noise, **how)
         whole = features.extract_clips(network, discovery[i], **how)
-        mean, scale = cav.moments([z, others])
+        mean, scale = cav.scaling([z, others])
         rows = [clustered.members(name, k) for k in range(scored)]
         own, drawn = (cav.standard(x, mean, scale) for x in (z, others))
         fitted = cav.against(own, rows, drawn[index], held_out=False, **how)

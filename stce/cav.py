@@ -15,7 +15,7 @@ __all__ = [
     "against",
     "classifiers",
     "held_out_accuracy",
-    "moments",
+    "scaling",
     "standard",
     "standardise",
     "unit",
@@ -23,15 +23,15 @@ __all__ = [
 
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
-_COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
+_COLUMNS, _PROBLEMS, _PROBLEMS_GPU = 256, 64, 1024
 # Rows standardised at a time, and concepts multiplied by all groups: while one thread does that,
 # another one can solve.
-ROWS, CONCEPTS = 32, 4
+_ROWS, _CONCEPTS = 32, 4
 # A feature whose spread is so many last digits of its mean tells samples apart by rounding alone.
-ROUNDING = 32
+_ROUNDING = 32
 
 
-def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def scaling(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each feature, over samples that come block by block.
 
     Parameters
@@ -51,14 +51,14 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> mean, scale = moments([np.array([[1.0], [2.0]]), np.array([[6.0]])])
+    >>> mean, scale = scaling([np.array([[1.0], [2.0]]), np.array([[6.0]])])
     >>> mean.tolist(), scale.round(3).tolist()
     ([3.0], [2.16])
     """
     count, mean, spread, rounding = 0, 0.0, 0.0, 0.0
     for block in blocks:
         if np.issubdtype(block.dtype, np.floating):
-            rounding = max(rounding, ROUNDING * float(np.finfo(block.dtype).eps))
+            rounding = max(rounding, _ROUNDING * float(np.finfo(block.dtype).eps))
         n, width = block.shape
         centre, inner = np.empty(width), np.empty(width)
 
@@ -81,41 +81,21 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring each feature to mean 0 and standard deviation 1.
+    """Bring each of D features to mean 0 and standard deviation 1.
 
-    Parameters
-    ----------
-    features : numpy.ndarray
-        ``(n, D)``.
-
-    Returns
-    -------
-    standard : numpy.ndarray
-        ``(n, D) float64``.
-    mean, scale : numpy.ndarray
-        ``(D,)``; the scale of a constant feature is 1.
+    Returns ``(n, D) float64``, and the mean and scale of :func:`scaling`.
     """
     features = np.asarray(features)
-    mean, scale = moments([features])
+    mean, scale = scaling([features])
     standard = features - mean
     standard /= scale
     return standard, mean, scale
 
 
 def standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Standardise by known moments, in double precision, and keep what single precision holds.
+    """Standardise by the mean and scale of :func:`scaling`, in double precision.
 
-    Parameters
-    ----------
-    features : numpy.ndarray
-        ``(..., D)``.
-    mean, scale : numpy.ndarray
-        ``(D,) float64``, see :func:`moments`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(..., D) float32``.
+    Returns what single precision holds of it, of the shape of `features`, ``(..., D) float32``.
 
     Examples
     --------
@@ -126,10 +106,10 @@ def standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.nd
     found = np.empty(rows.shape, np.float32)
 
     def some(start: int) -> None:  # few enough to stay in a core's cache
-        part = slice(start, start + ROWS)
+        part = slice(start, start + _ROWS)
         np.multiply(rows[part] - mean, factor, out=found[part], casting="same_kind")
 
-    in_threads(some, range(0, len(rows), ROWS))
+    in_threads(some, range(0, len(rows), _ROWS))
     return found.reshape(features.shape)
 
 
@@ -187,13 +167,12 @@ def classifiers(
     """
     index, n = _positive_first(problems, sign)
     how = {"strength": strength, "tolerance": tolerance, "max_steps": max_steps}
-    alpha, bias = np.empty(index.shape), np.empty(len(index))
 
-    def fit(part: slice) -> None:
-        found = logistic.solve(_gather(gram, index[part], n, device), **how)
-        alpha[part], bias[part] = (x.cpu().numpy() for x in found)
+    def solve(blocks: Blocks) -> list[np.ndarray]:
+        return [x.cpu().numpy() for x in logistic.solve(blocks, **how)]
 
-    in_threads(fit, _parts(len(index), device), _on_cpu(device))
+    found = _by_parts(solve, gram, index, n, device)
+    alpha, bias = (np.concatenate(x) for x in zip(*found, strict=True))
     return _weights(standard, index, n, alpha), bias
 
 
@@ -206,12 +185,7 @@ def held_out_accuracy(
     Parameters are those of :func:`classifiers`; NaN where a half would have one side only.
     """
     index, n = _positive_first(problems, sign)
-    parts = _parts(len(index), device)
-    found = in_threads(
-        lambda part: _held_out(_gather(gram, index[part], n, device), options),
-        parts,
-        _on_cpu(device),
-    )
+    found = _by_parts(lambda blocks: _held_out(blocks, options), gram, index, n, device)
     return np.concatenate(found)
 
 
@@ -225,23 +199,24 @@ def _on_cpu(device) -> bool:
     return torch.device(device).type == "cpu"
 
 
-def _parts(n: int, device) -> list[slice]:
-    size = PROBLEMS if _on_cpu(device) else PROBLEMS_GPU
-    return [slice(start, start + size) for start in range(0, n, size)]
-
-
 def _positive_first(problems: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the samples of each problem, its positive ones first, and how many these are."""
     index, above = np.asarray(problems, np.int64), np.asarray(sign) > 0
     return np.hstack([index[:, above], index[:, ~above]]), int(above.sum())
 
 
-def _gather(gram: np.ndarray, index: np.ndarray, n: int, device) -> Blocks:
-    given = torch.from_numpy(gram[index[:, :, None], index[:, None, :]])
-    given = given.to(device, torch.float64)
-    return Blocks(
-        *(part.contiguous() for part in (given[:, :n, :n], given[:, :n, n:], given[:, n:, n:]))
-    )
+def _by_parts(solve, gram: np.ndarray, index: np.ndarray, n: int, device) -> list:
+    """Return what `solve` gives for the blocks of some problems at a time."""
+
+    def some(start: int):
+        rows = index[start : start + size]
+        given = torch.from_numpy(gram[rows[:, :, None], rows[:, None, :]])
+        given = given.to(device, torch.float64)
+        parts = given[:, :n, :n], given[:, :n, n:], given[:, n:, n:]
+        return solve(Blocks(*(part.contiguous() for part in parts)))
+
+    size = _PROBLEMS if _on_cpu(device) else _PROBLEMS_GPU
+    return in_threads(some, range(0, len(index), size), _on_cpu(device))
 
 
 def _weights(standard, index, n: int, alpha) -> np.ndarray:
@@ -329,7 +304,7 @@ def against(
         within[r] = _symmetric(groups[r] @ groups[r].T)
 
     def fit(start: int) -> None:
-        some = range(start, min(start + CONCEPTS, len(concepts)))
+        some = range(start, min(start + _CONCEPTS, len(concepts)))
         samples = own[torch.cat([members[k] for k in some])]
         between = (samples @ groups.flatten(0, 1).T).unflatten(1, (n_groups, size))
         sizes = [len(members[k]) for k in some]
@@ -347,6 +322,6 @@ def against(
 
     at_once = _on_cpu(device)
     in_threads(multiply, range(n_groups), at_once)
-    in_threads(fit, range(0, len(concepts), CONCEPTS), at_once)
+    in_threads(fit, range(0, len(concepts), _CONCEPTS), at_once)
     in_threads(weigh, range(n_groups), at_once)
     return list(zip(weights.cpu().numpy(), accuracy, strict=True))

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from stce.engine.storage import read_rows
+
 __all__ = ["Concepts", "assign", "cluster"]
 
 
@@ -62,8 +64,9 @@ class Concepts:
         )
 
 
-def _nearest(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(features, centres) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of and the Euclidean distance to the nearest centre."""
+    features, centres = np.asarray(features, np.float64), np.asarray(centres, np.float64)
     squares = (features**2).sum(1)[:, None] - 2 * features @ centres.T + (centres**2).sum(1)
     nearest = squares.argmin(axis=1)
     return nearest, np.linalg.norm(features - centres[nearest], axis=1)
@@ -72,24 +75,15 @@ def _nearest(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.
 def assign(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Give each supervoxel to the concept with the nearest centre (equation 4).
 
-    Parameters
-    ----------
-    features : numpy.ndarray
-        ``(S, D)``, the supervoxels of test clips.
-    centres : numpy.ndarray
-        ``(K, D)``, the centres of one class.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(S,) int64``, concept 0 to K - 1.
+    Takes ``(S, D)`` features of supervoxels and the ``(K, D)`` centres of one class; returns
+    ``(S,) int64``, concept 0 to K - 1.
 
     Examples
     --------
     >>> assign(np.array([[0.1, 0], [2, 2]]), np.array([[0.0, 0], [3, 3]]))
     array([0, 1])
     """
-    return _nearest(np.asarray(features, np.float64), np.asarray(centres, np.float64))[0]
+    return _nearest(features, centres)[0]
 
 
 def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int):
@@ -97,7 +91,7 @@ def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int
     with threadpool_limits(1):
         kmeans = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features)
         centres = kmeans.cluster_centers_
-        return centres, *_nearest(features.astype(np.float64), centres.astype(np.float64))
+        return centres, *_nearest(features, centres)
 
 
 def cluster(
@@ -152,28 +146,28 @@ def cluster(
     >>> found.table.groupby("concept").size().tolist()
     [3, 3]
     """
-    present = [y for y in range(len(classes)) if (labels == y).any()]
-    for y in present:
-        if (count := int((labels == y).sum())) < n_concepts:
+    every = {name: np.flatnonzero(labels == y) for y, name in enumerate(classes)}
+    owned = {name: rows for name, rows in every.items() if len(rows)}
+    for name, rows in owned.items():
+        if len(rows) < n_concepts:
             raise ValueError(
-                f"Class {classes[y]!r} has {count} supervoxels, fewer than n_concepts="
-                f"{n_concepts}. Use more clips a class, more segments, or fewer concepts."
+                f"Class {name!r} has {len(rows)} supervoxels, fewer than n_concepts={n_concepts}. "
+                "Use more clips a class, more segments, or fewer concepts."
             )
-    rows = [np.flatnonzero(labels == y) for y in present]
-    found = Parallel(n_jobs=n_jobs)(
-        delayed(_cluster_class)(_take(features, r), n_concepts, seed, n_init) for r in rows
+    made = Parallel(n_jobs=n_jobs)(
+        delayed(_cluster_class)(read_rows(features, rows), n_concepts, seed, n_init)
+        for rows in owned.values()
     )
     tables, sizes, centres = [], [], {}
-    for y, row, (centre, concept, distance) in zip(present, rows, found, strict=True):
+    for (name, rows), (centre, concept, distance) in zip(owned.items(), made, strict=True):
         if (filled := len(np.unique(concept))) < n_concepts:
             raise ValueError(
-                f"n_concepts is {n_concepts}, but the {len(row)} supervoxels of class "
-                f"{classes[y]!r} have only {filled} different features at this layer; lower "
-                "n_concepts, ask for more segments, or take another layer."
+                f"n_concepts is {n_concepts}, but the {len(rows)} supervoxels of class {name!r} "
+                f"have only {filled} different features at this layer; lower n_concepts, ask for "
+                "more segments, or take another layer."
             )
-        table = pd.DataFrame({"class": classes[y], "concept": concept, "supervoxel": row})
-        table["distance"] = distance
-        table["video"] = videos[row]
+        own = {"concept": concept, "supervoxel": rows, "distance": distance, "video": videos[rows]}
+        table = pd.DataFrame({"class": name} | own)
         sizes.append(
             table.groupby(["class", "concept"], as_index=False).agg(
                 n_supervoxels=("video", "size"), n_videos=("video", "nunique")
@@ -182,14 +176,8 @@ def cluster(
         table = table.sort_values(["concept", "distance", "supervoxel"])
         table["rank"] = table.groupby("concept").cumcount()
         tables.append(table[table["rank"] < n_keep])
-        centres[classes[y]] = np.ascontiguousarray(centre, np.float32)
+        centres[name] = np.ascontiguousarray(centre, np.float32)
     columns = ["class", "concept", "supervoxel", "rank", "distance"]
     return Concepts(
         pd.concat(tables, ignore_index=True)[columns], pd.concat(sizes, ignore_index=True), centres
     )
-
-
-def _take(features, rows: np.ndarray) -> np.ndarray:
-    if isinstance(features, np.ndarray):
-        return features[rows]
-    return features.oindex[rows]

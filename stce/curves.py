@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from stce.engine.resampling import interval, mean_interval, resamples
+
 __all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference", "gap", "smallest"]
-
-
-def _interval(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the 95 % bootstrap interval of the mean over clips, ``(2,)``."""
-    clips = len(values)
-    draws = rng.multinomial(clips, np.full(clips, 1 / clips), n)
-    return np.quantile(draws @ values / clips, [0.025, 0.975])
 
 
 def accuracy_table(
@@ -42,7 +37,7 @@ def accuracy_table(
     for key, part in outcomes.groupby([*by, "mode", "order", "q"], sort=True):
         clip = part.groupby("video")[["correct", "revealed"]].mean()
         correct = clip["correct"].to_numpy(float)
-        low, high = _interval(correct, n_bootstrap, rng)
+        low, high = mean_interval(correct, n_bootstrap, rng)
         mean = correct.mean()
         rows.append((*key, mean, low, high, clip["revealed"].mean(), len(correct)))
     names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "revealed", "n_clips"]
@@ -59,12 +54,8 @@ def accuracy_over_seeds(
     outcomes : pandas.DataFrame
         Columns of `by`, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct`` (0 to 1), as
         of :class:`book.published.Results`.
-    by : tuple of str, default ()
-        Further columns to split by, for example ``("model",)``.
-    n_bootstrap : int, default 1000
-        Resamples: first of the seeds, then of the clips of each.
-    seed : int, default 0
-        Seeds the resampling.
+    by, n_bootstrap, seed
+        See :func:`accuracy_table`; first the seeds are resampled, then the clips of each.
 
     Returns
     -------
@@ -86,13 +77,10 @@ def accuracy_over_seeds(
     rows = []
     for key, part in outcomes.groupby([*by, "mode", "order", "q"], sort=False):
         seeds = [one.to_numpy(float) for _, one in part.groupby("seed")["correct"]]
-        draws = [
-            rng.multinomial(len(v), np.full(len(v), 1 / len(v)), n_bootstrap) @ v / len(v)
-            for v in seeds
-        ]
+        draws = [resamples(len(v), n_bootstrap, rng) @ v / len(v) for v in seeds]
         chosen = rng.integers(len(seeds), size=(n_bootstrap, len(seeds)))
         means = np.take_along_axis(np.stack(draws, axis=1), chosen, axis=1).mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
+        low, high = interval(means)
         mean = np.mean([v.mean() for v in seeds])
         rows.append((*key, mean, low, high, len(seeds[0]), len(seeds)))
     names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "n_clips", "n_seeds"]
@@ -143,10 +131,8 @@ def difference(
         Rows of :func:`stce.ablation.run`.
     first, second : {"top", "random", "least"}
         The orders; "random" stands for the mean of its repeats.
-    n_bootstrap : int, default 10000
-        Resamples of the clips.
-    seed : int, default 0
-        Seeds the resampling.
+    n_bootstrap, seed
+        See :func:`accuracy_table`.
 
     Returns
     -------
@@ -168,7 +154,7 @@ def difference(
         clip = part.groupby(["video", "order"])["correct"].mean().unstack("order")
         clip = clip[[first, second]].dropna()
         gain = (clip[first] - clip[second]).to_numpy(float) * (1 if mode == "add" else -1)
-        low, high = _interval(gain, n_bootstrap, rng)
+        low, high = mean_interval(gain, n_bootstrap, rng)
         rows.append((mode, first, second, gain.mean(), low, high, len(gain)))
     return pd.DataFrame(
         rows, columns=["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
@@ -197,10 +183,8 @@ def areas(
     value : {"correct", "probability"}, default "correct"
         What the curve shows: accuracy, or the probability of the true class [1]_. Another column of
         numbers of your own will do; steps where it is NaN do not count.
-    n_bootstrap : int, default 10000
-        Resamples of the clips, the same for all orders.
-    seed : int, default 0
-        Seeds the resampling.
+    n_bootstrap, seed
+        See :func:`accuracy_table`; the clips drawn are the same for all orders.
 
     Returns
     -------
@@ -237,12 +221,12 @@ def areas(
     for mode, part in outcomes[outcomes["q"] > 0].groupby("mode"):
         clip = part.groupby(["video", "order"])[value].mean().unstack("order").dropna()
         n = len(clip)
-        draws = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        draws = resamples(n, n_bootstrap, rng)
         sign = 1 if mode == "add" else -1
         for order in clip:
             area = clip[order].to_numpy(float)
             gain = sign * (clip[first].to_numpy(float) - area)
-            limits = [np.quantile(draws @ x / n, [0.025, 0.975]) for x in (area, gain)]
+            limits = [interval(draws @ x / n) for x in (area, gain)]
             rows.append((mode, order, area.mean(), *limits[0], gain.mean(), *limits[1], n))
     names = ["area", "ci_low", "ci_high", "gain", "gain_low", "gain_high", "n_clips"]
     return pd.DataFrame(rows, columns=["mode", "order", *names])

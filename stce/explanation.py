@@ -20,11 +20,10 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.storage import replacing
-from stce.gradients import TARGETS
 from stce.models import FEATURES
 from stce.models.adapt import Explainable, lent, logit_names
 from stce.supervoxels import Supervoxels
-from stce.tcav import Tcav
+from stce.tcav import TARGETS, Tcav
 
 __all__ = ["Explanation", "explain"]
 
@@ -300,20 +299,17 @@ def _find(network, clips, random, names, settings, segmenting, running):
     number = {"n_concepts": settings["n_concepts"], "n_keep": settings["n_keep"], "seed": seed}
     found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
     rng = np.random.default_rng(seed)
-    result = tcav.score(
-        network,
+    samples = tcav.Samples(
         found,
         z,
         {name: features.extract_layer(network, clips, **running)},
         features.extract_clips(network, random, **running),
         tcav.random_groups(len(random), settings["n_groups"], settings["n_keep"], rng),
         names,
-        target=settings["target"],
-        seed=seed,
-        device=running["device"],
-        gradient=_gradient(network, clips, name, names, settings["target"], running),
+        settings["target"],
+        _gradient(network, clips, name, names, settings["target"], running),
     )
-    return cut, found, result
+    return cut, found, tcav.score(network, samples, seed=seed, device=running["device"])
 
 
 def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndarray] | None:

@@ -294,7 +294,7 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
     """Return all that layer l gives for whole clips, where gradients are taken: f_l(v) of eq. 1.
 
     The same as :func:`extract_clips` unless the network is pooled: then it is the map itself,
-    ``(N, C * t * h * w) float32``.
+    ``(N, C * t * h * w) float32``, which :func:`stce.tcav.slopes` takes.
     """
     return _whole(network, clips, True, batch_size, device)
 

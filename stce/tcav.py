@@ -2,20 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
 from scipy.stats import false_discovery_control
+from torch import Tensor
 
-from stce import cav, gradients
+from stce import cav
+from stce.concepts import Concepts
+from stce.engine.resampling import mean_interval, p_value
+from stce.engine.storage import read_rows
+from stce.engine.threads import forward
 from stce.engine.workers import spread
 
-__all__ = ["Tcav", "moments", "random_groups", "rescore", "score"]
+__all__ = ["Samples", "Tcav", "random_groups", "rescore", "score", "slopes"]
+
+TARGETS = ("logit", "log_prob")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What concepts are scored from; `dataclasses.replace` gives it other groups or concepts.
+
+    Attributes
+    ----------
+    concepts : stce.concepts.Concepts
+        The concepts of each class.
+    features : array_like
+        ``(S, D) float32``, numpy or zarr, of the supervoxels that `concepts` refers to.
+    clips : dict of str to numpy.ndarray
+        For each class its clips at layer l, ``(N, D) float32``, of
+        :func:`stce.features.extract_layer`.
+    random : numpy.ndarray
+        ``(M, D) float32``, features of the random clips.
+    groups : numpy.ndarray
+        ``(R, m) int64``, groups of random clips, see :func:`random_groups`.
+    classes : tuple of str
+        Output names of the network, in order.
+    target : {"logit", "log_prob"}, default "logit"
+        The class output, see :func:`slopes`.
+    slopes : dict of str to numpy.ndarray, optional
+        For each class the gradients of its clips, ``(N, D) float32``, of :func:`slopes`, where a
+        network has no head to compute them from.
+    """
+
+    concepts: Concepts
+    features: np.ndarray
+    clips: dict[str, np.ndarray]
+    random: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+    target: str = "logit"
+    slopes: dict[str, np.ndarray] | None = None
+
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and scale of all samples, by which classifiers standardise, each ``(D,)``.
+
+        A class at a time is read, so that the memory does not grow with the number of classes. See
+        :func:`stce.cav.scaling`; a feature that is not finite is refused with a ValueError.
+        """
+        found = self.concepts
+        blocks = (read_rows(self.features, found.used(name)) for name in found.centres)
+        mean, scale = cav.scaling(chain([self.random], blocks))
+        if not (np.isfinite(mean) & np.isfinite(scale)).all():
+            where = "random clips" if not np.isfinite(self.random).all() else "supervoxels"
+            raise ValueError(
+                f"The features of the {where} hold NaN or infinite values; look for weights that "
+                "diverged, or a normalisation (mean, std) that is not the network's."
+            )
+        return mean, scale
+
+    def gradients(
+        self, network, names: Iterable[str], device="cpu"
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield classes and the :func:`slopes` at their clips, computed unless they are given.
+
+        Those that are not finite are refused with a ValueError.
+        """
+        for name in names:
+            if self.slopes is None:
+                y = self.classes.index(name)
+                slope = slopes(network, self.clips[name], y, self.target, device=device)
+            else:
+                slope = self.slopes[name]
+            yield name, _finite(name, slope)
 
 
 @dataclass(frozen=True)
@@ -100,21 +177,57 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
     return np.stack([rng.permutation(n_clips)[:size] for _ in range(n_groups)])
 
 
+def slopes(
+    network, clips: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
+) -> np.ndarray:
+    """Return the gradient of a class output with respect to layer l (equation 1).
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Its head is differentiated, in evaluation mode, on `device`.
+    clips : numpy.ndarray
+        ``(N, D) float32``, clips at layer l, of :func:`stce.features.extract_layer`.
+    class_index : int
+        The class y.
+    target : {"logit", "log_prob"}, default "logit"
+        The class output. Where the head is one linear map, the gradient of the logit is the
+        same for every clip; that of the log-probability is not.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, D) float32``.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target is {target!r}; choose one of {', '.join(TARGETS)}.")
+    network = network.to(device).eval()
+
+    def slope(part: slice) -> Tensor:
+        z = some[part].requires_grad_()
+        output = network.logits(z)
+        if target == "log_prob":
+            output = output.log_softmax(dim=1)
+        (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
+        if network.grid:  # a pooled feature stands for all positions
+            gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
+        return gradient
+
+    found = []
+    for start in range(0, len(clips), 256):
+        some = torch.from_numpy(clips[start : start + 256]).to(device)
+        found.append(forward(network, slope, len(some), device).cpu().numpy())
+    return np.concatenate(found)
+
+
 def score(
     network,
-    concepts,
-    features: np.ndarray,
-    clips: dict[str, np.ndarray],
-    random: np.ndarray,
-    groups: np.ndarray,
-    classes: tuple[str, ...],
+    samples: Samples,
     *,
-    target: str = "logit",
     strength: float = 1.0,
     n_bootstrap: int = 1000,
     seed: int = 0,
     device="cpu",
-    gradient: dict[str, np.ndarray] | None = None,
 ) -> Tcav:
     """Score every concept of every class (equations 1 and 2).
 
@@ -133,20 +246,8 @@ def score(
     ----------
     network : stce.models.network.Network
         The network to explain.
-    concepts : stce.concepts.Concepts
-        The concepts of each class.
-    features : array_like
-        ``(S, D) float32``, of the supervoxels that `concepts` refers to.
-    clips : dict of str to numpy.ndarray
-        For each class the features of its K clips, ``(K, D) float32``.
-    random : numpy.ndarray
-        ``(M, D) float32``, features of the random clips.
-    groups : numpy.ndarray
-        ``(R, m) int64``, see :func:`random_groups`.
-    classes : tuple of str
-        Output names of the network, in order.
-    target : {"logit", "log_prob"}, default "logit"
-        See :func:`stce.gradients.at_clips`.
+    samples : Samples
+        The concepts, their features, clips and random clips.
     strength : float, default 1
         See :func:`stce.cav.classifiers`.
     n_bootstrap : int, default 1000
@@ -155,14 +256,6 @@ def score(
         Seeds the resampling.
     device : torch.device, default "cpu"
         Where the head runs and the classifiers are solved.
-    gradient : dict of str to numpy.ndarray, optional
-        For each class :func:`stce.gradients.at_clips` of its clips, ``(K, D) float32``, where a
-        network has no head to compute them from.
-
-    Returns
-    -------
-    Tcav
-        Scores, CAVs and sensitivities.
 
     Raises
     ------
@@ -176,56 +269,32 @@ def score(
     :doi:`10.1111/j.2517-6161.1995.tb02031.x`.
     """
     rng = np.random.default_rng(seed)
-    members = {
-        (name, k): concepts.members(name, k)
-        for name in concepts.centres
-        for k in range(len(concepts.centres[name]))
-    }
-    used = {name: concepts.used(name) for name in concepts.centres}
-    mean, scale = moments(concepts, features, random)
+    mean, scale = samples.scaling()
     how = {"strength": strength, "device": device}
-    pool = _Pool(cav.standard(random, mean, scale)[groups], mean, scale, how)
-
+    groups = cav.standard(samples.random, mean, scale)[samples.groups]
     # A class at a time: the memory this takes does not grow with the number of classes.
-    shared = spread(pool)
+    shared = spread((groups, mean, scale, how))
     fitted = Parallel(return_as="generator")(
-        delayed(_fit_class)(
-            shared,
-            _rows(features, used[name]),
-            [
-                np.searchsorted(used[name], members[name, k])
-                for k in range(len(concepts.centres[name]))
-            ],
-        )
-        for name in clips
+        delayed(_fit_class)(shared, *_members(samples, name)) for name in samples.clips
     )
-    null_cavs = _null_cavs((random - mean) / scale, groups, scale, how)
+    null_cavs = _null_cavs((samples.random - mean) / scale, samples.groups, scale, how)
     rows, cavs, sensitivity, null = [], {}, {}, []
-    known = gradients.by_class(network, clips, classes, target, gradient, device)
+    known = samples.gradients(network, samples.clips, device)
     for (name, slope), made in zip(known, fitted, strict=True):
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
-        for k, (vector, accuracy) in enumerate(made):
+        for k, (vector, accuracy, n_members) in enumerate(made):
             derivative = vector @ slope.T.astype(np.float64)
-            share, mean, cosine = _means(vector[None], slope)
-            low, high = _interval(derivative > 0, n_bootstrap, rng)
+            share, along, cosine = _means(vector[None], slope)
+            low, high = mean_interval(derivative > 0, n_bootstrap, rng)
             vectors.append(vector)
             shares.append(derivative.mean(0).astype(np.float32))
-            rows.append(
-                {
-                    "class": name,
-                    "concept": k,
-                    "score": share[0],
-                    "ci_low": low,
-                    "ci_high": high,
-                    "derivative": mean[0],
-                    "cosine": cosine[0],
-                    "n_members": len(members[name, k]),
-                    "cav_accuracy": accuracy.mean(),
-                }
-            )
+            told = share[0], low, high, along[0], cosine[0], n_members, accuracy.mean()
+            rows.append((name, k, *told))
         cavs[name], sensitivity[name] = np.stack(vectors), np.stack(shares)
-    return Tcav(_rank(pd.DataFrame(rows), null), cavs, sensitivity)
+    columns = ["class", "concept", "score", "ci_low", "ci_high", "derivative", "cosine"]
+    table = pd.DataFrame(rows, columns=[*columns, "n_members", "cav_accuracy"])
+    return Tcav(_rank(table, null), cavs, sensitivity)
 
 
 def rescore(
@@ -241,10 +310,12 @@ def rescore(
 
     Parameters
     ----------
-    network, clips, classes, target, device
+    network, device
         See :func:`score`.
     cavs : dict of str to numpy.ndarray
         For each class ``(K, R, D)``, as in :class:`Tcav`.
+    clips, classes, target
+        See :class:`Samples`.
 
     Returns
     -------
@@ -252,66 +323,39 @@ def rescore(
         One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
     """
     parts = []
-    chosen = {name: clips[name] for name in cavs}
-    for name, slope in gradients.by_class(network, chosen, classes, target, device=device):
-        vectors = cavs[name]
-        share, derivative, _ = _means(vectors, slope)
-        columns = {"concept": np.arange(len(vectors)), "score": share, "derivative": derivative}
+    for name, vectors in cavs.items():
+        slope = slopes(network, clips[name], classes.index(name), target, device=device)
+        share, derivative, _ = _means(vectors, _finite(name, slope))
+        columns = {"concept": np.arange(len(share)), "score": share, "derivative": derivative}
         parts.append(pd.DataFrame({"class": name} | columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def moments(concepts, features, random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and scale of all samples of a study, by which its classifiers standardise.
-
-    A class at a time is read, so that the memory does not grow with the number of classes.
-
-    Parameters
-    ----------
-    concepts, features, random
-        See :func:`score`.
-
-    Returns
-    -------
-    mean, scale : numpy.ndarray
-        ``(D,) float64``, see :func:`stce.cav.moments`.
-
-    Raises
-    ------
-    ValueError
-        If a feature is not finite.
-    """
-    blocks = (_rows(features, concepts.used(name)) for name in concepts.centres)
-    mean, scale = cav.moments(chain([random], blocks))
-    if not (np.isfinite(mean) & np.isfinite(scale)).all():
-        where = "random clips" if not np.isfinite(random).all() else "supervoxels"
+def _finite(name: str, slope: np.ndarray) -> np.ndarray:
+    if not np.isfinite(slope).all():
         raise ValueError(
-            f"The features of the {where} hold NaN or infinite values; look for weights that "
-            "diverged, or a normalisation (mean, std) that is not the network's."
+            f"The gradients of class {name!r} hold NaN or infinite values, so no score means "
+            "anything; look for a logarithm, a root or a division in the head, or clips that are "
+            "not finite."
         )
-    return mean, scale
+    return slope
 
 
-def _rows(features, rows: np.ndarray) -> np.ndarray:
-    return features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+def _members(samples: Samples, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the features of a class's supervoxels, and of each concept its rows among them."""
+    found = samples.concepts
+    used = found.used(name)
+    members = (found.members(name, k) for k in range(len(found.centres[name])))
+    return read_rows(samples.features, used), [np.searchsorted(used, rows) for rows in members]
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """What all classes share: the random groups, standardised with all samples of the study."""
-
-    groups: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    how: dict
-
-
-def _fit_class(pool: _Pool, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
-    """Return for each concept of a class its CAV against each group, and their accuracy."""
-    own = cav.standard(own, pool.mean, pool.scale)
-    found = cav.against(own, positives, pool.groups, **pool.how)
-    scale = pool.scale.astype(np.float32)
-    return [(cav.unit(weights / scale), accuracy) for weights, accuracy in found]
+def _fit_class(shared: tuple, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
+    """Return of each concept of a class its CAVs, their accuracy, and how many members it has."""
+    groups, mean, scale, how = shared
+    found = cav.against(cav.standard(own, mean, scale), positives, groups, **how)
+    both = zip(found, positives, strict=True)
+    scale = scale.astype(np.float32)
+    return [(cav.unit(weights / scale), told, len(rows)) for (weights, told), rows in both]
 
 
 def _null_cavs(random: np.ndarray, groups: np.ndarray, scale: np.ndarray, how: dict) -> np.ndarray:
@@ -337,28 +381,10 @@ def _means(vectors: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.nd
     return tuple(x.mean(axis=(1, 2)) for x in (derivative > 0, derivative, cosine))
 
 
-def _interval(positive: np.ndarray, n: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of ``(R, N) bool`` over both axes."""
-    groups, clips = positive.shape
-    draw_groups = rng.multinomial(groups, np.full(groups, 1 / groups), n)
-    draw_clips = rng.multinomial(clips, np.full(clips, 1 / clips), n)
-    # Whole numbers until the division, so that a score of 1 has exactly 1 as its interval.
-    means = ((draw_groups @ positive) * draw_clips).sum(1) / positive.size
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _share_beyond(null: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the Monte-Carlo p-value of each distance from the null's centre."""
-    # A hair of slack: values equal but for rounding count as "at least as far".
-    within = (np.abs(null)[None] < np.abs(values)[:, None] - 1e-12).sum(1)
-    return (1 + len(null) - within) / (1 + len(null))
-
-
 def _rank(table: pd.DataFrame, null: list[tuple[np.ndarray, ...]]) -> pd.DataFrame:
     shares, _, cosines = (np.concatenate(x) for x in zip(*null, strict=True))
-    table["p"] = _share_beyond(cosines, table.pop("cosine").to_numpy())
-    table["p_score"] = _share_beyond(shares - 0.5, table["score"].to_numpy() - 0.5)
+    table["p"] = p_value(np.abs(cosines), table.pop("cosine").abs().to_numpy())
+    table["p_score"] = p_value(np.abs(shares - 0.5), (table["score"] - 0.5).abs().to_numpy())
     table["q_value"] = false_discovery_control(table["p"])
     table = table.sort_values(
         ["class", "score", "derivative", "concept"], ascending=[True, False, False, True]

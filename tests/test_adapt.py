@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from stce import gradients, tcav  # noqa: F401
+from stce import tcav
 from stce.videos import compat  # noqa: F401
 
 # isort: split
@@ -131,7 +131,7 @@ def test_features_logits_and_gradients_of_real_architectures(build, layer, width
     assert slope.shape == z.shape and slope.abs().max() > 0
     if splits != "no":
         torch.testing.assert_close(seen.logits(z), wanted, rtol=1e-3, atol=1e-4)
-        by_head = torch.from_numpy(gradients.at_clips(seen, z.numpy(), 2))
+        by_head = torch.from_numpy(tcav.slopes(seen, z.numpy(), 2))
         torch.testing.assert_close(slope, by_head, rtol=1e-3, atol=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_flat_features_keep_positions_and_a_way_around_the_layer_is_found(small)
     assert (seen.n_features, seen.splits) == (6 * 4 * 16 * 16, "replay")
     x = clips()
     torch.testing.assert_close(seen.logits(seen.features(x)), seen(x))
-    by_head = torch.from_numpy(gradients.at_clips(seen, seen.features(x).numpy(), 0))
+    by_head = torch.from_numpy(tcav.slopes(seen, seen.features(x).numpy(), 0))
     torch.testing.assert_close(seen.gradient(x, 0), by_head)
     # The block's output is added to its input, so it does not decide on the logits alone.
     around = adapt(small, "block", clip_shape=SHAPE, pool=False)
@@ -480,7 +480,7 @@ def test_functions_and_networks_are_explainable_too():
     assert isinstance(own, Explainable) and isinstance(network, Explainable)
     assert not isinstance(nn.Linear(2, 2), Explainable)
     assert own.n_features == 24
-    slope = gradients.at_clips(own, np.zeros((2, 24), np.float32), 1)
+    slope = tcav.slopes(own, np.zeros((2, 24), np.float32), 1)
     assert slope[:, 1].tolist() == [1, 1] and slope.sum() == 2
     with pytest.raises(ValueError, match=r"features gives \(1, 3, 8\) for one clip"):
         Functions(lambda x: x.mean((3, 4)), lambda z: z, SHAPE)

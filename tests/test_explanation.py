@@ -145,8 +145,7 @@ def test_same_scores_as_the_stages_by_hand(some):
     rows = cut.table["video"].to_numpy()
     mine = concepts.cluster(z, np.ones(len(rows), int), rows, ("0", "1"), n_concepts=3, n_keep=6)
     random = textures(12, n_frames=8, size=(32, 32), channels=3)
-    by_hand = tcav.score(
-        network,
+    samples = tcav.Samples(
         mine,
         z,
         {"1": features.extract_clips(network, some)},
@@ -154,6 +153,7 @@ def test_same_scores_as_the_stages_by_hand(some):
         tcav.random_groups(12, 3, 6, np.random.default_rng(0)),
         ("0", "1"),
     )
+    by_hand = tcav.score(network, samples)
     assert found.tcav.scores.equals(by_hand.scores)
     assert found.network is network
     # The same weights as a module that stce knows nothing of

@@ -41,7 +41,8 @@ def run(tmp_path_factory):
     whole = features.extract_clips(network, clips)
     mine = {name: whole[clips.indices_of(name)] for name in clips.classes}
     groups = np.array([[0, 1, 2], [3, 4, 5], [1, 3, 5]])
-    scored = tcav.score(network, found, z, mine, whole, groups, clips.classes, n_bootstrap=10)
+    samples = tcav.Samples(found, z, mine, whole, groups, clips.classes)
+    scored = tcav.score(network, samples, n_bootstrap=10)
     with run.stage("tcav", {}).write() as folder:
         scored.save(folder)
     rankings = {name: scored.ranking(name) for name in clips.classes}

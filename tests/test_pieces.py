@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stce import features, gradients, masking, models
+from stce import features, masking, models, tcav
 from stce.datasets.textures import textures
 from stce.engine.threads import forward, in_threads
 
@@ -87,7 +87,7 @@ def test_no_digit_depends_on_the_number_of_threads(threads, name, width):
         steps = [(mode, 0, before) for mode in ("add", "remove") for before in range(5)]
         told = masking.predict(network, x, places, steps)
         told = np.stack([np.append(p, share) for p, share in told])
-        found.append((z, gradients.at_clips(network, z, 1), told))
+        found.append((z, tcav.slopes(network, z, 1), told))
     for other in found[1:]:
         for mine, theirs in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(mine, theirs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool3d
 
-from stce import ablation, concepts, features, gradients, models, supervoxels, tcav
+from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.engine import pooling
 from stce.evaluation import significance
@@ -72,7 +72,7 @@ def _own(layer, name="r3d18"):
 
 def _slope(pooled_network, clips, y, target="logit"):
     whole = features.extract_layer(pooled_network, clips, batch_size=2)
-    return gradients.at_clips(pooled_network, whole, y, target)
+    return tcav.slopes(pooled_network, whole, y, target)
 
 
 def test_a_supervoxel_that_covers_everything_is_the_networks_own_feature(clips):
@@ -117,15 +117,15 @@ def test_each_clip_is_seen_once(clips, cut):
     assert sum(passed) == len(clips) < len(cut) / 5
 
 
-@pytest.mark.parametrize("target", gradients.TARGETS)
+@pytest.mark.parametrize("target", tcav.TARGETS)
 def test_the_gradient_is_exact_before_a_global_average(clips, target):
     network, seen = _own("layer4")
     own = network.split("avgpool")
-    expected = gradients.at_clips(own, features.extract_clips(own, clips), 1, target)
+    expected = tcav.slopes(own, features.extract_clips(own, clips), 1, target)
     np.testing.assert_allclose(_slope(seen, clips, 1, target), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", gradients.TARGETS)
+@pytest.mark.parametrize("target", tcav.TARGETS)
 def test_the_gradient_is_that_of_a_constant_shift(clips, target):
     network, seen = _own("conv5b", "c3d")
     got = _slope(seen, clips, 1, target)
@@ -167,12 +167,13 @@ def test_a_planted_direction_is_scored_and_tested(clips):
     owner = concepts.assign(z, found.centres["yes"])
     random = rng.normal(size=(80, 64)).astype(np.float32)
     groups = tcav.random_groups(80, 4, 20, rng)
-    given = found, z, {"yes": features.extract_layer(seen, clips)}, random, groups, clips.classes
-    result = tcav.score(seen, *given)
+    whole = {"yes": features.extract_layer(seen, clips)}
+    samples = tcav.Samples(found, z, whole, random, groups, clips.classes)
+    result = tcav.score(seen, samples)
     ranking = result.ranking("yes")
     assert (ranking[0], ranking[-1]) == (owner[0], owner[20])
     assert result.scores["score"].max() == 1 and result.scores["score"].min() == 0
-    table = significance.assess(seen, result, *given, n_null=40, n_shuffles=40)
+    table = significance.assess(seen, result, samples, n_null=40, n_shuffles=40)
     assert table.set_index("rank").loc[1, "p_weights"] < 0.05  # the head is shuffled behind a map
 
 

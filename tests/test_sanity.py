@@ -9,7 +9,7 @@ from stce import concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets import load
 from stce.datasets.textures import textures
-from stce.evaluation import sanity
+from stce.evaluation import sanity, significance
 
 
 def _network():
@@ -67,28 +67,34 @@ def study():
     return network, z, concept, clips, cut, random, groups
 
 
-def test_rescored_with_the_same_network_is_the_score(study):
+def _tested(network, samples):
+    result = tcav.score(network, samples)
+    return significance.assess(network, result, samples, n_null=10, n_shuffles=10)
+
+
+def test_as_seen_by_the_same_network_the_score_is_the_same(study):
     network, z, concept, clips, cut, random, groups = study
-    given = concept, clips, cut, random, groups
-    table = sanity.rescored(network, *given, stretch=False, n_null=10, n_shuffles=10)
     whole = features.extract_clips(network, clips)
     mine = {name: whole[clips.indices_of(name)] for name in clips.classes}
     background = features.extract_clips(network, random)
-    direct = tcav.score(network, concept, z, mine, background, groups, clips.classes).scores
+    samples = tcav.Samples(concept, z, mine, background, groups, clips.classes)
+    inputs = samples, clips, cut, random
+    table = _tested(network, sanity.as_seen_by(network, *inputs, stretch=False))
+    direct = tcav.score(network, samples).scores
     np.testing.assert_allclose(table["derivative"], direct["derivative"], rtol=1e-3, atol=1e-6)
     other = next(n for _, n in sanity.cascade(network, np.random.default_rng(0)))
-    changed = sanity.rescored(other, *given, stretch=False, n_null=10, n_shuffles=10)
+    changed = _tested(other, sanity.as_seen_by(other, *inputs, stretch=False))
     assert not np.allclose(changed["derivative"], table["derivative"])
 
 
-def test_check_compares_with_the_trained_network():
+def test_tables_are_compared_with_the_trained_network():
     rng = np.random.default_rng(0)
     base = pd.DataFrame({"class": np.repeat(["a", "b"], 10), "concept": np.tile(range(10), 2)})
     trained = base.assign(derivative=rng.normal(size=20), p=0.001, q_value=0.002)
     random = base.assign(derivative=rng.normal(size=20), p=rng.random(20), q_value=1.0)
-    table = sanity.check({"trained": trained, "random": random}).set_index("network")
+    table = sanity.against_trained({"trained": trained, "random": random}).set_index("network")
     assert table.loc["trained", ["significant", "correlation"]].tolist() == [1.0, 1.0]
     assert table.loc["random", "significant"] == 0
     assert table.loc["random", "ci_low"] < 0 < table.loc["random", "ci_high"]
     with pytest.raises(ValueError, match="There is no network 'trained' among random"):
-        sanity.check({"random": random})
+        sanity.against_trained({"random": random})

@@ -1,13 +1,16 @@
 """Tests of significance on features without signal, and with a planted one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from book.campaigns import noise
-from stce import cav, gradients, tcav
+from stce import cav, tcav
 from stce.concepts import Concepts
+from stce.engine.resampling import mean_interval
 from stce.evaluation import nulls, significance
 from stce.models.adapt import Explainable, Functions, adapt
 
@@ -75,16 +78,16 @@ def _study(rng, sizes=(12, 12)):
     random = rng.normal(size=(120, d)).astype(np.float32)
     clips = {name: rng.normal(size=(6, d)).astype(np.float32) for name in "ab"}
     groups = tcav.random_groups(120, 10, size, rng)
-    given = found, z, clips, random, groups, ("a", "b")
+    samples = tcav.Samples(found, z, clips, random, groups, ("a", "b"))
     net = Net(weights)
-    return net, tcav.score(net, *given), given
+    return net, tcav.score(net, samples), samples
 
 
 def test_for_against_and_not_separable():
-    net, result, given = _study(np.random.default_rng(0), sizes=(12, 7))
+    net, result, samples = _study(np.random.default_rng(0), sizes=(12, 7))
     before = [p.clone() for p in net.parameters()]
     scores = result.scores.copy()
-    table = significance.assess(net, result, *given, n_null=99, n_shuffles=199)
+    table = significance.assess(net, result, samples, n_null=99, n_shuffles=199)
     verdict = table.set_index(["class", "concept"])["verdict"]
     assert (verdict["a", 0], verdict["b", 0]) == ("for", "against")
     assert (verdict["a", 1], verdict["b", 1]) == ("not separable", "not separable")
@@ -95,7 +98,7 @@ def test_for_against_and_not_separable():
     assert table[["p_score", "p_accuracy"]].notna().all(axis=None)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert result.scores.equals(scores)
-    again = significance.assess(net, result, *given, n_null=99, n_shuffles=199)
+    again = significance.assess(net, result, samples, n_null=99, n_shuffles=199)
     assert again.equals(table)
 
 
@@ -154,7 +157,7 @@ def test_interval_covers_a_known_mean():
     for seed in range(100):
         rng = np.random.default_rng(seed)
         values = rng.normal(size=(30, 1)) + rng.normal(size=(1, 40))
-        low, high = significance.interval(values, 400, rng)
+        low, high = mean_interval(values, 400, rng)
         inside += low < 0 < high
     assert inside >= 88
 
@@ -174,31 +177,31 @@ def test_adapted_model_is_shuffled_behind_its_layer_and_left_alone():
     model = torch.nn.Sequential(model, torch.nn.Linear(40, 2)).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     network = adapt(model, "0", clip_shape=(1, 4, 8, 8), classes=("a", "b"))
-    _, _, given = _study(np.random.default_rng(0))
-    result = tcav.score(network, *given)
-    table = significance.assess(network, result, *given, n_null=20, n_shuffles=20)
+    _, _, samples = _study(np.random.default_rng(0))
+    result = tcav.score(network, samples)
+    table = significance.assess(network, result, samples, n_null=20, n_shuffles=20)
     assert table["p_weights"].between(0, 1).all()
     assert table["p_weights"].nunique() > 1
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
 
 
 def test_given_gradients_have_no_weights_to_be_shuffled():
-    net, result, given = _study(np.random.default_rng(0))
-    slopes = {name: gradients.at_clips(net, given[2][name], y) for y, name in enumerate("ab")}
-    table = significance.assess(None, result, *given, n_null=20, gradient=slopes)
+    net, result, samples = _study(np.random.default_rng(0))
+    slopes = dict(samples.gradients(net, "ab"))
+    table = significance.assess(None, result, replace(samples, slopes=slopes), n_null=20)
     assert table["p_weights"].isna().all()
     assert (table["p"] == table["p_derivative"]).all()
 
 
 def test_features_of_ones_own_are_tested_by_the_weights_there_are():
-    head, result, given = _study(np.random.default_rng(0))
+    head, result, samples = _study(np.random.default_rng(0))
     few = {"n_null": 20, "n_shuffles": 20}
-    wanted = significance.assess(head, result, *given, **few)["p_weights"]
+    wanted = significance.assess(head, result, samples, **few)["p_weights"]
     shape = (1, 1, 4, 10)
     module = Functions(lambda x: x.flatten(1), head.head, shape)
-    found = significance.assess(module, result, *given, **few)
+    found = significance.assess(module, result, samples, **few)
     assert found["p_weights"].tolist() == wanted.tolist()
     plain = Functions(lambda x: x.flatten(1), lambda z: head.head(z), shape)
-    found = significance.assess(plain, result, *given, **few)
+    found = significance.assess(plain, result, samples, **few)
     assert found["p_weights"].isna().all()
     assert (found["p"] == found["p_derivative"]).all()

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks import worlds
 from stce.datasets.textures import textures
 from stce.engine.slic import clips_at_once, lab, slic, smooth
-from stce.overlap import boundary_recall
+from stce.evaluation.truth import boundary_recall
 from stce.supervoxels import segment, segment_clip
 
 DEVICES = [

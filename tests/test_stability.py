@@ -92,11 +92,11 @@ def test_ours_does_not_depend_on_a_seed_and_sgd_does():
     found = cluster(z, np.zeros(60, int), np.arange(60), ("a",), n_concepts=2, n_keep=10)
     random = rng.normal(size=(80, 30)).astype(np.float32)
     groups = tcav.random_groups(80, 4, 10, rng)
-    given = found, z, {"a": z[:5]}, random, groups, ("a",)
+    samples = tcav.Samples(found, z, {"a": z[:5]}, random, groups, ("a",))
     net = Net(np.eye(1, 30, dtype=np.float32))
-    ours = [tcav.score(net, *given, seed=s).scores["derivative"] for s in (0, 1)]
+    ours = [tcav.score(net, samples, seed=s).scores["derivative"] for s in (0, 1)]
     assert ours[0].equals(ours[1])
-    sgd = [stability.sgd_scores(net, *given, seed=s) for s in (0, 0, 1)]
+    sgd = [stability.sgd_scores(net, samples, seed=s) for s in (0, 0, 1)]
     assert sgd[0].equals(sgd[1])
     assert not sgd[0]["derivative"].equals(sgd[2]["derivative"])
     planted = int(np.argmax(found.centres["a"][:, 0]))

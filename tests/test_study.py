@@ -97,7 +97,7 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
 
 def test_the_evidence_of_a_run_gives_its_scores_again(smoke):
     it = Evidence.load(Run(smoke[0]))
-    again = tcav.score(*it.given(), **it.options).scores
+    again = tcav.score(it.network, it.samples, **it.options).scores
     pd.testing.assert_frame_equal(again, it.result.scores)
 
 
@@ -139,7 +139,7 @@ def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
     rows = np.arange(5)
     again = features.extract_rows(it.network, it.clips, it.supervoxels, rows)
     np.testing.assert_allclose(again, it.features[:5], atol=1e-5)
-    scores = tcav.score(*it.given(), **it.options).scores
+    scores = tcav.score(it.network, it.samples, **it.options).scores
     pd.testing.assert_frame_equal(scores, it.result.scores, rtol=1e-5)
     tested = validation.chance(it, n_null=20)
     assert tested["p_weights"].notna().all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.segmentation import slic
 
-from stce.overlap import recovery
+from stce.evaluation.truth import recovery
 from stce.supervoxels import Supervoxels, deduplicate, jaccard, segment, segment_clip
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stce import cav, gradients, tcav
+from stce import cav, tcav
 from stce.concepts import Concepts, cluster
 from stce.engine import logistic
-from stce.evaluation import nulls
+from stce.engine.resampling import p_value
 from stce.models.adapt import Explainable
 
 
@@ -93,7 +93,7 @@ def test_planted_concept_is_first_and_its_rival_last(curved):
     rng = np.random.default_rng(0)
     head, found, z, clips, random, truth = _world(rng, curved)
     groups = tcav.random_groups(400, 20, 20, rng)
-    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    result = tcav.score(head, tcav.Samples(found, z, clips, random, groups, ("a", "b")))
     for name, best, worst in (("a", 0, 1), ("b", 1, 0)):
         order = [truth[found.members(name, k)[0]] for k in result.ranking(name)]
         assert (order[0], order[-1]) == (best, worst)
@@ -110,17 +110,17 @@ def test_logit_of_a_linear_head_votes_and_log_prob_varies():
     rng = np.random.default_rng(0)
     head, *_ = _world(rng)
     z = rng.normal(size=(30, 16)).astype(np.float32)
-    logit = gradients.at_clips(head, z, 0, "logit")
+    logit = tcav.slopes(head, z, 0, "logit")
     assert np.ptp(logit, axis=0).max() == 0
     assert np.allclose(logit[0], head.weights[0].detach())
-    assert np.ptp(gradients.at_clips(head, z, 0, "log_prob"), axis=0).max() > 0.1
+    assert np.ptp(tcav.slopes(head, z, 0, "log_prob"), axis=0).max() > 0.1
 
 
 def test_gradients_equal_finite_differences():
     rng = np.random.default_rng(0)
     head = LinearHead(rng.normal(size=(3, 5)), curved=True)
     z, v = rng.normal(size=(4, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
-    derivative = gradients.at_clips(head, z, 2, "log_prob") @ v
+    derivative = tcav.slopes(head, z, 2, "log_prob") @ v
     step = 1e-2
     with torch.no_grad():
         up, down = (
@@ -133,9 +133,9 @@ def test_score_is_equation_two_by_hand():
     rng = np.random.default_rng(4)
     head, found, z, clips, random, _ = _world(rng, curved=True)
     groups = tcav.random_groups(400, 6, 20, rng)
-    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    result = tcav.score(head, tcav.Samples(found, z, clips, random, groups, ("a", "b")))
     row = result.scores[(result.scores["class"] == "b") & (result.scores.concept == 2)].iloc[0]
-    gradient = gradients.at_clips(head, clips["b"], 1)
+    gradient = tcav.slopes(head, clips["b"], 1)
     derivative = result.cavs["b"][2] @ gradient.T
     assert row.score == pytest.approx((derivative > 0).mean())
     assert row.derivative == pytest.approx(derivative.mean(), abs=1e-6)
@@ -162,7 +162,8 @@ def test_without_signal_few_concepts_are_significant():
         found = Concepts(both, both, {c: np.zeros((5, 12), np.float32) for c in "ab"})
         head = LinearHead(rng.normal(size=(2, 12)))
         groups = tcav.random_groups(300, 15, 20, rng)
-        q = tcav.score(head, found, z, clips, random, groups, ("a", "b")).scores.q_value
+        samples = tcav.Samples(found, z, clips, random, groups, ("a", "b"))
+        q = tcav.score(head, samples).scores.q_value
         significant, total = significant + (q < 0.05).sum(), total + len(q)
     assert significant / total < 0.05
 
@@ -171,12 +172,12 @@ def test_saved_and_loaded(tmp_path):
     rng = np.random.default_rng(0)
     head, found, z, clips, random, _ = _world(rng)
     groups = tcav.random_groups(400, 4, 20, rng)
-    result = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    result = tcav.score(head, tcav.Samples(found, z, clips, random, groups, ("a", "b")))
     result.save(tmp_path)
     again = tcav.Tcav.load(tmp_path)
     assert again.scores.equals(result.scores)
     assert np.array_equal(again.cavs["a"], result.cavs["a"])
-    twice = tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+    twice = tcav.score(head, tcav.Samples(found, z, clips, random, groups, ("a", "b")))
     assert twice.scores.equals(result.scores)
 
 
@@ -192,13 +193,13 @@ def test_errors():
     with pytest.raises(ValueError, match="There are 10 random clips, fewer than one group of 20"):
         tcav.random_groups(10, 2, 20, rng)
     with pytest.raises(ValueError, match="target is 'loss'; choose one of logit, log_prob"):
-        gradients.at_clips(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
+        tcav.slopes(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")
 
 
 def test_moments_of_blocks_are_those_of_the_whole():
     x = 1e4 + np.random.default_rng(0).normal(size=(90, 300)) * np.arange(1, 301)
     x[:, 7] = 5.0
-    mean, scale = cav.moments([x[:1], x[1:40], x[40:]])
+    mean, scale = cav.scaling([x[:1], x[1:40], x[40:]])
     np.testing.assert_allclose(mean, x.mean(0), rtol=1e-13)
     np.testing.assert_allclose(scale[8:], x.std(0)[8:], rtol=1e-10)
     assert scale[7] == 1
@@ -225,7 +226,7 @@ def test_inner_products_in_single_precision_are_precise_enough():
     rng = np.random.default_rng(0)
     own = np.maximum(rng.normal(size=(40, 600)) + 0.3, 0).astype(np.float32)
     groups = np.maximum(rng.normal(size=(5, 20, 600)), 0).astype(np.float32)
-    mean, scale = cav.moments([own, groups.reshape(-1, 600)])
+    mean, scale = cav.scaling([own, groups.reshape(-1, 600)])
     own, groups = cav.standard(own, mean, scale), cav.standard(groups, mean, scale)
     assert own.dtype == groups.dtype == np.float32 and groups.shape == (5, 20, 600)
     rows = [np.arange(20), np.arange(20, 40)]
@@ -263,7 +264,7 @@ def test_a_feature_that_only_rounding_tells_apart_does_not_decide():
     z, random = (
         np.hstack([x, np.full((len(x), 1), c)]) for x, c in zip((z, random), constant, strict=True)
     )
-    mean, scale = tcav.moments(found, z, random)
+    mean, scale = tcav.Samples(found, z, {}, random, None, ()).scaling()
     assert scale[-1] == 1
     concept = (z[found.members("a", 0)] - mean)[:, -1]
     assert np.abs(concept).max() < 1e-7
@@ -272,15 +273,15 @@ def test_a_feature_that_only_rounding_tells_apart_does_not_decide():
 
 def test_moments_of_features_in_double_keep_what_they_tell():
     x = 1e4 + 1e-6 * np.random.default_rng(0).normal(size=(50, 1))
-    assert cav.moments([x])[1][0] == pytest.approx(x.std(), rel=1e-3)
-    assert cav.moments([x.astype(np.float32)])[1][0] == 1
+    assert cav.scaling([x])[1][0] == pytest.approx(x.std(), rel=1e-3)
+    assert cav.scaling([x.astype(np.float32)])[1][0] == 1
 
 
 def test_the_scale_of_a_constant_is_one_where_all_else_is_tiny():
     tiny = np.zeros((4, 2), np.float32)
     tiny[:2, 0] = np.finfo(np.float32).tiny
     with np.errstate(under="ignore"):
-        _, scale = cav.moments([tiny])
+        _, scale = cav.scaling([tiny])
     assert scale[1] == 1 and scale[0] > 0
 
 
@@ -299,10 +300,9 @@ def test_what_is_not_finite_is_refused(where, message):
     broken = {"random": random, "features": z, "clips": clips["b"]}[where]
     broken[found.members("a", 0)[0] if where == "features" else 0, 3] = np.nan
     with pytest.raises(ValueError, match=message):
-        tcav.score(head, found, z, clips, random, groups, ("a", "b"))
+        tcav.score(head, tcav.Samples(found, z, clips, random, groups, ("a", "b")))
 
 
 def test_nan_is_never_significant():
     values = np.array([5.0, np.nan])
-    assert tcav._share_beyond(np.zeros(9), values).tolist() == [0.1, 1.0]
-    assert nulls.p_value(np.zeros(9), values).tolist() == [0.1, 1.0]
+    assert p_value(np.zeros(9), values).tolist() == [0.1, 1.0]

@@ -49,7 +49,7 @@ def study(clips, folder):
     whole = features.extract_clips(network, clips)
     mine = {name: whole[clips.indices_of(name)] for name in found.centres}
     groups = tcav.random_groups(40, 5, 6, np.random.default_rng(0))
-    result = tcav.score(network, found, z, mine, random, groups, clips.classes)
+    result = tcav.score(network, tcav.Samples(found, z, mine, random, groups, clips.classes))
     rankings = {name: result.ranking(name) for name in found.centres}
     subject = ablation.Subject(network, clips, cut, found, rankings, stretch=False)
     how = {"q_max": 3, "folder": folder / "clips", "progress": False}

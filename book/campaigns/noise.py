@@ -66,11 +66,10 @@ def study(seed: int, *, clustered: bool = True, planted: float = 0.0, n: int = 9
         z[:size] += planted * (weights / np.linalg.norm(weights)).astype(np.float32)
     net, random = _Head(weights), draw(100)
     groups = tcav.random_groups(100, 10, size, rng)
-    given = found, z, {"a": draw(6)}, random, groups, ("a",)
-    result = tcav.score(net, *given, n_bootstrap=10)
-    return significance.assess(
-        net, result, *given, n_null=n, n_shuffles=n, n_bootstrap=10, seed=seed
-    )
+    samples = tcav.Samples(found, z, {"a": draw(6)}, random, groups, ("a",))
+    result = tcav.score(net, samples, n_bootstrap=10)
+    how = {"n_null": n, "n_shuffles": n, "n_bootstrap": 10, "seed": seed}
+    return significance.assess(net, result, samples, **how)
 
 
 def false_discoveries(seed: int) -> list[dict]:

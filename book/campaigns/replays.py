@@ -76,7 +76,7 @@ def randomised(seed: int) -> list[dict]:
     """Randomise the weights of a run from the top down."""
     it = Evidence.load(Run(known()[SANITY].folder(seed)))
     tables = validation.randomised(it, validation.chance(it), seed=seed)
-    found = sanity.check(tables)
+    found = sanity.against_trained(tables)
     for column in ("p_derivative", "p_weights"):
         found[column] = [(table[column] < 0.05).mean() for table in tables.values()]
     return found.to_dict("records")
@@ -91,7 +91,7 @@ def by_heart(seed: int) -> list[dict]:
         network, known_share = _learnt_by_heart(run, seed + shuffle, seed + start)
         tables[name] = validation.rescored(it, network.split(it.network.layer))
         fits.append(known_share)
-    found = sanity.check(tables).assign(fits=fits)
+    found = sanity.against_trained(tables).assign(fits=fits)
     # Whoever tells clips apart, by heart or by class, could do so by the figure in them.
     figure = _figure(validation.parts(it)["composition"])
     found["figure"] = [

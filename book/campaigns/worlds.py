@@ -75,11 +75,9 @@ def network(videos: Videos, seed: int):
 class Explained:
     """What one run of the method found, and what it was found in."""
 
-    clips: object
-    cut: object
-    features: np.ndarray
-    concepts: object
-    given: tuple
+    clips: clips_module.Clips
+    cut: supervoxels.Supervoxels
+    samples: tcav.Samples
     result: tcav.Tcav
 
 
@@ -103,8 +101,9 @@ def explain(net, clips, random, *, noise: int = 0, kmeans: int = 0, groups: int 
     mine = {name: whole[clips.indices_of(name)] for name in found.centres}
     draw = np.random.default_rng(groups)
     sets = tcav.random_groups(len(random), N_GROUPS, N_KEEP, draw)
-    given = found, z, mine, features.extract_clips(net, random), sets, clips.classes
-    return Explained(clips, cut, z, found, given, tcav.score(net, *given))
+    background = features.extract_clips(net, random)
+    samples = tcav.Samples(found, z, mine, background, sets, clips.classes)
+    return Explained(clips, cut, samples, tcav.score(net, samples))
 
 
 def _discovery(videos: Videos, seed: int):
@@ -124,7 +123,7 @@ def _accuracy(net, videos: Videos) -> pd.Series:
 
 def _lifts(run: Explained, parts=None) -> pd.DataFrame:
     parts = run.clips.parts if parts is None else parts
-    table = truth.counts(run.concepts, run.cut, parts, actors.PARTS, run.clips.groups)
+    table = truth.counts(run.samples.concepts, run.cut, parts, actors.PARTS, run.clips.groups)
     return truth.composition(table)
 
 
@@ -135,7 +134,7 @@ def _cue_rank(net, run: Explained, parts=None) -> dict:
     """
     lifts = _lifts(run, parts)
     mine = lifts[(lifts["class"] == SHORTCUT) & (lifts["part"] == "cue")].set_index("concept")
-    table = significance.assess(net, run.result, *run.given, n_null=N_NULL, n_shuffles=N_NULL)
+    table = significance.assess(net, run.result, run.samples, n_null=N_NULL, n_shuffles=N_NULL)
     table = table[table["class"] == SHORTCUT].set_index("concept").sort_values("rank")
     row = {"concepts": len(mine), "holding": int((mine["ci_low"] > 1).sum())}
     for who, k in (("first", table.index[0]), ("most", mine["lift"].idxmax())):
@@ -210,15 +209,17 @@ def stable(seed: int) -> list[dict]:
         run = explain(nets[which], clips, random, **seeds)
         pairs = {}
         for name in CLASSES:
-            both = [(r.cut, r.features, r.concepts.centres[name]) for r in (base, run)]
+            both = [
+                (r.cut, r.samples.features, r.samples.concepts.centres[name]) for r in (base, run)
+            ]
             pairs[name] = stability.match(stability.overlap(*both, clips.indices_of(name)))
         for value in ("derivative", "score"):
             table = stability.agreement(base.result.scores, run.result.scores, pairs, value=value)
             rows.append({"changed": what, "value": value, "classifier": "ours"} | _all(table))
     # The same concepts and groups: what is left is the classifier's own seed.
-    sgd = [stability.sgd_scores(nets[0], *base.given, seed=s) for s in (seed, other)]
+    sgd = [stability.sgd_scores(nets[0], base.samples, seed=s) for s in (seed, other)]
     again = explain(nets[0], clips, random, groups=other)
-    regrouped = stability.sgd_scores(nets[0], *again.given, seed=other)
+    regrouped = stability.sgd_scores(nets[0], again.samples, seed=other)
     for what, pair in (("classifier", sgd), ("groups and classifier", [sgd[0], regrouped])):
         for value in ("derivative", "score"):
             table = stability.agreement(*pair, value=value)

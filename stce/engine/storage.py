@@ -83,9 +83,17 @@ def write_table(path, table, index=None):
 
 
 def read_rows(array, indices):
-    """Read rows of a numpy or zarr array into memory, one chunk at a time."""
+    """Read rows of a numpy or zarr array into memory, in the order of `indices`.
+
+    Examples
+    --------
+    >>> read_rows(zarr.array(np.arange(6).reshape(3, 2), chunks=(2, 2)), [2, 0]).tolist()
+    [[4, 5], [0, 1]]
+    """
     if isinstance(array, np.ndarray):
         return array[indices]
+    if array.chunks[0] > 1:  # each chunk is read once, whatever rows it holds
+        return array.oindex[np.asarray(indices, np.intp)]
     rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
     for j, i in enumerate(indices):
         rows[j] = array[int(i)]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce import gradients, models
+from stce import models, tcav
 from stce.clips import Clips
 from stce.datasets.negatives import negatives
 from stce.evaluation import truth
@@ -45,7 +45,7 @@ class Variant:
     layer : str
         One of the network's ``layers``; with positions where features are pooled.
     target : {"logit", "log_prob"}
-        See :func:`stce.gradients.at_clips`.
+        See :func:`stce.tcav.slopes`.
     features : {"stretched", "in place", "pooled"}
         A forward pass for each supervoxel, enlarged to the input size (the paper) or left where
         it was; or one for each clip, see :mod:`stce.engine.pooling`.
@@ -56,7 +56,7 @@ class Variant:
     features: str = "in place"
 
     def __post_init__(self):
-        for name, known in (("target", gradients.TARGETS), ("features", FEATURES)):
+        for name, known in (("target", tcav.TARGETS), ("features", FEATURES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."

@@ -10,29 +10,16 @@ import torch
 from torch import nn
 
 from stce import cav, tcav
-from stce.gradients import at_clips
 
-__all__ = [
-    "p_value",
-    "random_sets",
-    "shuffle_weights",
-    "shuffled_gradients",
-    "unit_mean",
-]
+__all__ = ["random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
 
 
 def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
     """Shuffle the entries within each parameter and each floating-point buffer, in place.
 
     Sizes and spread of the weights stay, what they say is gone. If the weights were drawn at
-    random to begin with, the shuffled ones are as likely as they were.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Changed; pass a copy to keep the original.
-    rng : numpy.random.Generator
-        Source of the permutations.
+    random to begin with, the shuffled ones are as likely as they were. Pass a copy of the module
+    to keep the original.
 
     Examples
     --------
@@ -95,7 +82,7 @@ def random_sets(
     scale : numpy.ndarray
         ``(D,)``, by which they were divided.
     gradients : dict of str to numpy.ndarray
-        For each class ``(N_y, D)``, see :func:`stce.gradients.at_clips`.
+        For each class ``(N_y, D)``, see :func:`stce.tcav.slopes`.
     size : int
         Members of a set, as many as the concept has.
     n_groups : int, default 50
@@ -104,12 +91,10 @@ def random_sets(
         At least so many sets are scored. The smallest p-value is 1 / (`n_null` + 1).
     n_opponents : int, default 12
         Groups that each is scored against, an even number; all others of a deal if it has no more.
-    strength : float, default 1
-        See :func:`stce.cav.classifiers`.
     rng : numpy.random.Generator
         Deals the groups.
-    device : torch.device, default "cpu"
-        Where the classifiers are solved.
+    strength, device
+        See :func:`stce.cav.classifiers`.
 
     Returns
     -------
@@ -160,70 +145,24 @@ def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> 
     return (sums * n / (2 * len(first))).ravel()
 
 
-def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return Monte-Carlo p-values, one-sided: the share of the null as large as each value.
-
-    Parameters
-    ----------
-    null : numpy.ndarray
-        ``(B,)`` values by chance.
-    values : numpy.ndarray
-        ``(k,)`` values found.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(k,)``, above 0: the value found counts as one draw of the null itself. 1 for NaN.
-
-    Examples
-    --------
-    >>> p_value(np.arange(9.0), np.array([8.5, 0.0]))
-    array([0.1, 1. ])
-    """
-    # A hair of slack: values equal but for rounding count as "as large".
-    below = (null[None] < values[:, None] - 1e-12).sum(1)
-    return (1 + len(null) - below) / (1 + len(null))
-
-
 def unit_mean(gradient: np.ndarray) -> np.ndarray:
     """Return the mean over clips of gradients ``(N, D)`` brought to length 1, ``(D,)``."""
     return cav.unit(gradient.astype(np.float64)).mean(0)
 
 
 def shuffled_gradients(
-    network,
-    z: np.ndarray,
-    class_index: int,
-    n: int,
-    target: str,
-    rng: np.random.Generator,
-    device="cpu",
+    network, samples: tcav.Samples, name: str, n: int, rng: np.random.Generator, device="cpu"
 ) -> np.ndarray:
-    """Return the mean directions of a class gradient under shuffled heads.
+    """Return the mean directions of a class gradient under n shuffled heads, ``(n, D) float64``.
 
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Stays as it is. Of an adapted module all weights are shuffled; the features are given, so
-        only those behind the layer matter.
-    z : numpy.ndarray
-        ``(N, D) float32``, clips of the class at layer l.
-    class_index, target, device
-        See :func:`stce.gradients.at_clips`.
-    n : int
-        Shuffles.
-    rng : numpy.random.Generator
-        Source of the shuffles.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(n, D) float64``, see :func:`unit_mean`.
+    The network stays as it is; see :func:`unit_mean` and :func:`shuffle_weights`. Of an adapted
+    module all weights are shuffled; the features are given, so only those behind the layer matter.
     """
     network = copy.deepcopy(network)
-    head = network.behind
+    head, y = network.behind, samples.classes.index(name)
     found = []
     for _ in range(n):
         shuffle_weights(head, rng)
-        found.append(unit_mean(at_clips(network, z, class_index, target, device=device)))
+        slope = tcav.slopes(network, samples.clips[name], y, samples.target, device=device)
+        found.append(unit_mean(slope))
     return np.stack(found)

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
-from stce import features as features_module
-from stce import tcav
+from stce import features, tcav
 from stce.clips import middle_clips
-from stce.evaluation import significance
 from stce.evaluation.nulls import shuffle_weights
 from stce.evaluation.stability import agreement
 from stce.videos import Videos
 
-__all__ = ["Middles", "ShuffledLabels", "cascade", "check", "rescored"]
+__all__ = ["Middles", "ShuffledLabels", "against_trained", "as_seen_by", "cascade"]
 
 
 class ShuffledLabels(Videos):
     """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
 
-    Parameters
-    ----------
-    videos : stce.videos.Videos
-        Stay as they are.
-    rng : numpy.random.Generator
-        Deals the labels; as many of each class as before.
+    There are as many of each class as before. The videos given stay as they are.
 
     Examples
     --------
@@ -59,12 +53,7 @@ class ShuffledLabels(Videos):
 class Middles(Videos):
     """The middle clips of videos, always the same frames, so that they can be learnt by heart.
 
-    Parameters
-    ----------
-    videos : stce.videos.Videos
-        Any.
-    n_frames, crop
-        See :func:`stce.clips.middle_clips`; the clips are kept in memory.
+    They are kept in memory; `n_frames` and `crop` as for :func:`stce.clips.middle_clips`.
     """
 
     def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
@@ -80,21 +69,8 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
     """Yield copies of a network whose weights are randomised from the top down [1]_.
 
     The weights of the last block are shuffled, then those of the last two, and so on to the first:
-    each copy is less of the trained network than the one before. See
-    :func:`stce.evaluation.nulls.shuffle_weights`.
-
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Stays as it is.
-    rng : numpy.random.Generator
-        Source of the permutations.
-
-    Yields
-    ------
-    block : str
-        The lowest block that is randomised.
-    network : stce.models.network.Network
+    each copy is less of the trained network than the one before. Each comes with the name of its
+    lowest block that is randomised; see :func:`stce.evaluation.nulls.shuffle_weights`.
 
     References
     ----------
@@ -114,68 +90,44 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
             yield name, copy.deepcopy(current)
 
 
-def rescored(
-    network,
-    concepts,
-    clips,
-    supervoxels,
-    random_clips,
-    groups: np.ndarray,
-    *,
-    stretch: bool = True,
-    device="cpu",
-    n_null: int = 400,
-    n_shuffles: int = 400,
-    n_jobs: int = 1,
-    **options,
-) -> pd.DataFrame:
-    """Score and test given concepts with another network.
+def as_seen_by(
+    network, samples: tcav.Samples, clips, supervoxels, random_clips, *, stretch=True, device="cpu"
+) -> tcav.Samples:
+    """Return what given concepts are scored from with another network.
 
     The supervoxels of each concept stay, so concept k is the same thing to all networks; their
-    features, the CAVs and the gradients are those of this network.
+    features, and those of the clips, are those of this network.
 
     Parameters
     ----------
     network : stce.models.network.Network
         Of the same classes and input size as the clips.
-    concepts : stce.concepts.Concepts
-        Found with the trained network.
+    samples : stce.tcav.Samples
+        Of the trained network.
     clips, supervoxels, stretch, device
         See :func:`stce.features.extract`; `clips` are the discovery clips.
     random_clips : stce.clips.Clips
         The random clips.
-    groups : numpy.ndarray
-        ``(R, m) int64``, see :func:`stce.tcav.random_groups`.
-    n_null, n_shuffles, n_jobs : int
-        See :func:`stce.evaluation.significance.assess`.
-    **options
-        ``target``, ``strength``, ``seed``, of :func:`stce.tcav.score`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of :func:`stce.evaluation.significance.assess`.
     """
-    rows = np.unique(concepts.table["supervoxel"])
+    rows = np.unique(samples.concepts.table["supervoxel"])
     how = {"stretch": stretch, "device": device}
     z = np.zeros((len(supervoxels), network.n_features), np.float32)
-    z[rows] = features_module.extract_rows(network, clips, supervoxels, rows, **how)
-    whole = features_module.extract_layer(network, clips, device=device)
-    mine = {name: whole[clips.indices_of(name)] for name in concepts.centres}
-    random = features_module.extract_clips(network, random_clips, device=device)
-    given = concepts, z, mine, random, groups, clips.classes
-    result = tcav.score(network, *given, device=device, **options)
-    chance = {"n_null": n_null, "n_shuffles": n_shuffles, "n_jobs": n_jobs}
-    return significance.assess(network, result, *given, device=device, **chance, **options)
+    z[rows] = features.extract_rows(network, clips, supervoxels, rows, **how)
+    whole = features.extract_layer(network, clips, device=device)
+    mine = {name: whole[clips.indices_of(name)] for name in samples.concepts.centres}
+    random = features.extract_clips(network, random_clips, device=device)
+    return replace(samples, features=z, clips=mine, random=random, slopes=None)
 
 
-def check(tables: dict[str, pd.DataFrame], trained: str = "trained", alpha=0.05) -> pd.DataFrame:
+def against_trained(
+    tables: dict[str, pd.DataFrame], trained: str = "trained", alpha: float = 0.05
+) -> pd.DataFrame:
     """Compare networks that should say nothing with the trained one.
 
     Parameters
     ----------
     tables : dict of str to pandas.DataFrame
-        Of :func:`rescored`, by network, on the same concepts.
+        Of :func:`stce.evaluation.significance.assess`, by network, on the same concepts.
     trained : str, default "trained"
         Which of them is the trained one.
     alpha : float, default 0.05
@@ -192,7 +144,7 @@ def check(tables: dict[str, pd.DataFrame], trained: str = "trained", alpha=0.05)
     --------
     >>> table = pd.DataFrame({"class": "a", "concept": range(5), "derivative": range(5)})
     >>> table = table.assign(p=0.01, q_value=0.02)
-    >>> found = check({"trained": table, "random": table.assign(p=1.0, q_value=1.0)})
+    >>> found = against_trained({"trained": table, "random": table.assign(p=1.0, q_value=1.0)})
     >>> found["significant"].tolist()
     [1.0, 0.0]
     """

@@ -9,43 +9,14 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import false_discovery_control
 
-from stce import gradients, tcav
+from stce import tcav
+from stce.engine.resampling import mean_interval, p_value
 from stce.evaluation import nulls
 
-__all__ = ["assess", "interval", "summary"]
+__all__ = ["assess", "summary"]
 
-
-def interval(
-    values: np.ndarray, n_bootstrap: int, rng: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the bootstrap interval of a mean when both axes are resampled.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        ``(R, N)``, random groups by clips.
-    n_bootstrap : int
-        Resamples.
-    rng : numpy.random.Generator
-        Source of the resamples.
-    level : float, default 0.95
-        Coverage asked for, between 0 and 1.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end.
-
-    Examples
-    --------
-    >>> interval(np.ones((3, 4)), 100, np.random.default_rng(0))
-    (1.0, 1.0)
-    """
-    rows, columns = values.shape
-    draws = [rng.multinomial(n, np.full(n, 1 / n), n_bootstrap) for n in (rows, columns)]
-    means = ((draws[0] @ values) * draws[1]).sum(1) / values.size
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+# The lower end is not 0.025 in its last digit, which published tables have.
+ENDS = (1 - 0.95) / 2, 0.975
 
 
 def _ladder(size: int, largest: int) -> int:
@@ -58,21 +29,15 @@ def _ladder(size: int, largest: int) -> int:
 
 def _two_sided(null: np.ndarray, value: float) -> float:
     """Return the p-value of a value on either side of a null that need not lie around 0."""
-    sides = [nulls.p_value(sign * null, np.array([sign * value]))[0] for sign in (1, -1)]
+    sides = [p_value(sign * null, np.array([sign * value]))[0] for sign in (1, -1)]
     return min(1.0, 2 * min(sides))
 
 
 def assess(
     network,
     result: tcav.Tcav,
-    concepts,
-    features: np.ndarray,
-    clips: dict[str, np.ndarray],
-    random: np.ndarray,
-    groups: np.ndarray,
-    classes: tuple[str, ...],
+    samples: tcav.Samples,
     *,
-    target: str = "logit",
     strength: float = 1.0,
     n_null: int = 400,
     n_shuffles: int = 400,
@@ -81,7 +46,6 @@ def assess(
     seed: int = 0,
     n_jobs: int = 1,
     device="cpu",
-    gradient: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Test every concept's score and mean derivative, and whether its CAV separates at all.
 
@@ -105,10 +69,10 @@ def assess(
 
     Parameters
     ----------
-    network, concepts, features, clips, random, groups, classes, target, strength, device, gradient
-        As they were given to :func:`stce.tcav.score`. With `gradient`, or logits that are a plain
-        function, there is no head whose weights could be shuffled: ``p_weights`` is NaN, and ``p``
-        is ``p_derivative`` alone.
+    network, samples, strength, device
+        As they were given to :func:`stce.tcav.score`. With `slopes` of the samples, or logits that
+        are a plain function, there is no head whose weights could be shuffled: ``p_weights`` is
+        NaN, and ``p`` is ``p_derivative`` alone.
     result : stce.tcav.Tcav
         What it returned.
     n_null : int, default 400
@@ -121,7 +85,7 @@ def assess(
     alpha : float, default 0.05
         False discovery rate at which `verdict` is given.
     seed : int, default 0
-        Seeds groups, shuffles and resamples.
+        Of groups, shuffles and resamples.
     n_jobs : int, default 1
         Processes for the random sets; -1 for one a core. It does not change the result.
 
@@ -159,19 +123,22 @@ def assess(
     ...     def logits(self, z):
     ...         return self.head(z)
     >>> net, random = Net(), rng.normal(size=(80, 6)).astype(np.float32)
-    >>> given = found, z, {"a": z[:5]}, random, tcav.random_groups(80, 8, 10, rng), ("a",)
-    >>> table = assess(net, tcav.score(net, *given), *given, n_null=40, n_shuffles=40)
+    >>> groups = tcav.random_groups(80, 8, 10, rng)
+    >>> samples = tcav.Samples(found, z, {"a": z[:5]}, random, groups, ("a",))
+    >>> table = assess(net, tcav.score(net, samples), samples, n_null=40, n_shuffles=40)
     >>> len(table), bool((table["q_value"] >= table["p"]).all())
     (3, True)
     """
     rng = np.random.default_rng(seed)
     table = result.scores.drop(columns=["p", "p_score", "q_value"], errors="ignore").copy()
-    mean, scale = tcav.moments(concepts, features, random)
-    scored = {name: z for name, z in clips.items() if name in result.cavs}
-    slopes = dict(gradients.by_class(network, scored, classes, target, gradient, device))
-    size = table["n_members"].map(lambda n: _ladder(n, groups.shape[1]))
-    options = {"n_groups": len(groups), "n_null": n_null, "strength": strength, "device": device}
-    sets = partial(nulls.random_sets, (random - mean) / scale, scale, slopes, **options)
+    mean, scale = samples.scaling()
+    scored = [name for name in samples.clips if name in result.cavs]
+    slopes = dict(samples.gradients(network, scored, device))
+    n_groups, largest = samples.groups.shape
+    size = table["n_members"].map(lambda n: _ladder(n, largest))
+    options = {"n_groups": n_groups, "n_null": n_null, "strength": strength, "device": device}
+    standard = (samples.random - mean) / scale
+    sets = partial(nulls.random_sets, standard, scale, slopes, **options)
     steps = sorted(size.unique(), reverse=True)  # the largest take longest, so they go first
     found = Parallel(n_jobs)(
         delayed(sets)(int(step), rng=one)
@@ -180,27 +147,23 @@ def assess(
     for step, (null, accuracy) in zip(steps, found, strict=True):
         rows = size == step
         table.loc[rows, "accuracy_null"] = accuracy.mean()
-        table.loc[rows, "p_accuracy"] = nulls.p_value(
-            accuracy, table.loc[rows, "cav_accuracy"].to_numpy()
-        )
+        ours = table.loc[rows, "cav_accuracy"].to_numpy()
+        table.loc[rows, "p_accuracy"] = p_value(accuracy, ours)
         for name, values in null.items():
             rows = (size == step) & (table["class"] == name)
             for column, centre in (("derivative", 0.0), ("score", 0.5)):
                 far = np.abs(values[column].to_numpy() - centre)
                 ours = np.abs(table.loc[rows, column].to_numpy() - centre)
-                table.loc[rows, f"p_{column}"] = nulls.p_value(far, ours)
+                table.loc[rows, f"p_{column}"] = p_value(far, ours)
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
         ours, null = vectors.mean(1) @ nulls.unit_mean(slope), None
-        if gradient is None and network.behind is not None:
-            y = classes.index(name)
-            shuffled = nulls.shuffled_gradients(
-                network, clips[name], y, n_shuffles, target, rng, device
-            )
+        if samples.slopes is None and network.behind is not None:
+            shuffled = nulls.shuffled_gradients(network, samples, name, n_shuffles, rng, device)
             null = shuffled @ vectors.mean(1).T
         for k in range(len(vectors)):
             row = (table["class"] == name) & (table["concept"] == k)
-            low, high = interval(vectors[k] @ slope.T, n_bootstrap, rng)
+            low, high = mean_interval(vectors[k] @ slope.T, n_bootstrap, rng, ENDS)
             table.loc[row, ["derivative_low", "derivative_high"]] = low, high
             p = np.nan if null is None else _two_sided(null[:, k], ours[k])
             table.loc[row, "p_weights"] = p
@@ -214,17 +177,7 @@ def assess(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Count the verdicts of each class.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`assess`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a class; columns "for", "against", "chance" and "not separable".
+    """Count the verdicts of :func:`assess`, one row a class and one column a verdict.
 
     Examples
     --------

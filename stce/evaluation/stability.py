@@ -7,55 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 from sklearn.linear_model import SGDClassifier
 
 from stce import cav, tcav
 from stce.concepts import assign
+from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
+from stce.engine.storage import read_rows
 
-__all__ = ["agreement", "by_distance", "match", "overlap", "rank_correlation", "sgd_scores"]
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return Spearman's rank correlation along the last axis; NaN where one side is constant.
-
-    Parameters
-    ----------
-    a, b : numpy.ndarray
-        ``(..., K)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(...)``, -1 to 1.
-
-    Examples
-    --------
-    >>> rank_correlation(np.array([1, 2, 3]), np.array([[2, 4, 9], [3, 2, 1]]))
-    array([ 1., -1.])
-    """
-    a, b = (rankdata(x, axis=-1) - (np.shape(x)[-1] + 1) / 2 for x in (a, b))
-    length = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.where(length > 0, (a * b).sum(-1) / np.where(length > 0, length, 1), np.nan)
-
-
-def known_mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the first axis of the values that are not NaN.
-
-    Examples
-    --------
-    >>> known_mean(np.array([[1.0, np.nan], [3.0, np.nan]]))
-    array([ 2., nan])
-    """
-    n = np.isfinite(values).sum(0)
-    return np.where(n > 0, np.nansum(values, 0) / np.maximum(n, 1), np.nan)
-
-
-def middle(values: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the middle 95 % of ``(B,)`` resamples, NaN left out."""
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return float(low), float(high)
+__all__ = ["agreement", "by_distance", "match", "overlap", "sgd_scores"]
 
 
 def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
@@ -91,7 +50,7 @@ def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
 def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
     """Return the voxels of each concept in one clip, ``(K, voxels) bool``."""
     rows = supervoxels.rows_of(video)
-    z = features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+    z = read_rows(features, rows)
     volumes = np.asarray(supervoxels.labels[video])
     masks = np.zeros((len(centres), volumes[0].size), bool)
     entries = supervoxels.table.iloc[rows]
@@ -107,17 +66,9 @@ def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
 
 
 def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the likeness of concepts by their centres, where features can be compared.
+    """Return the likeness of concepts by their ``(K, D)`` centres, all from one network.
 
-    Parameters
-    ----------
-    first, second : numpy.ndarray
-        ``(K, D)`` centres from one network.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(K_first, K_second)``, minus the Euclidean distance.
+    It is minus the Euclidean distance, ``(K_first, K_second)``.
 
     Examples
     --------
@@ -130,15 +81,8 @@ def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def match(likeness: np.ndarray) -> pd.DataFrame:
     """Pair the concepts of two runs one to one, with the greatest sum of likeness [1]_.
 
-    Parameters
-    ----------
-    likeness : numpy.ndarray
-        ``(K_first, K_second)``, of :func:`overlap` or :func:`by_distance`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair: ``first``, ``second`` (concepts) and ``likeness``.
+    Takes what :func:`overlap` or :func:`by_distance` gives; returns one row a pair, with ``first``,
+    ``second`` (concepts) and ``likeness``.
 
     References
     ----------
@@ -227,53 +171,41 @@ def agreement(
     table.loc[len(table)] = {"class": "all", "n": table["n"].sum(), **means}
     again.append(known_mean(np.stack(again)))
     chance.append(known_mean(np.stack(chance)))
-    table[["ci_low", "ci_high"]] = [middle(x) for x in again]
-    beaten = [(c >= r - 1e-12).sum() for c, r in zip(chance, table["correlation"], strict=True)]
-    table["p"] = (1 + np.array(beaten)) / (1 + n_random)
-    table.loc[table["correlation"].isna(), "p"] = 1.0
+    table[["ci_low", "ci_high"]] = [interval(x) for x in again]
+    both = zip(chance, table[["correlation"]].to_numpy(), strict=True)
+    table["p"] = np.concatenate([p_value(null, ours) for null, ours in both])
     return table
 
 
-def sgd_scores(
-    network,
-    concepts,
-    features: np.ndarray,
-    clips: dict[str, np.ndarray],
-    random: np.ndarray,
-    groups: np.ndarray,
-    classes: tuple[str, ...],
-    *,
-    target: str = "logit",
-    seed: int = 0,
-    device="cpu",
-) -> pd.DataFrame:
+def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -> pd.DataFrame:
     """Score concepts with the reference code's classifier: a hinge loss by stochastic descent.
 
     That code leaves it unseeded, so what changes with `seed` here changes from run to run there.
 
     Parameters
     ----------
-    network, concepts, features, clips, random, groups, classes, target, device
-        As for :func:`stce.tcav.score`.
+    network, samples, device
+        As for :func:`stce.tcav.score`; `slopes` of the samples are not looked at.
     seed : int, default 0
-        Seeds the order of the samples.
+        Of the order of the samples.
 
     Returns
     -------
     pandas.DataFrame
-        One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
+        Of :func:`stce.tcav.rescore`.
     """
-    vectors = {}
-    for name, centres in concepts.centres.items():
+    vectors, groups = {}, samples.groups
+    for name, centres in samples.concepts.centres.items():
         cavs = []
         for k in range(len(centres)):
-            rows = concepts.members(name, k)[: groups.shape[1]]
-            held = features[rows] if isinstance(features, np.ndarray) else features.oindex[rows]
+            rows = samples.concepts.members(name, k)[: groups.shape[1]]
+            held = read_rows(samples.features, rows)
             for r, group in enumerate(groups):
-                x = np.concatenate([held, random[group[: len(rows)]]])
+                x = np.concatenate([held, samples.random[group[: len(rows)]]])
                 y = np.repeat([1, -1], len(rows))
                 state = np.random.RandomState([seed, k, r])
                 model = SGDClassifier(alpha=0.01, max_iter=1000, tol=1e-3, random_state=state)
                 cavs.append(cav.unit(model.fit(x, y).coef_[0]))
         vectors[name] = np.reshape(cavs, (len(centres), len(groups), -1))
+    clips, classes, target = samples.clips, samples.classes, samples.target
     return tcav.rescore(network, vectors, clips, classes, target, device=device)

@@ -6,11 +6,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
+from skimage.segmentation import find_boundaries
 
 from stce import curves
-from stce.evaluation.stability import known_mean, middle, rank_correlation
+from stce.engine import resampling
+from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
 
-__all__ = ["KTH_CARRIERS", "composition", "counts", "found", "pointed", "region"]
+__all__ = [
+    "KTH_CARRIERS",
+    "boundary_recall",
+    "composition",
+    "counts",
+    "found",
+    "pointed",
+    "recovery",
+    "region",
+]
 
 # The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
 KTH_CARRIERS = {
@@ -96,10 +108,8 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     ----------
     table : pandas.DataFrame
         Of :func:`counts`.
-    n_bootstrap : int, default 1000
+    n_bootstrap, seed : int, default 1000 and 0
         Resamples of the groups (clips or persons) of a concept.
-    seed : int, default 0
-        Seeds the resampling.
 
     Returns
     -------
@@ -119,9 +129,8 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     names, rows = list(inside.columns), []
     for (class_name, concept), part in inside.groupby(level=["class", "concept"], sort=True):
         held, base = part.to_numpy(float), around.loc[part.index].to_numpy(float)
-        n = len(held)
-        draws = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
-        low, high = np.quantile(_lift(draws @ held, draws @ base), [0.025, 0.975], axis=0)
+        draws = resampling.resamples(len(held), n_bootstrap, rng)
+        low, high = np.quantile(_lift(draws @ held, draws @ base), resampling.ENDS, axis=0)
         lift = _lift(held.sum(0), base.sum(0))
         share, rate = held.sum(0) / max(held.sum(), 1), base.sum(0) / max(base.sum(), 1)
         for i, name in enumerate(names):
@@ -158,10 +167,8 @@ def found(
         Concepts at the head of the ranking.
     n_random : int, default 10000
         Random rankings; the smallest p-value is 1 / (`n_random` + 1).
-    n_bootstrap : int, default 1000
+    n_bootstrap, seed : int, default 1000 and 0
         Resamples of the concepts, for the intervals.
-    seed : int, default 0
-        Seeds both.
 
     Returns
     -------
@@ -209,29 +216,18 @@ def found(
     chance.append(np.mean(chance, axis=0))
     again.append(tuple(known_mean(np.stack([pair[i] for pair in again])) for i in (0, 1)))
     table["gain"] = table["top"] - table["random"]
-    beaten = [(c >= t - 1e-12).sum() for c, t in zip(chance, table["top"], strict=True)]
-    table["p"] = (1 + np.array(beaten)) / (1 + n_random)
-    ends = [[*middle(gains), *middle(related)] for gains, related in again]
+    both = zip(chance, table[["top"]].to_numpy(), strict=True)
+    table["p"] = np.concatenate([p_value(null, ours) for null, ours in both])
+    ends = [[*interval(gains), *interval(related)] for gains, related in again]
     table[["ci_low", "ci_high", "correlation_low", "correlation_high"]] = ends
     return table
 
 
 def region(clips, carriers: Mapping[str, Sequence[str]], names: Sequence[str]) -> np.ndarray:
-    """Mark the voxels of the parts that carry each clip's class.
+    """Mark the voxels of the parts that carry each clip's class, ``(N, T, H, W) bool``.
 
-    Parameters
-    ----------
-    clips : stce.clips.Clips
-        N clips with ``parts``.
-    carriers : mapping of str to sequence of str
-        For each class its parts, such as `KTH_CARRIERS`.
-    names : sequence of str
-        The parts, as ``clips.parts`` counts them.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, T, H, W) bool``; none of a class that is missing.
+    Takes N clips with ``parts``, the `carriers` of :func:`found`, and the `names` of
+    :func:`counts`; of a class that has no carriers nothing is marked.
 
     Examples
     --------
@@ -263,7 +259,7 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     q_max : int, default 5
         The last step; lifts are averaged over steps 1 to `q_max`.
     seed : int, default 0
-        Seeds the resampling of clips.
+        Of the resampling of clips.
 
     Returns
     -------
@@ -283,3 +279,61 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     seen = steps["revealed"].where(steps["revealed"] > 0)
     table = curves.areas(steps.assign(lift=steps["held"] / seen), value="lift", seed=seed)
     return table.drop(columns="mode").rename(columns={"area": "lift"})
+
+
+def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Tell how well an object could be put together from the segments of each level.
+
+    Parameters
+    ----------
+    labels, truth : numpy.ndarray
+        ``(L, T, H, W)``, labels from 1 up, and the object, ``(T, H, W) bool``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(L,) float64``, 0 to 1: Jaccard index of the object and of the union of all segments
+        that lie in it by more than half.
+
+    Examples
+    --------
+    >>> recovery(np.array([[1, 1, 1, 2]]), np.array([True, True, False, False])).round(2)
+    array([0.67])
+    """
+    scores = []
+    for volume in labels:
+        inside = np.bincount(volume[truth], minlength=int(volume.max()) + 1)
+        found = (inside > np.bincount(volume.ravel()) / 2)[volume]
+        scores.append((found & truth).sum() / max((found | truth).sum(), 1))
+    return np.array(scores)
+
+
+def boundary_recall(labels: np.ndarray, truth: np.ndarray, reach: int = 1) -> float:
+    """Tell how much of the outlines of objects the borders of segments run along.
+
+    Parameters
+    ----------
+    labels, truth : numpy.ndarray
+        ``(T, H, W)`` of integer type: the segments, and the objects.
+    reach : int, default 1
+        How far a border may lie from the outline, in voxels along the axes.
+
+    Returns
+    -------
+    float
+        Share of the outlines' voxels, 0 to 1; NaN where nothing has an outline.
+
+    References
+    ----------
+    Martin et al., Learning to detect natural image boundaries using local brightness, color, and
+    texture cues, 2004, :doi:`10.1109/TPAMI.2004.1273918`.
+
+    Examples
+    --------
+    >>> truth, near, whole = np.array([[[[1, 1, 1, 2, 2]]], [[[1, 1, 2, 2, 2]]], [[[1] * 5]]])
+    >>> boundary_recall(near, truth), boundary_recall(whole, truth)
+    (1.0, 0.0)
+    """
+    outline = find_boundaries(truth)
+    near = ndimage.binary_dilation(find_boundaries(labels), iterations=reach)
+    return float(near[outline].mean()) if outline.any() else float("nan")

@@ -46,9 +46,8 @@ def chance(it: Evidence, *, n_null: int = 1000, n_jobs: int = 1, device="cpu") -
     pandas.DataFrame
         Of :func:`stce.evaluation.significance.assess`.
     """
-    network, *given = it.given()
     how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
-    return significance.assess(network, it.result, *given, **it.options, **how)
+    return significance.assess(it.network, it.result, it.samples, **it.options, **how)
 
 
 def parts(it: Evidence, *, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -123,7 +122,7 @@ def randomised(
     -------
     dict of str to pandas.DataFrame
         Of :func:`stce.evaluation.significance.assess` by network, "trained" first: the argument of
-        :func:`stce.evaluation.sanity.check`.
+        :func:`stce.evaluation.sanity.against_trained`.
     """
     nets = dict(sanity.cascade(it.network, np.random.default_rng(seed)))
     names = list(nets)
@@ -154,10 +153,13 @@ def rescored(
     pandas.DataFrame
         Of :func:`stce.evaluation.significance.assess`.
     """
-    inputs = it.concepts, it.clips, it.supervoxels, it.random_clips, it.groups
-    how = {"stretch": it.settings["cluster"]["stretch"], **it.options}
-    how |= {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
-    return sanity.rescored(network, *inputs, **how)
+    inputs = it.samples, it.clips, it.supervoxels, it.random_clips
+    how = {"stretch": it.settings["cluster"]["stretch"], "device": device}
+    samples = sanity.as_seen_by(network, *inputs, **how)
+    how = {"device": device, **it.options}
+    result = tcav.score(network, samples, **how)
+    chance = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs}
+    return significance.assess(network, result, samples, **chance, **how)
 
 
 def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
@@ -180,7 +182,8 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
     ours, made = it.result.scores, it.settings["cluster"]
     rng = np.random.default_rng([seed, 1])
     groups = tcav.random_groups(len(it.random), len(it.groups), it.groups.shape[1], rng)
-    regrouped = tcav.score(*it.given(groups=groups), **it.options)
+    samples = it.samples
+    regrouped = tcav.score(it.network, replace(samples, groups=groups), **it.options)
     owner = it.supervoxels.table["video"].to_numpy()
     how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": made["seed"] + 1}
     data = np.asarray(it.features[:]), it.clips.labels[owner], owner, it.clips.classes
@@ -189,9 +192,9 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
         name: stability.match(stability.by_distance(it.concepts.centres[name], centres))
         for name, centres in found.centres.items()
     }
-    reclustered = tcav.score(*it.given(found), **it.options)
-    few = it.given(groups=it.groups[:n_sgd])
-    sgd = [stability.sgd_scores(*few, seed=s) for s in (seed, seed + 1)]
+    reclustered = tcav.score(it.network, replace(samples, concepts=found), **it.options)
+    few = replace(samples, groups=it.groups[:n_sgd])
+    sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
     return {
         "random groups": stability.agreement(ours, regrouped.scores),
         "k-means": stability.agreement(ours, reclustered.scores, pairs),

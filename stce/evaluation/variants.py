@@ -21,11 +21,11 @@ __all__ = ["FEATURES", "Inputs", "Variant", "compare", "read"]
 
 
 def _score(given: Inputs, seen: Embedded, variant: Variant, n_groups: int, seed: int, device):
-    how = {"target": variant.target, "seed": seed, "device": device}
     rng = np.random.default_rng(seed)
     groups = tcav.random_groups(len(seen.random), n_groups, given.n_keep, rng)
     data = seen.found, seen.z, seen.whole, seen.random, groups, given.clips.classes
-    return tcav.score(seen.network, *data, **how)
+    samples = tcav.Samples(*data, variant.target)
+    return tcav.score(seen.network, samples, seed=seed, device=device)
 
 
 def _likeness(given: Inputs, first: Embedded, second: Embedded) -> tuple[float, dict]:

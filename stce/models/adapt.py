@@ -272,7 +272,7 @@ class Adapted(Explainable):
         product of v with the sum of the gradient over positions, which is what is returned.
 
         Given are prepared clips ``(N, C, T, H, W)`` and the rest as to
-        :func:`stce.gradients.at_clips`; it is ``(N, D) float32``.
+        :func:`stce.tcav.slopes`; it is ``(N, D) float32``.
         """
         reached = []
 

@@ -127,21 +127,12 @@ class Evidence:
             settings,
         )
 
-    def given(self, concepts: Concepts | None = None, groups: np.ndarray | None = None) -> tuple:
-        """Return the positional arguments of :func:`stce.tcav.score`.
-
-        Parameters
-        ----------
-        concepts : stce.concepts.Concepts, optional
-            Other concepts than the run's, from the same features.
-        groups : numpy.ndarray, optional
-            Other random groups.
-        """
-        concepts = self.concepts if concepts is None else concepts
-        groups = self.groups if groups is None else groups
-        mine = {name: self.whole[self.clips.indices_of(name)] for name in concepts.centres}
-        inputs = concepts, self.features, mine, self.random, groups
-        return (self.network, *inputs, self.clips.classes)
+    @property
+    def samples(self) -> tcav.Samples:
+        """What the run's scores were computed from."""
+        mine = {name: self.whole[self.clips.indices_of(name)] for name in self.concepts.centres}
+        inputs = self.concepts, self.features, mine, self.random, self.groups
+        return tcav.Samples(*inputs, self.clips.classes, self.settings["tcav"]["target"])
 
     @property
     def rankings(self) -> dict[str, list[int]]:
@@ -151,5 +142,5 @@ class Evidence:
     @property
     def options(self) -> dict:
         """The keyword arguments that the run's scores were made with."""
-        names = ("target", "strength", "seed")
+        names = ("strength", "seed")
         return {name: self.settings["tcav"][name] for name in names}

@@ -217,7 +217,7 @@ def sanity_chart(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        Of :func:`stce.evaluation.sanity.check`.
+        Of :func:`stce.evaluation.sanity.against_trained`.
     nominal : float, default 0.05
         The nominal rate, drawn as a line.
     """
