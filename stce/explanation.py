@@ -65,8 +65,13 @@ class Explanation:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row a concept, indexed by ``concept``, the most important first."""
-        return self.tcav.scores.sort_values("rank").set_index("concept")
+        """One row a concept, indexed by ``concept``, the most important first.
+
+        The columns are those of :class:`stce.tcav.Tcav`; `stce.viz.charts.score_chart` draws them.
+        """
+        table = self.tcav.scores
+        mine = table[table["class"] == self.class_name]
+        return mine.sort_values("rank").set_index("concept")
 
     @property
     def ranking(self) -> list[int]:
@@ -74,10 +79,29 @@ class Explanation:
         return self.tcav.ranking(self.class_name)
 
     @property
+    def cavs(self) -> np.ndarray:
+        """The CAVs of this class, ``(K, R, D) float32``."""
+        return self.tcav.cavs[self.class_name]
+
+    @property
+    def fill(self) -> int:
+        """Grey value of hidden voxels from 0 to 255: the mean that the network was given."""
+        return int(255 * float(self.network.mean.mean()))
+
+    @property
     def accuracy(self) -> pd.DataFrame | None:
         """Accuracy while concepts are added and removed, as `charts.accuracy_curves` draws it."""
         seed = self.settings["seed"]
         return None if self.outcomes is None else curves.accuracy_table(self.outcomes, seed=seed)
+
+    def ends(self, n: int = 2) -> list[int]:
+        """Return the n most and the n least important concepts, in the order of their rank."""
+        return self.ranking[:n] + self.ranking[n:][-n:]
+
+    def title(self, concept: int) -> str:
+        """Return rank and score of a concept in words."""
+        row = self.scores.loc[concept]
+        return f"rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
 
     def members(self, concept: int) -> np.ndarray:
         """Return the supervoxels of a concept, nearest to its centre first, ``(m,) int64``."""
