@@ -22,9 +22,9 @@ def rows(run: Run) -> list[dict]:
     table = []
     for mode, verb in (("add", "added"), ("remove", "removed")):
         row = {
-            "supervoxels": "stretched" if run.manifest("cluster")["parameters"]["stretch"]
+            "supervoxels": "stretched" if run.parameters("cluster")["stretch"]
             else "in place",
-            "negatives": run.manifest("tcav")["parameters"]["random_from"],
+            "negatives": run.parameters("tcav")["random_from"],
             "concepts": verb,
         }  # fmt: skip
         row |= {order: f"{means.loc[mode, order]:.1f}" for order in ("top", "random", "least")}

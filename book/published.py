@@ -83,7 +83,7 @@ def _long(counted: pd.DataFrame) -> pd.DataFrame:
 
 def _facts(run: Run, known: Known, seed: int) -> dict:
     manifests = {stage: run.manifest(stage) for stage in STAGES}
-    settings = {stage: manifest["parameters"] for stage, manifest in manifests.items()}
+    settings = {stage: run.parameters(stage) for stage in STAGES}
     predictions = pd.read_parquet(run.path("train") / "predictions.parquet")
     revisions = {m["revision"] or "unknown" for m in manifests.values()}
     hardware = manifests["ablate"]["hardware"]
@@ -100,7 +100,7 @@ def _facts(run: Run, known: Known, seed: int) -> dict:
         "epochs": train["epochs"],
         "n_segments": settings["segment"]["n_segments"],
         "n_concepts": settings["cluster"]["n_concepts"],
-        "features": settings["cluster"].get("features", "supervoxels"),
+        "features": settings["cluster"]["features"],
         "stretch": settings["cluster"]["stretch"],
         "n_groups": settings["tcav"]["n_groups"],
         "random_clips": manifests["tcav"]["notes"].get("random_clips", "textures"),
@@ -137,7 +137,7 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
     run = Run(folder)
     if run.missing():
         return None
-    seed = run.manifest("train")["parameters"]["seed"]
+    seed = run.parameters("train")["seed"]
     place = Path(target) / known.name / f"seed-{seed}"
     with replacing(place, folder=True) as partial:
         outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
@@ -164,7 +164,7 @@ def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
         Where they are; None if the stage is not finished, and then nothing is written.
     """
     run = Run(folder)
-    if not (run.folder / "validate" / "manifest.json").exists():
+    if not run.holds("validate"):
         return None
     seed = f"-{run.folder.name}" if run.folder.name.startswith("seed-") else ""
     place = Path(target) / "validation" / f"{run.name}{seed}"

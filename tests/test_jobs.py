@@ -27,7 +27,7 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_group_is_planned_seed_by_seed_and_run_by_shared_training(home):
-    planned = jobs.plan(known.resolve("both"))
+    planned = jobs.plan("both")
     assert [job.name for job in planned] == [
         "small seed 0",
         "small seed 1",
@@ -37,15 +37,15 @@ def test_a_group_is_planned_seed_by_seed_and_run_by_shared_training(home):
     names = [[job.name for job in chain] for chain in jobs.chains(planned)]
     assert names == [["small seed 0", "standard seed 0"], ["small seed 1", "standard seed 1"]]
     assert planned[3].folder == home / "data" / "runs" / "standard" / "seed-1"
-    assert planned[3].settings()["ablate"]["seed"] == 1
-    assert planned[3].siblings() == [home / "data" / "runs" / "small" / "seed-1"]
+    assert planned[3].settings["ablate"]["seed"] == 1
+    assert planned[3].siblings == [home / "data" / "runs" / "small" / "seed-1"]
 
 
 def test_a_plain_run_has_one_folder_unless_it_is_given_seeds(home):
-    (job,) = jobs.plan(known.resolve("plain"), {"seed": 3})
+    (job,) = jobs.plan("plain", {"seed": 3})
     assert job.folder == home / "data" / "runs" / "plain"
-    assert (job.name, job.settings()["train"]["seed"]) == ("plain", 3)
-    assert [job.name for job in jobs.plan(known.resolve("plain"), seeds=[0, 4])] == [
+    assert (job.name, job.settings["train"]["seed"]) == ("plain", 3)
+    assert [job.name for job in jobs.plan("plain", seeds=[0, 4])] == [
         "plain seed 0",
         "plain seed 4",
     ]
@@ -53,7 +53,7 @@ def test_a_plain_run_has_one_folder_unless_it_is_given_seeds(home):
 
 def test_one_folder_cannot_take_several_runs(home, tmp_path):
     with pytest.raises(ValueError, match="--folder .* is for one run, and these are 2"):
-        jobs.plan(known.resolve("small"), folder=tmp_path / "x")
+        jobs.plan("small", folder=tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_one_folder_cannot_take_several_runs(home, tmp_path):
 def test_a_wrong_parameter_file_is_refused(home, text, message):
     (home / "notebooks" / "parameters" / "wrong.yaml").write_text(text + "\n")
     with pytest.raises(ValueError, match=message):
-        jobs.plan(known.resolve("wrong"))
+        jobs.plan("wrong")
 
 
 def _finish(run, parameters, text):
@@ -102,14 +102,14 @@ SAY = "import os, sys, time; time.sleep(.3); print(os.environ['CUDA_VISIBLE_DEVI
 
 
 def test_chains_run_side_by_side_and_a_failure_stops_only_its_own(home):
-    work = jobs.chains(jobs.plan(known.resolve("both"), seeds=[0, 1, 2]))
+    work = jobs.chains(jobs.plan("both", seeds=[0, 1, 2]))
 
     def command(job):
         bad = job.name == "small seed 1"
         return [sys.executable, "-c", "exit(3)" if bad else SAY, job.name]
 
     lines = []
-    failed = jobs.side_by_side(work, ["4", "7"], command, lines.append)
+    failed = jobs.on_devices(work, ["4", "7"], command, lines.append)
     assert [job.name for job in failed] == ["small seed 1", "standard seed 1"]
     ran = [line.split(" ", 1) for line in lines]
     assert sorted(name for _, name in ran) == [
@@ -131,7 +131,7 @@ def test_a_kernel_tells_how_far_it_is(tmp_path, monkeypatch):
         shown.refresh()
         facts = json.loads(file.read_text())
         assert (facts["n"], facts["total"]) == (4, 10)
-        assert progress.read(file).startswith("segment 4/10 clips, 0:0")
+        assert progress.state(file).startswith("segment 4/10 clips, 0:0")
 
 
 def test_the_watcher_reports_lines_off_a_terminal_and_restores_the_variable(monkeypatch):

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from stce.study import known, parameters
+from stce.study import known
 from stce.study.parameters import PAGES, PARAMETERS, check, check_all, read
 from stce.study.run import OPTIONAL, STAGES, notebook_name
 
@@ -30,7 +30,7 @@ def test_the_parameters_cell_is_exactly_the_contract(stage):
 
 @pytest.mark.parametrize("run", known.known().values(), ids=lambda run: run.name)
 def test_the_parameter_files_are_valid(run):
-    chosen = known.settings(run)
+    chosen = run.settings()
     assert len(run.description) > 20
     # Whatever is set differs from the default, so that the files say what is special about a run.
     for name, value in run.values.items():
@@ -47,7 +47,7 @@ def test_the_papers_tables_each_have_runs_on_the_papers_data():
 
 def test_the_papers_settings_are_the_papers():
     for name in ("kth-standard", "kinetics-c3d", "kinetics-r3d", "kinetics-i3d"):
-        chosen = known.settings(known.known()[name])
+        chosen = known.known()[name].settings()
         train, segment = chosen["train"], chosen["segment"]
         assert (train["epochs"], train["batch_size"], train["momentum"]) == (150, 64, 0.9)
         assert (train["lr"], train["lr_step"], train["lr_gamma"]) == (0.01, 50, 0.1)
@@ -106,15 +106,11 @@ def test_a_notebook_sees_unknown_names_among_its_variables():
         read("train", namespace | {"device": np})
 
 
-def test_the_table_lists_them_all():
-    assert list(parameters.table("tcav").index) == list(PARAMETERS["tcav"])
-
-
 @pytest.mark.parametrize("stage", [*STAGES, *OPTIONAL])
 def test_no_import_hides_a_parameter(stage):
     notebook = nbformat.read(NOTEBOOKS / notebook_name(stage), 4)
     code = [c.source for c in notebook.cells if c.cell_type == "code"]
-    before = next(i for i, source in enumerate(code) if "parameters.read" in source)
+    before = next(i for i, source in enumerate(code) if "open_stage(" in source)
     imported = {
         (alias.asname or alias.name).split(".")[0]
         for source in code[: before + 1]

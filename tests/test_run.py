@@ -56,6 +56,19 @@ def test_a_run_says_what_it_lacks(tmp_path):
     assert "Stage 'tcav'" in run.missing() and "another 'cluster'" in run.missing()
 
 
+def test_a_stage_older_than_a_parameter_had_its_default(tmp_path):
+    run = Run(tmp_path)
+    _make(run, "cluster", {"n_keep": 7, "device": "cuda"})
+    made = run.parameters("cluster")
+    assert (made["n_keep"], made["features"]) == (7, "supervoxels")
+    assert "device" not in made
+    assert not run.stage("cluster", {"n_keep": 7, "features": "supervoxels"}).todo
+    assert run.stage("cluster", {"n_keep": 7, "features": "pooled"}).todo
+    _make(run, "segment", {"n_segment": [4]})
+    with pytest.raises(ValueError, match="did you mean 'n_segments'"):
+        run.parameters("segment")
+
+
 def test_manifest_tells_where_the_stage_came_from(tmp_path):
     run = Run(tmp_path)
     _make(run, "train", {"epochs": 2, "seed": 7, "run_folder": "x"})

@@ -19,8 +19,7 @@ from book import published
 from stce import datasets, features, study, tcav
 from stce.evaluation import validation
 from stce.study import make
-from stce.study.evidence import Evidence
-from stce.study.finding import Finding
+from stce.study.finished import Finished
 from stce.study.run import STAGES, Run
 from stce.viz import film
 
@@ -95,10 +94,10 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
         study.execute("smoke", folder=folder, also=["validation"])
 
 
-def test_the_evidence_of_a_run_gives_its_scores_again(smoke):
-    it = Evidence.load(Run(smoke[0]))
+def test_the_samples_of_a_run_give_its_scores_again(smoke):
+    it = Finished(smoke[0])
     again = tcav.score(it.network, it.samples, **it.options).scores
-    pd.testing.assert_frame_equal(again, it.result.scores)
+    pd.testing.assert_frame_equal(again, it.tcav.scores)
 
 
 def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):
@@ -133,17 +132,17 @@ def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
     study.execute("smoke", chosen, start="cluster", folder=folder, report=lines.append)
     assert [line.split()[1] for line in lines] == ["cluster", "tcav", "ablate", "visualize"]
     run = Run(folder)
-    assert run.manifest("cluster")["parameters"]["features"] == "pooled"
+    assert run.parameters("cluster")["features"] == "pooled"
     # Whoever looks at the run again sees supervoxels as it did.
-    it = Evidence.load(run)
+    it = Finished(run)
     rows = np.arange(5)
-    again = features.extract_rows(it.network, it.clips, it.supervoxels, rows)
+    again = features.extract_rows(it.network, *it.discovery, rows)
     np.testing.assert_allclose(again, it.features[:5], atol=1e-5)
     scores = tcav.score(it.network, it.samples, **it.options).scores
-    pd.testing.assert_frame_equal(scores, it.result.scores, rtol=1e-5)
+    pd.testing.assert_frame_equal(scores, it.tcav.scores, rtol=1e-5)
     tested = validation.chance(it, n_null=20)
     assert tested["p_weights"].notna().all()
-    assert Finding.load(run, "boxing").network.grid == it.network.grid
+    assert it.explanation("boxing").network.grid == it.network.grid
 
 
 def test_a_skipped_stage_must_have_the_same_parameters(smoke, tmp_path):

@@ -11,8 +11,9 @@ from torch import nn
 from stce import models, supervoxels
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.evaluation.variants import Inputs, Variant, compare, read
+from stce.evaluation.variants import Inputs, Variant, compare, part_of
 from stce.models.network import Network
+from stce.study.finished import Finished
 from stce.study.run import Run
 from stce.supervoxels import Supervoxels
 
@@ -139,7 +140,7 @@ def test_without_parts_there_is_no_truth(given):
 
 
 def _finished_run(folder):
-    """A run up to stage "tcav", of which `read` needs what is written here."""
+    """A run up to stage "tcav", of which `part_of` needs what is written here."""
     clips = _clips(5, 3)
     network = models.build("r3d18", 3, 0.125, 1, (4, 16, 16), layer="layer4")
     run = Run(folder)
@@ -161,7 +162,8 @@ def _finished_run(folder):
 
 def test_a_part_of_a_run_is_read(tmp_path):
     clips = _finished_run(tmp_path / "run")
-    given = read(tmp_path / "run", n_clips=3, n_discovery=99, n_random_clips=20)
+    run = Finished(tmp_path / "run")
+    given = part_of(run, n_clips=3, n_discovery=99, n_random_clips=20)
     assert given.own == Variant("layer3", "log_prob", "stretched")
     assert (given.n_concepts, given.n_keep, len(given.random)) == (4, 7, 20)
     assert len(given.clips) == 10
@@ -186,4 +188,4 @@ def test_arguments_that_do_not_exist_are_refused(given, tmp_path):
     with pytest.raises(ValueError, match="no positions to pool over"):
         compare(given, [Variant("avgpool", features="pooled")])
     with pytest.raises(FileNotFoundError, match="does not hold"):
-        read(tmp_path / "nothing")
+        part_of(Finished(tmp_path / "nothing"))

@@ -1,4 +1,4 @@
-"""Checks of finished runs: two against each other, and what campaigns repeat on them."""
+"""What campaigns repeat on finished runs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from stce import features, models, training
-from stce.clips import Clips
-from stce.concepts import Concepts
+from stce import models, training
 from stce.datasets.actors import PARTS
-from stce.evaluation import sanity, stability, validation, variants
-from stce.evaluation.inputs import Variant, take
-from stce.study import parameters
-from stce.study.evidence import Evidence
-from stce.study.known import groups, known
+from stce.evaluation import sanity, stability, truth, validation, variants
+from stce.evaluation.variants import Variant
+from stce.study.finished import Finished
+from stce.study.known import find, known
 from stce.study.run import Run
-from stce.supervoxels import Supervoxels
-from stce.tcav import Tcav
-from stce.videos import CachedVideos
 
-__all__ = ["REPLAYS", "between"]
+__all__ = ["REPLAYS"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
@@ -50,7 +44,7 @@ LAYERS = {
 
 def _runs(seed: int) -> dict[str, Run]:
     """Return the finished runs of the group with this seed."""
-    runs = {name: Run(known()[name].folder(seed)) for name in groups()[GROUP]}
+    runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
     for run in runs.values():
         if run.missing():
             raise FileNotFoundError(
@@ -60,21 +54,22 @@ def _runs(seed: int) -> dict[str, Run]:
     return runs
 
 
+def _sane(seed: int) -> Finished:
+    return Finished(known()[SANITY].folder(seed))
+
+
 def carriers(seed: int) -> list[dict]:
     """Ask of each run whether its ranking finds the limbs that carry the class."""
     rows = []
     for name, run in _runs(seed).items():
-        clips = Clips.load(run.path("segment") / "train-clips")
-        cut = Supervoxels.load(run.path("segment") / "train-supervoxels")
-        scores = Tcav.load(run.path("tcav")).scores
-        _, table = validation.carriers(Concepts.load(run.path("cluster")), cut, clips, scores)
+        table = validation.parts_found(Finished(run), PARTS, truth.KTH_CARRIERS)["truth"]
         rows += table.assign(run=name).to_dict("records")
     return rows
 
 
 def randomised(seed: int) -> list[dict]:
     """Randomise the weights of a run from the top down."""
-    it = Evidence.load(Run(known()[SANITY].folder(seed)))
+    it = _sane(seed)
     tables = validation.randomised(it, validation.chance(it), seed=seed)
     found = sanity.against_trained(tables)
     for column in ("p_derivative", "p_weights"):
@@ -84,16 +79,15 @@ def randomised(seed: int) -> list[dict]:
 
 def by_heart(seed: int) -> list[dict]:
     """Learn labels that mean nothing by heart: the explanation of the true ones must be gone."""
-    run = Run(known()[SANITY].folder(seed))
-    it = Evidence.load(run)
+    it = _sane(seed)
     tables, fits = {"trained": validation.chance(it)}, [np.nan]
     for name, (shuffle, start) in SHUFFLES.items():
-        network, known_share = _learnt_by_heart(run, seed + shuffle, seed + start)
-        tables[name] = validation.rescored(it, network.split(it.network.layer))
+        network, known_share = _learnt_by_heart(it, seed + shuffle, seed + start)
+        tables[name] = validation.with_network(it, network.split(it.network.layer))
         fits.append(known_share)
     found = sanity.against_trained(tables).assign(fits=fits)
     # Whoever tells clips apart, by heart or by class, could do so by the figure in them.
-    figure = _figure(validation.parts(it)["composition"])
+    figure = _figure(validation.parts_found(it, PARTS, truth.KTH_CARRIERS)["composition"])
     found["figure"] = [
         stability.agreement(table, figure)["correlation"].iloc[-1] for table in tables.values()
     ]
@@ -104,10 +98,9 @@ def by_heart(seed: int) -> list[dict]:
     return [*found.to_dict("records"), {"network": FLOOR} | floor]
 
 
-def _learnt_by_heart(run: Run, shuffle: int, start: int) -> tuple[models.Network, float]:
+def _learnt_by_heart(it: Finished, shuffle: int, start: int) -> tuple[models.Network, float]:
     """Train a network from this start on shuffled labels; also the share of clips it knows."""
-    p = run.manifest("train")["parameters"]
-    videos = CachedVideos.load(run.path("train") / "videos-train")
+    p, videos = it.run.parameters("train"), it.videos("train")
     shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(shuffle))
     seen = sanity.Middles(shuffled, p["n_frames"], p["crop"])
     shape = seen.clips.frames.shape
@@ -126,67 +119,12 @@ def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
     return (sums["share"] / sums["base"]).rename("derivative").reset_index()
 
 
-def between(
-    first: Run, second: Run, *, n_clips: int = 6, value: str = "derivative", device="cpu"
-) -> pd.DataFrame:
-    """Match the concepts of two runs on the test clips they share, and compare their ranking.
-
-    Parameters
-    ----------
-    first, second : stce.study.run.Run
-        Runs with test clips in common, such as one parameter file with two seeds. Their networks,
-        supervoxels and concepts may differ.
-    n_clips : int, default 6
-        Test clips a class on which concepts are matched.
-    value : str, default "derivative"
-        See :func:`stce.evaluation.stability.agreement`.
-    device : torch.device, default "cpu"
-        Where the supervoxels are embedded.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of :func:`stce.evaluation.stability.agreement`.
-
-    Raises
-    ------
-    ValueError
-        If the runs share no test clip.
-    """
-    runs = (first, second)
-    tested = [Clips.load(run.path("segment") / "test-clips") for run in runs]
-    shared = pd.Index(tested[0].ids).intersection(tested[1].ids, sort=True)
-    if shared.empty:
-        raise ValueError(
-            f"{first.folder} and {second.folder} have no test clip in common; compare runs on the "
-            "same data set and classes."
-        )
-    label = pd.Series(tested[0].labels, index=tested[0].ids)[shared]
-    shared = label.groupby(label).head(n_clips).index
-    sides, scores = [], []
-    for run, clips in zip(runs, tested, strict=True):
-        at = parameters.check("cluster", run.manifest("cluster")["parameters"])
-        weights = run.path("train") / "last.safetensors"
-        network = models.load(weights, at["layer"] or None, device, features=at["features"])
-        cut = Supervoxels.load(run.path("segment") / "test-supervoxels")
-        clips, cut = take(clips, cut, pd.Index(clips.ids).get_indexer(shared))
-        how = {"stretch": at["stretch"], "progress": False, "device": device}
-        z = features.extract(network, clips, cut, **how)
-        sides.append((cut, z, Concepts.load(run.path("cluster")).centres))
-        scores.append(Tcav.load(run.path("tcav")).scores)
-    pairs = {}
-    for name in set(sides[0][2]) & set(sides[1][2]):
-        both = [(cut, z, centres[name]) for cut, z, centres in sides]
-        pairs[name] = stability.match(stability.overlap(*both, clips.indices_of(name)))
-    return stability.agreement(*scores, pairs, value=value)
-
-
 def trained_again(seed: int) -> list[dict]:
     """Compare each run with the run of the next seed: another training, all else anew too."""
     rows = []
     first, second = _runs(seed), _runs((seed + 1) % N_SEEDS)
     for name, run in first.items():
-        table = between(run, second[name]).set_index("class")
+        table = validation.between(Finished(run), Finished(second[name])).set_index("class")
         rows.append({"run": name} | table.loc["all"].to_dict())
     return rows
 
@@ -203,7 +141,9 @@ def choices(seed: int) -> list[dict]:
             Variant(feature_map, "logit", "pooled"),
             Variant(earlier_map, "logit", "pooled"),
         ]
-        table = variants.compare(runs[name].folder, tried, seed=seed, progress=False)
+        given = variants.part_of(Finished(runs[name]))
+        how = {"parts": PARTS, "carriers": truth.KTH_CARRIERS, "seed": seed, "progress": False}
+        table = variants.compare(given, tried, **how)
         # The seconds of a campaign are those of the whole seed.
         rows += table.rename(columns={"seconds": "embedding"}).assign(run=name).to_dict("records")
     return rows

@@ -17,7 +17,7 @@ from tqdm.std import tqdm as plain
 
 from stce.engine.storage import write_text
 
-__all__ = ["bar", "read", "watch"]
+__all__ = ["bar", "state", "watch"]
 
 QUIET = 60.0  # seconds between lines off a terminal
 
@@ -53,7 +53,7 @@ def bar(iterable=None, *, show: bool = True, **options) -> plain:
     return tqdm(iterable, disable=True if quiet else None, **options)
 
 
-def read(path: str | Path) -> str:
+def state(path: str | Path) -> str:
     """Say in words how far the bar that writes this file is; "" where there is none.
 
     Examples
@@ -62,7 +62,7 @@ def read(path: str | Path) -> str:
     >>> file = Path(tempfile.mkdtemp(), "progress.json")
     >>> facts = {"n": 30, "total": 120, "elapsed": 10, "unit": "clip", "prefix": "ablate"}
     >>> _ = file.write_text(json.dumps(facts))
-    >>> read(file)
+    >>> state(file)
     'ablate 30/120 clips, 0:30 left'
     """
     try:
@@ -90,7 +90,7 @@ def watch(name: str, report: Callable[[str], None] = print) -> Iterator[None]:
 
         def look() -> None:
             while not done.wait(1.0 if live else QUIET):
-                if words := read(file):
+                if words := state(file):
                     line = f"{name}  {words}"
                     print(f"\r\x1b[K{line}", end="", flush=True) if live else report(line)
 

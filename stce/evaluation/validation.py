@@ -2,61 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from stce import ablation, concepts, curves, features, tcav
-from stce.datasets.actors import PARTS
 from stce.evaluation import controls, paired, saliency, sanity, significance, stability, truth
-from stce.evaluation.inputs import spread
-from stce.study.evidence import Evidence
+from stce.evaluation.variants import Variant, compare, evenly, part_of
 
 __all__ = [
-    "carriers",
+    "answers",
+    "between",
     "chance",
-    "compare",
+    "comparison",
     "fills",
-    "parts",
+    "parts_found",
     "randomised",
     "repeated",
-    "rescored",
     "rivals",
+    "with_network",
 ]
 
 
-def chance(it: Evidence, *, n_null: int = 1000, n_jobs: int = 1, device="cpu") -> pd.DataFrame:
+def answers(
+    it,
+    asked: SimpleNamespace,
+    *,
+    parts: Sequence[str] = (),
+    carriers: Mapping[str, Sequence[str]] | None = None,
+    others: Iterable = (),
+) -> dict[str, pd.DataFrame]:
+    """Ask everything of a run.
+
+    Parameters
+    ----------
+    it : stce.study.finished.Finished
+        The run, opened.
+    asked : types.SimpleNamespace
+        How thoroughly: the parameters of the stage validate.
+    parts, carriers
+        See :func:`parts_found`.
+    others : iterable of stce.study.finished.Finished
+        Runs to compare it with, see :func:`between`; those that are not finished are left out.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        By question: ``significance`` (:func:`chance`), ``composition`` and ``truth``
+        (:func:`parts_found`), ``sanity`` (:func:`randomised`), ``stability`` (:func:`repeated`,
+        :func:`between`), ``outcomes`` (:func:`rivals`) and what :func:`comparison` makes of them,
+        ``fills`` (:func:`fills`), ``variants`` (:func:`stce.evaluation.variants.compare`).
+    """
+    body, seed = {"parts": parts, "carriers": carriers}, asked.seed
+    few = {"n_clips": asked.n_clips, "seed": seed}
+    told = {"significance": chance(it, n_null=asked.n_null)}
+    told |= parts_found(it, **body, seed=seed)
+    how = {"n_networks": asked.n_randomised, "n_null": asked.n_null, "seed": seed}
+    told["sanity"] = sanity.against_trained(randomised(it, told["significance"], **how))
+    again = repeated(it, n_sgd=asked.n_sgd, seed=seed)
+    for other in others:
+        if not other.run.missing():
+            again[f"all, {other.run.folder.name}"] = between(it, other)
+    told["stability"] = pd.concat(again, names=["changed"]).reset_index(0)
+    told["outcomes"] = rivals(it, n_controls=asked.n_controls, **body, **few)
+    told |= comparison(told["outcomes"], seed=seed)
+    told["fills"] = fills(it, asked.fills, n_random=asked.n_controls, **few)
+    tried = [Variant(*text.split("/")) for text in asked.tried]
+    given = part_of(it, n_discovery=asked.n_discovery_tried, **few)
+    told["variants"] = compare(given, tried, **body, device=it.device)
+    return told
+
+
+def chance(it, *, n_null: int = 1000) -> pd.DataFrame:
     """Test each concept of a run against chance, see :func:`stce.evaluation.significance.assess`.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
     n_null : int, default 1000
         Random sets of each size, and shuffles of the head. Log scale: 100, 300, 1000.
-    n_jobs : int, default 1
-        Processes; -1 for one a core.
-    device : torch.device, default "cpu"
-        Where gradients and classifiers are computed.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of :func:`stce.evaluation.significance.assess`.
     """
-    how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs, "device": device}
-    return significance.assess(it.network, it.result, it.samples, **it.options, **how)
+    how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": it.n_jobs, "device": it.device}
+    return significance.assess(it.network, it.tcav, it.samples, **it.options, **how)
 
 
-def parts(it: Evidence, *, seed: int = 0) -> dict[str, pd.DataFrame]:
+def parts_found(
+    it, parts: Sequence[str], carriers: Mapping[str, Sequence[str]], *, seed: int = 0
+) -> dict[str, pd.DataFrame]:
     """Ask whether the ranking finds the limbs that carry a class, on data whose parts are known.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
+    parts : sequence of str
+        Names of the parts, as ``clips.parts`` counts them.
+    carriers : mapping of str to sequence of str
+        For each class the parts that carry it, see :func:`stce.evaluation.truth.found`.
     seed : int, default 0
         Of random rankings and resamples.
 
@@ -66,55 +112,28 @@ def parts(it: Evidence, *, seed: int = 0) -> dict[str, pd.DataFrame]:
         ``composition`` of :func:`stce.evaluation.truth.composition` and ``truth`` of
         :func:`stce.evaluation.truth.found`; empty if the parts are not known.
     """
-    if it.clips.parts is None:
+    clips, cut = it.discovery
+    if clips.parts is None:
         return {}
-    lifts, found = carriers(it.concepts, it.supervoxels, it.clips, it.result.scores, seed)
-    return {"composition": lifts, "truth": found}
-
-
-def carriers(concepts, cut, clips, scores: pd.DataFrame, seed: int = 0) -> tuple:
-    """Tell what concepts consist of, and whether their ranking finds what carries the class.
-
-    Parameters
-    ----------
-    concepts, cut, clips
-        Concepts, the supervoxels that they hold, and the clips of these; the parts are known.
-    scores : pandas.DataFrame
-        Of :class:`stce.tcav.Tcav`.
-    seed : int, default 0
-        Of random rankings and resamples.
-
-    Returns
-    -------
-    lifts, found : pandas.DataFrame
-        Of :func:`stce.evaluation.truth.composition` and :func:`stce.evaluation.truth.found`.
-    """
-    lifts = truth.composition(truth.counts(concepts, cut, clips.parts, PARTS, clips.groups))
-    return lifts, truth.found(lifts, scores, truth.KTH_CARRIERS, seed=seed)
+    lifts = truth.composition(truth.counts(it.concepts, cut, clips.parts, parts, clips.groups))
+    return {"composition": lifts, "truth": truth.found(lifts, it.tcav.scores, carriers, seed=seed)}
 
 
 def randomised(
-    it: Evidence,
-    trained: pd.DataFrame,
-    *,
-    n_networks: int = 4,
-    n_null: int = 1000,
-    seed: int = 0,
-    n_jobs: int = 1,
-    device="cpu",
+    it, trained: pd.DataFrame, *, n_networks: int = 4, n_null: int = 1000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Score the same concepts with networks whose weights are randomised from the top down.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
     trained : pandas.DataFrame
         Of :func:`chance`.
     n_networks : int, default 4
         How many, evenly spaced over the blocks; the last one is wholly random.
-    n_null, n_jobs, device
-        See :func:`chance`; give the same `n_null`.
+    n_null : int, default 1000
+        As `trained` was computed with.
     seed : int, default 0
         Of the shuffles.
 
@@ -127,48 +146,39 @@ def randomised(
     nets = dict(sanity.cascade(it.network, np.random.default_rng(seed)))
     names = list(nets)
     chosen = np.linspace(len(names) - 1, 0, n_networks)[::-1].round().astype(int)
-    how = {"n_null": n_null, "n_jobs": n_jobs, "device": device}
     tables = {"trained": trained}
     for name in (names[i] for i in chosen):
-        tables[f"{name} and above random"] = rescored(it, nets[name], **how)
+        tables[f"{name} and above random"] = with_network(it, nets[name], n_null=n_null)
     return tables
 
 
-def rescored(
-    it: Evidence, network, *, n_null: int = 1000, n_jobs: int = 1, device="cpu"
-) -> pd.DataFrame:
-    """Score and test a run's concepts with another network.
+def with_network(it, network, *, n_null: int = 1000) -> pd.DataFrame:
+    """Score and test a run's concepts with another network, as :func:`chance` does.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
     network : stce.models.network.Network
         Of the same classes and input size, cut at the same layer.
-    n_null, n_jobs, device
+    n_null
         See :func:`chance`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of :func:`stce.evaluation.significance.assess`.
     """
-    inputs = it.samples, it.clips, it.supervoxels, it.random_clips
-    how = {"stretch": it.settings["cluster"]["stretch"], "device": device}
-    samples = sanity.as_seen_by(network, *inputs, **how)
-    how = {"device": device, **it.options}
+    how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
+    samples = sanity.as_seen_by(network, it.samples, *it.discovery, it.random_clips, **how)
+    how = {"device": it.device, **it.options}
     result = tcav.score(network, samples, **how)
-    chance = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": n_jobs}
-    return significance.assess(network, result, samples, **chance, **how)
+    asked = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": it.n_jobs}
+    return significance.assess(network, result, samples, **asked, **how)
 
 
-def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
+def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Repeat steps of a run with another seed, one at a time, and compare the rankings.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
     n_sgd : int, default 50
         Random groups that the reference code's classifiers are fitted to.
     seed : int, default 0
@@ -179,21 +189,21 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
     dict of str to pandas.DataFrame
         Of :func:`stce.evaluation.stability.agreement`, by what was changed.
     """
-    ours, made = it.result.scores, it.settings["cluster"]
+    ours, made, given = it.tcav.scores, it.settings["cluster"], it.samples
     rng = np.random.default_rng([seed, 1])
     groups = tcav.random_groups(len(it.random), len(it.groups), it.groups.shape[1], rng)
-    samples = it.samples
-    regrouped = tcav.score(it.network, replace(samples, groups=groups), **it.options)
-    owner = it.supervoxels.table["video"].to_numpy()
+    regrouped = tcav.score(it.network, replace(given, groups=groups), **it.options)
+    clips, cut = it.discovery
+    owner = cut.table["video"].to_numpy()
     how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": made["seed"] + 1}
-    data = np.asarray(it.features[:]), it.clips.labels[owner], owner, it.clips.classes
+    data = np.asarray(it.features[:]), clips.labels[owner], owner, clips.classes
     found = concepts.cluster(*data, **how)
     pairs = {
         name: stability.match(stability.by_distance(it.concepts.centres[name], centres))
         for name, centres in found.centres.items()
     }
-    reclustered = tcav.score(it.network, replace(samples, concepts=found), **it.options)
-    few = replace(samples, groups=it.groups[:n_sgd])
+    reclustered = tcav.score(it.network, replace(given, concepts=found), **it.options)
+    few = replace(given, groups=it.groups[:n_sgd])
     sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
     return {
         "random groups": stability.agreement(ours, regrouped.scores),
@@ -203,50 +213,99 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
     }
 
 
-def _tested(it: Evidence, n_clips: int, device) -> tuple[ablation.Subject, np.ndarray]:
+def between(first, second, *, n_clips: int = 6) -> pd.DataFrame:
+    """Match the concepts of two runs on the test clips they share, and compare their ranking.
+
+    See :func:`stce.evaluation.stability.agreement`.
+
+    Parameters
+    ----------
+    first, second : stce.study.finished.Finished
+        Runs with test clips in common, such as one parameter file with two seeds. Their networks,
+        supervoxels and concepts may differ.
+    n_clips : int, default 6
+        Test clips a class on which concepts are matched.
+
+    Raises
+    ------
+    ValueError
+        If the runs share no test clip.
+    """
+    runs = first, second
+    ids, others = (pd.Index(run.test.clips.ids) for run in runs)
+    shared = ids.intersection(others, sort=True)
+    if shared.empty:
+        raise ValueError(
+            f"{first.run.folder} and {second.run.folder} have no test clip in common; compare "
+            "runs on the same data set and classes."
+        )
+    label = pd.Series(runs[0].test.clips.labels, index=ids)[shared]
+    shared = label.groupby(label).head(n_clips).index
+    sides = []
+    for run in runs:
+        rows = pd.Index(run.test.clips.ids).get_indexer(shared)
+        clips, cut = run.test.clips.select(rows), run.test.supervoxels.select(rows)
+        how = {"stretch": run.settings["cluster"]["stretch"], "progress": False}
+        z = features.extract(run.network, clips, cut, device=run.device, **how)
+        sides.append((cut, z, run.concepts.centres))
+    pairs = {}
+    for name in set(sides[0][2]) & set(sides[1][2]):
+        both = [(cut, z, centres[name]) for cut, z, centres in sides]
+        pairs[name] = stability.match(stability.overlap(*both, clips.indices_of(name)))
+    return stability.agreement(*(run.tcav.scores for run in runs), pairs)
+
+
+def _tested(it, n_clips: int) -> tuple[ablation.Subject, np.ndarray]:
     """Return what is ablated, and a few test clips of each class."""
-    cut, videos = it.test_supervoxels, spread(it.test_clips.labels, n_clips)
+    (clips, cut), videos = it.test, evenly(it.test.clips.labels, n_clips)
     rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
-    how = {"stretch": it.settings["cluster"]["stretch"], "device": device}
+    how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
     z = np.zeros((len(cut), it.network.n_features), np.float32)
-    z[rows] = features.extract_rows(it.network, it.test_clips, cut, rows, **how)
-    given = it.network, it.test_clips, cut, it.concepts, it.rankings
-    return ablation.Subject(*given, features=z, device=device), videos
+    z[rows] = features.extract_rows(it.network, clips, cut, rows, **how)
+    return replace(it.subject(), features=z), videos
 
 
 def rivals(
-    it: Evidence, *, n_clips: int = 6, n_controls: int = 3, seed: int = 0, device="cpu"
+    it,
+    *,
+    parts: Sequence[str] = (),
+    carriers: Mapping[str, Sequence[str]] | None = None,
+    n_clips: int = 6,
+    n_controls: int = 3,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Show and hide test clips in the order of the concepts, of controls and of saliency maps.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
+    parts, carriers
+        See :func:`parts_found`; without them nothing is said of the truth.
     n_clips : int, default 6
         Test clips a class, evenly spaced.
     n_controls : int, default 3
         Draws of the random order and of each control, a clip.
     seed : int, default 0
         Of these.
-    device : torch.device, default "cpu"
-        Where the network runs.
 
     Returns
     -------
     pandas.DataFrame
-        Of :func:`stce.ablation.run`, over all concepts; with ``held`` where the parts are known
+        Of :func:`stce.ablation.run` over all concepts, with the orders of
+        :func:`stce.ablation.ranked`, :func:`stce.evaluation.controls.random` and
+        :func:`stce.evaluation.saliency.along`; with ``held`` where the parts are known
         (:func:`stce.evaluation.truth.region`).
     """
-    subject, videos = _tested(it, n_clips, device)
-    if it.test_clips.parts is not None:
-        region = truth.region(it.test_clips, truth.KTH_CARRIERS, PARTS)
+    subject, videos = _tested(it, n_clips)
+    if it.test.clips.parts is not None and parts:
+        region = truth.region(it.test.clips, carriers or {}, parts)
         subject = replace(subject, region=region)
-    few = it.test_clips.select(videos)
+    few = it.test.clips.select(videos)
     maps = {
-        "grad-cam": saliency.grad_cam(it.network, few, device=device),
-        "integrated gradients": saliency.integrated_gradients(it.network, few, device=device),
-        "occlusion": saliency.occlusion(it.network, few, device=device),
+        "grad-cam": saliency.grad_cam(it.network, few, device=it.device),
+        "integrated gradients": saliency.integrated_gradients(it.network, few, device=it.device),
+        "occlusion": saliency.occlusion(it.network, few, device=it.device),
     }
     q_max = min(len(ranking) for ranking in it.rankings.values())
     kinds = ablation.ranked(n_controls, seed), controls.random(n_controls, seed)
@@ -259,23 +318,22 @@ def rivals(
 
 
 def fills(
-    it: Evidence,
+    it,
     names: Iterable[str] = ("mean", "blur", "noise"),
     *,
     n_clips: int = 6,
     n_random: int = 3,
     seed: int = 0,
-    device="cpu",
 ) -> pd.DataFrame:
     """Repeat the ablation with other contents of hidden voxels, and with the predicted class.
 
     Parameters
     ----------
-    it : stce.study.evidence.Evidence
-        Of the run.
+    it
+        See :func:`answers`.
     names : iterable of str, default all
         See `fill` of :func:`stce.ablation.run`.
-    n_clips, n_random, seed, device
+    n_clips, n_random, seed
         As of :func:`rivals`.
 
     Returns
@@ -284,7 +342,7 @@ def fills(
         Of :func:`stce.curves.difference`, with ``fill`` in front; the last two rows, "mean,
         predicted class", are of clips explained with the concepts of the class that is predicted.
     """
-    subject, videos = _tested(it, n_clips, device)
+    subject, videos = _tested(it, n_clips)
     how = {"q_max": min(5, *(len(ranking) for ranking in it.rankings.values()))}
     how |= {"seed": seed, "videos": videos}
     ways = {name: (subject, name) for name in names}
@@ -296,7 +354,7 @@ def fills(
     return pd.concat(tables, names=["fill"]).reset_index(0)
 
 
-def compare(outcomes: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.DataFrame]:
+def comparison(outcomes: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Sum up what :func:`rivals` found.
 
     Parameters

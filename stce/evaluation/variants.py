@@ -2,25 +2,168 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score
 
-from stce import ablation, curves, tcav
+from stce import ablation, curves, models, tcav
 from stce import concepts as concepts_module
-from stce.datasets.actors import PARTS
+from stce import features as features_module
+from stce.clips import Clips
 from stce.engine.progress import bar
 from stce.evaluation import stability, truth
-from stce.evaluation.inputs import FEATURES, Embedded, Inputs, Variant, cluster, embed, read, view
+from stce.supervoxels import Supervoxels
 
-__all__ = ["FEATURES", "Inputs", "Variant", "compare", "read"]
+__all__ = ["FEATURES", "Inputs", "Variant", "compare", "evenly", "part_of"]
+
+FEATURES = ("stretched", "in place", "pooled")
 
 
-def _score(given: Inputs, seen: Embedded, variant: Variant, n_groups: int, seed: int, device):
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the method.
+
+    Attributes
+    ----------
+    layer : str
+        One of the network's ``layers``; with positions where features are pooled.
+    target : {"logit", "log_prob"}
+        See :func:`stce.tcav.slopes`.
+    features : {"stretched", "in place", "pooled"}
+        A forward pass for each supervoxel, enlarged to the input size (the paper) or left where
+        it was; or one for each clip, see :mod:`stce.engine.pooling`.
+    """
+
+    layer: str
+    target: str = "logit"
+    features: str = "in place"
+
+    def __post_init__(self):
+        for name, known in (("target", tcav.TARGETS), ("features", FEATURES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
+                )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the variants are tried on.
+
+    Attributes
+    ----------
+    network : stce.models.network.Network
+        Cut anywhere.
+    own : Variant
+        The one that all are compared with.
+    clips, cut : stce.clips.Clips, stce.supervoxels.Supervoxels
+        Where concepts are found.
+    test, test_cut : stce.clips.Clips, stce.supervoxels.Supervoxels
+        Where rankings are tested.
+    random : stce.clips.Clips
+        Random clips, the negatives of the CAVs.
+    n_concepts, n_keep : int
+        See :func:`stce.concepts.cluster`.
+    """
+
+    network: models.Network
+    own: Variant
+    clips: Clips
+    cut: Supervoxels
+    test: Clips
+    test_cut: Supervoxels
+    random: Clips
+    n_concepts: int
+    n_keep: int
+
+
+def part_of(
+    it, *, n_clips: int = 6, n_discovery: int = 10, n_random_clips: int = 400, seed: int = 0
+) -> Inputs:
+    """Take a part of a finished run.
+
+    Parameters
+    ----------
+    it : stce.study.finished.Finished
+        The run, finished up to stage "tcav".
+    n_clips, n_discovery : int, default 6 and 10
+        Test and discovery clips a class, evenly spaced; no more than there are.
+    n_random_clips : int, default 400
+        Random clips of the run's kind.
+    seed : int, default 0
+        Of the random clips.
+    """
+    both = *_few(*it.discovery, n_discovery), *_few(*it.test, n_clips)
+    random, _ = it.draw(n_random_clips, seed)
+    made, target = it.settings["cluster"], it.settings["tcav"]["target"]
+    shown = "stretched" if made["stretch"] else "in place"
+    shown = "pooled" if made["features"] == "pooled" else shown
+    own = Variant(it.network.layer, target, shown)
+    return Inputs(it.network, own, *both, random, made["n_concepts"], made["n_keep"])
+
+
+def _few(clips: Clips, cut: Supervoxels, n: int) -> tuple[Clips, Supervoxels]:
+    """Return `n` clips of each class, evenly spaced, and their supervoxels, in memory."""
+    rows = evenly(clips.labels, n)
+    return clips.select(rows), cut.select(rows)
+
+
+def evenly(labels: np.ndarray, n: int) -> np.ndarray:
+    """Return the indices of `n` clips of each class, evenly spaced; no more than there are."""
+    mine = [np.flatnonzero(labels == y) for y in np.unique(labels)]
+    return np.concatenate([i[np.linspace(0, len(i) - 1, min(n, len(i))).astype(int)] for i in mine])
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """What variants share that differ in the class output only."""
+
+    network: models.Network
+    z: np.ndarray
+    test: np.ndarray
+    whole: dict[str, np.ndarray]
+    random: np.ndarray
+    found: concepts_module.Concepts
+    lifts: pd.DataFrame | None
+    facts: dict
+
+
+def _seen(network: models.Network, layer: str, features: str) -> models.Network:
+    """Return the network as a variant sees it: cut at its layer, pooled if its features are."""
+    network = network.split(layer)
+    return models.Pooled.of(network) if features == "pooled" else network
+
+
+def _embed(given: Inputs, layer: str, features: str, parts, seed: int, device) -> _Embedded:
+    """Compute what the variants with this layer and these features share."""
+    network, clips = _seen(given.network, layer, features), given.clips
+    how = {"stretch": features == "stretched", "progress": False, "device": device}
+    started = time.perf_counter()
+    z = features_module.extract(network, clips, given.cut, **how)
+    facts = {"n_features": z.shape[1], "seconds": time.perf_counter() - started}
+    facts["forwards"] = len(clips if network.grid else given.cut)
+    test = features_module.extract(network, given.test, given.test_cut, **how)
+    whole = features_module.extract_layer(network, clips, device=device)
+    random = features_module.extract_clips(network, given.random, device=device)
+    found, lifts = _cluster(given, z, seed), None
+    whole = {name: whole[clips.indices_of(name)] for name in found.centres}
+    if clips.parts is not None and parts:
+        lifts = truth.composition(truth.counts(found, given.cut, clips.parts, parts, clips.groups))
+    return _Embedded(network, z, test, whole, random, found, lifts, facts)
+
+
+def _cluster(given: Inputs, z: np.ndarray, seed: int) -> concepts_module.Concepts:
+    """Group the discovery supervoxels by their features."""
+    rows, clips = given.cut.table["video"].to_numpy(), given.clips
+    how = {"n_concepts": given.n_concepts, "n_keep": given.n_keep, "seed": seed}
+    return concepts_module.cluster(z, clips.labels[rows], rows, clips.classes, **how)
+
+
+def _score(given: Inputs, seen: _Embedded, variant: Variant, n_groups: int, seed: int, device):
     rng = np.random.default_rng(seed)
     groups = tcav.random_groups(len(seen.random), n_groups, given.n_keep, rng)
     data = seen.found, seen.z, seen.whole, seen.random, groups, given.clips.classes
@@ -28,7 +171,7 @@ def _score(given: Inputs, seen: Embedded, variant: Variant, n_groups: int, seed:
     return tcav.score(seen.network, samples, seed=seed, device=device)
 
 
-def _likeness(given: Inputs, first: Embedded, second: Embedded) -> tuple[float, dict]:
+def _likeness(given: Inputs, first: _Embedded, second: _Embedded) -> tuple[float, dict]:
     """Return the adjusted Rand index of two clusterings, and their concepts in pairs."""
     labels = given.clips.labels
     rand, pairs = [], {}
@@ -74,11 +217,11 @@ def _truth(lifts: pd.DataFrame | None, scores, carriers, n_top: int, seed: int) 
 
 
 def compare(
-    given: Inputs | str | Path,
+    given: Inputs,
     variants: Iterable[Variant],
     *,
-    parts: Sequence[str] = PARTS,
-    carriers: Mapping[str, Sequence[str]] = truth.KTH_CARRIERS,
+    parts: Sequence[str] = (),
+    carriers: Mapping[str, Sequence[str]] | None = None,
     n_top: int = 5,
     n_groups: int = 10,
     n_random: int = 3,
@@ -95,18 +238,18 @@ def compare(
 
     Parameters
     ----------
-    given : Inputs or path
-        Of :func:`read`, or a run's folder, which is then read with the defaults.
+    given : Inputs
+        What they are tried on, such as :func:`part_of` a run.
     variants : iterable of Variant
         What to try; the run's own comes first, whether named or not.
-    parts : sequence of str, default those of the actors
-        Names of the parts in ``clips.parts``.
+    parts : sequence of str, optional
+        Names of the parts in ``clips.parts``; without them nothing is said of the truth.
     carriers, n_top
-        See :func:`stce.evaluation.truth.found`.
+        See :func:`stce.evaluation.truth.found`; default no carriers.
     n_groups : int, default 10
         See :func:`stce.tcav.random_groups`.
     n_random, q_max : int, default 3 and 5
-        See :func:`stce.ablation.ranked` and :func:`stce.ablation.run`.
+        See :func:`stce.ablation.run`.
     seed : int, default 0
         Seeds everything random.
     batch_size : int, default 64
@@ -139,10 +282,9 @@ def compare(
     ValueError
         If a layer does not exist, or has no positions to pool over.
     """
-    given = given if isinstance(given, Inputs) else read(given)
     variants = list(dict.fromkeys([given.own, *variants]))
     for variant in variants:
-        view(given.network, variant.layer, variant.features)
+        _seen(given.network, variant.layer, variant.features)
     orders = ablation.ranked(n_random, seed)
     steps = {"q_max": q_max, "seed": seed, "progress": False}
     how = {"batch_size": batch_size, "device": device}
@@ -150,7 +292,7 @@ def compare(
     rows, own = {}, None
     embedded = dict.fromkeys((v.layer, v.features) for v in variants)
     for key in bar(embedded, show=progress, desc="compare", unit="embedding"):
-        at = embed(given, *key, parts, seed, device)
+        at = _embed(given, *key, parts, seed, device)
         alike = _likeness(given, own[0] if own else at, at)
         for variant in (v for v in variants if (v.layer, v.features) == key):
             result = _score(given, at, variant, **scoring)
@@ -162,14 +304,14 @@ def compare(
                 like, other = alike, result.scores
             else:
                 own = at, result.scores, outcomes
-                again = replace(at, found=cluster(given, at.z, seed + 1))
+                again = replace(at, found=_cluster(given, at.z, seed + 1))
                 like = _likeness(given, at, again)
                 other = _score(given, again, variant, **scoring).scores
             told = stability.agreement(own[1], other, like[1], seed=seed).iloc[-1]
             row = {"layer": variant.layer, "target": variant.target, "features": variant.features}
             row |= at.facts | {"speed": own[0].facts["seconds"] / at.facts["seconds"]}
             row |= _curves(outcomes, own[2], seed)
-            row |= _truth(at.lifts, result.scores, carriers, n_top, seed)
+            row |= _truth(at.lifts, result.scores, carriers or {}, n_top, seed)
             row |= {"ari": like[0], "agreement": told["correlation"]}
             row |= {f"agreement_{end}": told[f"ci_{end}"] for end in ("low", "high")}
             rows[variant] = row

@@ -3,16 +3,14 @@
 ``python -m stce.study`` runs them; nothing is imported until it is asked for.
 """
 
-__all__ = ["Run", "execute"]
+from importlib import import_module
+
+__all__ = ["Finished", "Run", "execute"]
+
+_PLACES = {"Finished": "finished", "Run": "run", "execute": "make"}
 
 
 def __getattr__(name: str):
-    if name == "Run":
-        from stce.study.run import Run
-
-        return Run
-    if name == "execute":
-        from stce.study.make import execute
-
-        return execute
+    if name in _PLACES:
+        return getattr(import_module(f"stce.study.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

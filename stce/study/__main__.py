@@ -6,25 +6,23 @@ import argparse
 import sys
 
 from stce.study import jobs
-from stce.study.known import groups, known, resolve
-from stce.study.make import StageFailed, make, with_more
+from stce.study.known import groups, known
+from stce.study.make import StageFailed, make
 from stce.study.run import OPTIONAL, STAGES
 
 __all__ = ["main"]
 
 
 def _run(options: argparse.Namespace) -> int:
-    overrides = jobs.assignments(options.set)
-    runs = with_more(resolve(options.name), options.also)
-    planned = jobs.plan(runs, overrides, options.seeds, options.folder)
-    work = jobs.chains(planned)
+    chosen = {"seeds": options.seeds, "folder": options.folder, "also": options.also}
+    work = jobs.chains(jobs.plan(options.name, jobs.assignments(options.set), **chosen))
     devices = jobs.gpus() if len(work) > 1 else []
     if len(devices) > 1:
         extra = ["--set", *options.set] if options.set else []
         extra += ["--from", options.start] if options.start else []
         extra += ["--force"] if options.force else []
         extra += ["--also", *options.also] if options.also else []
-        failed = jobs.side_by_side(work, devices, lambda job: jobs.study_command(job, extra))
+        failed = jobs.on_devices(work, devices, lambda job: jobs.study_command(job, extra))
         for job in failed:
             print(f"error: {job.name} is not finished; see above.", file=sys.stderr)
         return bool(failed)
@@ -57,9 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "run":
             return _run(options)
-        for entry in known().values():
+        runs = known()
+        for entry in runs.values():
             print(f"{entry.name:<24} {entry.description}")
-        for group, members in groups().items():
+        for group, members in groups(runs).items():
             print(f"{group + ' (group)':<24} {', '.join(members)}")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

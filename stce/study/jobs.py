@@ -6,17 +6,17 @@ import os
 import queue
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from stce.study.known import Known, known, settings
-from stce.study.run import INCIDENTAL
+from stce.study.known import Known, find, known
+from stce.study.run import INCIDENTAL, OPTIONAL
 
-__all__ = ["Job", "chains", "gpus", "plan", "side_by_side"]
+__all__ = ["Job", "assignments", "chains", "gpus", "on_devices", "plan", "study_command"]
 
 
 @dataclass(frozen=True)
@@ -25,93 +25,96 @@ class Job:
 
     Attributes
     ----------
-    run : stce.study.known.Known
-        Its parameter file.
+    run : str
+        Name of the run.
     seed : int or None
         None for a run without a list of seeds.
-    overrides : dict
-        Parameters set instead of those of the file, the seed among them.
+    settings : dict of str to dict
+        The parameters of each stage, see :meth:`stce.study.known.Known.settings`.
     folder : pathlib.Path
         Where it goes.
+    also : list of str
+        Stages made after the six.
+    siblings : list of pathlib.Path
+        Folders of runs of its groups, which may hold stages with the same parameters.
     """
 
-    run: Known
+    run: str
     seed: int | None
-    overrides: dict[str, object]
+    settings: dict[str, dict]
     folder: Path
+    also: list[str]
+    siblings: list[Path]
 
     @property
     def name(self) -> str:
         """Name of the run and of its seed, for people."""
-        return self.run.name if self.seed is None else f"{self.run.name} seed {self.seed}"
-
-    def settings(self) -> dict[str, dict]:
-        """Return the checked parameters of each stage; see :func:`stce.study.known.settings`."""
-        return settings(self.run, self.overrides)
-
-    def siblings(self) -> list[Path]:
-        """Return the folders of runs that may hold stages with the same parameters."""
-        mine = set(self.run.groups)
-        runs = [run for run in known().values() if mine & set(run.groups)]
-        folders = [run.folder(self.seed if run.seeds else None) for run in runs]
-        return [folder for folder in folders if folder != self.folder]
+        return self.run if self.seed is None else f"{self.run} seed {self.seed}"
 
 
 def plan(
-    runs: Iterable[Known],
+    name: str,
     overrides: Mapping[str, object] | None = None,
+    *,
     seeds: Iterable[int] = (),
     folder: str | Path | None = None,
+    also: Iterable[str] = (),
 ) -> list[Job]:
-    """List the jobs of some runs: one for each seed.
+    """List the jobs of a run, or of all runs of a group: one for each seed.
 
     Parameters
     ----------
-    runs : iterable of Known
-        Runs.
+    name : str
+        A known run or group.
     overrides : mapping, optional
         Parameters to set instead of those of the files.
     seeds : iterable of int, optional
         Seeds instead of those of the files.
     folder : path, optional
         Where the one job goes, instead of ``data/runs/NAME`` or ``data/runs/NAME/seed-N``.
-
-    Returns
-    -------
-    list of Job
+    also : iterable of str, optional
+        Stages to make after the six, beside those that the files name: "validate".
 
     Raises
     ------
     ValueError
-        If a parameter is not allowed, or there are several jobs for one folder.
+        If a name or a parameter is not allowed, or there are several jobs for one folder.
 
     Examples
     --------
-    >>> from stce.study.known import resolve
-    >>> [job.name for job in plan(resolve("actors-small"), seeds=[0, 1])]
+    >>> [job.name for job in plan("actors-small", seeds=[0, 1])]
     ['actors-small seed 0', 'actors-small seed 1']
     """
-    overrides = dict(overrides or {})
+    overrides, seeds, also, everything = dict(overrides or {}), list(seeds), list(also), known()
+    if unknown := sorted(set(also) - set(OPTIONAL)):
+        raise ValueError(f"also is {unknown[0]!r}; choose from {', '.join(OPTIONAL)}.")
     if "seed" in overrides:
         seeds = [overrides.pop("seed")]
     jobs = []
-    for run in runs:
-        chosen = list(seeds) or run.seeds
-        if not run.seeds and len(chosen) < 2:  # a plain run stays one folder, whatever its seed
-            more = {"seed": chosen[0]} if chosen else {}
-            jobs.append(Job(run, None, {**overrides, **more}, Path(folder or run.folder())))
-            continue
-        for seed in chosen:
-            place = Path(folder or run.folder(seed))
-            jobs.append(Job(run, seed, {**overrides, "seed": seed}, place))
+    for run in find(name, everything):
+        chosen = seeds or run.seeds
+        # A plain run stays one folder, whatever its seed.
+        plain = not run.seeds and len(chosen) < 2
+        for seed in chosen or [None]:
+            number = None if plain else seed
+            given = overrides if seed is None else {**overrides, "seed": seed}
+            place = Path(folder or run.folder(number))
+            more = list(dict.fromkeys([*run.also, *also]))
+            mates = _mates(run, everything, number, place)
+            jobs.append(Job(run.name, number, run.settings(given), place, more, mates))
     if folder is not None and len(jobs) > 1:
         raise ValueError(
             f"--folder {folder} is for one run, and these are {len(jobs)}: "
             f"{', '.join(job.name for job in jobs)}. Name one run and, with --seeds, one seed."
         )
-    for job in jobs:
-        job.settings()
     return jobs
+
+
+def _mates(run: Known, everything: Mapping[str, Known], seed: int | None, own: Path) -> list[Path]:
+    """Return the folders of the runs of the same groups, with this seed."""
+    mates = [other for other in everything.values() if set(run.groups) & set(other.groups)]
+    folders = [other.folder(seed if other.seeds else None) for other in mates]
+    return [folder for folder in folders if folder != own]
 
 
 def chains(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -119,14 +122,13 @@ def chains(jobs: Iterable[Job]) -> list[list[Job]]:
 
     Examples
     --------
-    >>> from stce.study.known import resolve
-    >>> jobs = plan([*resolve("actors-small"), *resolve("actors-standard")], seeds=[0, 1])
+    >>> jobs = [*plan("actors-small", seeds=[0, 1]), *plan("actors-standard", seeds=[0, 1])]
     >>> [[job.name for job in chain] for chain in chains(jobs)][0]
     ['actors-small seed 0', 'actors-standard seed 0']
     """
     found: dict[str, list[Job]] = {}
     for job in jobs:
-        training = job.settings()["train"].items()
+        training = job.settings["train"].items()
         key = repr(sorted((k, v) for k, v in training if k not in INCIDENTAL))
         found.setdefault(key, []).append(job)
     return list(found.values())
@@ -141,7 +143,7 @@ def gpus() -> list[str]:
     return chosen.split(",")[: len(names)] if chosen else names
 
 
-def side_by_side(
+def on_devices(
     work: list[list[Job]],
     devices: list[str],
     command: Callable[[Job], list[str]],
@@ -165,29 +167,23 @@ def side_by_side(
     list of Job
         Those that failed or were left out.
     """
-    waiting: queue.SimpleQueue = queue.SimpleQueue()
-    for chain in work:
-        waiting.put(chain)
-    failed: list[Job] = []
+    free: queue.SimpleQueue = queue.SimpleQueue()
+    for device in devices:
+        free.put(device)
 
-    def work_on(device: str) -> None:
+    def work_on(chain: list[Job]) -> list[Job]:
+        device = free.get()
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
-        while True:
-            try:
-                chain = waiting.get_nowait()
-            except queue.Empty:
-                return
+        try:
             for done, job in enumerate(chain):
                 if _relay(command(job), environment, report):
-                    failed.extend(chain[done:])
-                    break
+                    return chain[done:]
+            return []
+        finally:
+            free.put(device)
 
-    threads = [threading.Thread(target=work_on, args=(device,)) for device in devices]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return failed
+    with ThreadPoolExecutor(len(devices)) as pool:
+        return [job for failed in pool.map(work_on, work) for job in failed]
 
 
 def _relay(command: list[str], environment: dict[str, str], report) -> int:
@@ -202,7 +198,7 @@ def _relay(command: list[str], environment: dict[str, str], report) -> int:
 def study_command(job: Job, extra: Iterable[str] = ()) -> list[str]:
     """Return the command line that makes one job."""
     seeds = [] if job.seed is None else ["--seeds", str(job.seed)]
-    return [sys.executable, "-m", "stce.study", "run", job.run.name, *seeds, *extra]
+    return [sys.executable, "-m", "stce.study", "run", job.run, *seeds, *extra]
 
 
 def assignments(pairs: list[str]) -> dict[str, object]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import yaml
 
@@ -15,7 +13,7 @@ from stce import datasets
 from stce.study.parameters import check_all
 from stce.study.run import OPTIONAL
 
-__all__ = ["HOME", "Known", "check_together", "groups", "known", "resolve", "settings"]
+__all__ = ["HOME", "Known", "find", "groups", "known"]
 
 # The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
 HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
@@ -58,6 +56,29 @@ class Known:
         folder = HOME / "data" / "runs" / self.name
         return folder if seed is None else folder / f"seed-{seed}"
 
+    def settings(self, overrides: Mapping[str, object] | None = None) -> dict[str, dict]:
+        """Return all parameters of each stage, checked.
+
+        Parameters
+        ----------
+        overrides : mapping, optional
+            Parameters to set instead of those of the file.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is unknown, or a value is not allowed.
+        """
+        given = {**self.values, **(overrides or {})}
+        if "run_folder" in given:
+            raise ValueError(
+                f"run_folder is {given['run_folder']!r}, but a run's folder goes by its name; "
+                "pass another with --folder."
+            )
+        chosen = check_all(given)
+        datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
+        return chosen
+
 
 def _read(path: Path) -> Known:
     try:
@@ -89,16 +110,16 @@ def known() -> dict[str, Known]:
     return {file.stem: _read(file) for file in files}
 
 
-def groups() -> dict[str, list[str]]:
+def groups(runs: Mapping[str, Known]) -> dict[str, list[str]]:
     """Return the names of the runs of each group."""
     found: dict[str, list[str]] = {}
-    for name, run in known().items():
+    for name, run in runs.items():
         for group in run.groups:
             found.setdefault(group, []).append(name)
     return dict(sorted(found.items()))
 
 
-def resolve(name: str) -> list[Known]:
+def find(name: str, runs: Mapping[str, Known]) -> list[Known]:
     """Return the runs that a name stands for: one run, or all of a group.
 
     Raises
@@ -108,86 +129,15 @@ def resolve(name: str) -> list[Known]:
 
     Examples
     --------
-    >>> [run.name for run in resolve("smoke")]
+    >>> [run.name for run in find("smoke", known())]
     ['smoke']
     """
-    runs = known()
     if name in runs:
         return [runs[name]]
-    if name in groups():
-        return [runs[member] for member in groups()[name]]
+    grouped = groups(runs)
+    if name in grouped:
+        return [runs[member] for member in grouped[name]]
     raise ValueError(
         f"Unknown run {name!r}; choose a run ({', '.join(runs)}) or a group "
-        f"({', '.join(groups())}), or add notebooks/parameters/{name}.yaml."
+        f"({', '.join(grouped)}), or add notebooks/parameters/{name}.yaml."
     )
-
-
-def settings(run: Known, overrides: Mapping[str, object] | None = None) -> dict[str, dict]:
-    """Apply overrides to a run's parameters and check everything.
-
-    Parameters
-    ----------
-    run : Known
-        A known run.
-    overrides : mapping, optional
-        Parameters to set instead.
-
-    Returns
-    -------
-    dict of str to dict
-        For each stage all its parameters.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is unknown, or a value is not allowed.
-    """
-    given = {**run.values, **(overrides or {})}
-    if "run_folder" in given:
-        raise ValueError(
-            f"run_folder is {given['run_folder']!r}, but a run's folder goes by its name; pass "
-            "another with --folder."
-        )
-    chosen = check_all(given)
-    check_together(chosen)
-    datasets.check_options(chosen["train"]["dataset"], chosen["train"]["dataset_options"])
-    return chosen
-
-
-def check_together(chosen: Mapping[str, Mapping[str, object]]) -> None:
-    """Check what the parameters of one stage ask of those of another.
-
-    Parameters
-    ----------
-    chosen : mapping
-        Of :func:`stce.study.parameters.check_all`.
-
-    Raises
-    ------
-    ValueError
-        If two do not go together: the message names both and the remedy.
-
-    Examples
-    --------
-    >>> check_together(check_all({"q_max": 20}))
-    Traceback (most recent call last):
-    ValueError: q_max is 20, but n_concepts is 15; lower q_max or raise n_concepts.
-    """
-    p = SimpleNamespace(**{name: value for one in chosen.values() for name, value in one.items()})
-    for wrong, message in (
-        (p.q_max > p.n_concepts, "q_max is {0.q_max}, but n_concepts is {0.n_concepts}; lower "
-         "q_max or raise n_concepts."),
-        (p.n_random_clips < p.n_keep, "n_random_clips is {0.n_random_clips}, fewer than one group "
-         "of n_keep={0.n_keep}; raise it, or lower n_keep."),
-        (p.n_segments != sorted(set(p.n_segments)) or not p.n_segments, "n_segments is "
-         "{0.n_segments}; give counts from coarse to fine, such as [15, 50, 80]."),
-        (any(c > s for c, s in zip(p.crop, p.frame_size, strict=True)), "crop is {0.crop}, larger "
-         "than frame_size {0.frame_size}; crop is cut from the resized frames."),
-        (0 < p.max_frames < p.n_frames, "max_frames is {0.max_frames}, fewer than "
-         "n_frames={0.n_frames}; give 0 to keep all frames."),
-        (p.n_jobs == 0, "n_jobs is 0; give the number of processes, or -1 for one a core."),
-        (not re.fullmatch(r"auto|cpu|cuda(:\d+)?", p.device), "device is {0.device!r}; give auto, "
-         "cpu, cuda or cuda: and a number."),
-    ):  # fmt: skip
-        if wrong:
-            raise ValueError(message.format(p))

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from stce.engine import progress
 from stce.study import jobs
-from stce.study.known import HOME, Known, resolve
+from stce.study.known import HOME
 from stce.study.parameters import PARAMETERS
-from stce.study.run import OPTIONAL, STAGES, Run, notebook_name
+from stce.study.run import READS, STAGES, Run, notebook_name
 
 __all__ = ["StageFailed", "execute", "make", "run_notebook"]
-
-# Each stage reads all before it.
-READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
-READS |= dict.fromkeys(OPTIONAL, STAGES[:-1])
 
 
 class StageFailed(RuntimeError):
@@ -99,23 +94,24 @@ def make(
     StageFailed
         If a notebook stops with an error. Stages finished before are kept.
     """
-    chosen = job.settings()
-    stages = (*STAGES, *job.run.also)
+    stages = (*STAGES, *job.also)
     if start is not None and start not in stages:
         raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
     folder = job.folder.resolve()
     skipped = stages.index(start) if start else 0
     for name in stages[:skipped]:
         Run(folder).manifest(name, needed_by=start)
-        if Run(folder).stage(name, chosen[name] | {"force": False}, READS[name]).todo:
+        if Run(folder).stage(name, job.settings[name] | {"force": False}, READS[name]).todo:
             raise ValueError(
                 f"Stage {name!r} in {folder} is finished with other parameters than these, and "
                 f"--from {start} leaves it as it is. Leave out --from, or give the parameters "
                 "that it was made with."
             )
     for number, name in enumerate(stages[skipped:], start=skipped + 1):
-        parameters = chosen[name]
-        parameters["run_folder"] = os.path.relpath(folder, HOME / "notebooks")
+        parameters = {
+            **job.settings[name],
+            "run_folder": os.path.relpath(folder, HOME / "notebooks"),
+        }
         parameters["force"] = force or parameters["force"]
         stage = Run(folder).stage(name, parameters, READS[name])
         executed = folder / "notebooks" / notebook_name(name)
@@ -127,7 +123,7 @@ def make(
             continue
         if stage.todo and not parameters["force"]:
             folder.mkdir(parents=True, exist_ok=True)
-            any(stage.borrow(Run(other)) for other in job.siblings())
+            any(stage.borrow(Run(other)) for other in job.siblings)
         changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
         started = time.monotonic()
         with progress.watch(f"{job.name}  {number}/{len(stages)}", report):
@@ -152,7 +148,7 @@ def execute(
     name: str,
     overrides: dict[str, object] | None = None,
     *,
-    seeds: tuple[int, ...] = (),
+    seeds: Iterable[int] = (),
     folder: str | Path | None = None,
     also: Iterable[str] = (),
     **options,
@@ -161,16 +157,8 @@ def execute(
 
     Parameters
     ----------
-    name : str
-        A known run or group.
-    overrides : dict, optional
-        Parameters to set instead of those of the files.
-    seeds : tuple of int, optional
-        Seeds instead of those of the files.
-    folder : path, optional
-        Folder of the one run, default ``data/runs/NAME`` or ``data/runs/NAME/seed-N``.
-    also : iterable of str, optional
-        Stages to make after the six, beside those that the files name: "validate".
+    name, overrides, seeds, folder, also
+        See :func:`stce.study.jobs.plan`.
     **options
         `start`, `force` and `report` of :func:`make`.
 
@@ -186,13 +174,5 @@ def execute(
     StageFailed
         If a notebook stops with an error. What was finished before is kept.
     """
-    planned = jobs.plan(with_more(resolve(name), also), overrides, seeds, folder)
+    planned = jobs.plan(name, overrides, seeds=seeds, folder=folder, also=also)
     return [make(job, **options) for chain in jobs.chains(planned) for job in chain]
-
-
-def with_more(runs: list[Known], also: Iterable[str]) -> list[Known]:
-    """Return the runs with further stages after the six."""
-    unknown = sorted(set(also) - set(OPTIONAL))
-    if unknown:
-        raise ValueError(f"also is {unknown[0]!r}; choose from {', '.join(OPTIONAL)}.")
-    return [replace(run, also=list(dict.fromkeys([*run.also, *also]))) for run in runs]

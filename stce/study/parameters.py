@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 
-import pandas as pd
-
-__all__ = ["PAGES", "PARAMETERS", "Parameter", "check", "check_all", "read", "table"]
+__all__ = ["PAGES", "PARAMETERS", "Parameter", "check", "check_all", "read"]
 
 
 @dataclass(frozen=True)
@@ -281,16 +279,42 @@ def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
     Raises
     ------
     ValueError
-        As :func:`check`; a name is unknown if no stage has it.
+        As :func:`check`; a name is unknown if no stage has it. Or if what one stage is given does
+        not go together with what another is: the message names both and the remedy.
+
+    Examples
+    --------
+    >>> check_all({"q_max": 20})
+    Traceback (most recent call last):
+    ValueError: q_max is 20, but n_concepts is 15; lower q_max or raise n_concepts.
     """
     everything = {name for known in PARAMETERS.values() for name in known}
     for name in values:
         if name not in everything:
             raise _unknown(name, sorted(everything))
-    return {
+    chosen = {
         stage: check(stage, {n: v for n, v in values.items() if n in known})
         for stage, known in PARAMETERS.items()
     }
+    p = SimpleNamespace(**{name: value for one in chosen.values() for name, value in one.items()})
+    for wrong, message in (
+        (p.q_max > p.n_concepts, "q_max is {0.q_max}, but n_concepts is {0.n_concepts}; lower "
+         "q_max or raise n_concepts."),
+        (p.n_random_clips < p.n_keep, "n_random_clips is {0.n_random_clips}, fewer than one group "
+         "of n_keep={0.n_keep}; raise it, or lower n_keep."),
+        (p.n_segments != sorted(set(p.n_segments)) or not p.n_segments, "n_segments is "
+         "{0.n_segments}; give counts from coarse to fine, such as [15, 50, 80]."),
+        (any(c > s for c, s in zip(p.crop, p.frame_size, strict=True)), "crop is {0.crop}, larger "
+         "than frame_size {0.frame_size}; crop is cut from the resized frames."),
+        (0 < p.max_frames < p.n_frames, "max_frames is {0.max_frames}, fewer than "
+         "n_frames={0.n_frames}; give 0 to keep all frames."),
+        (p.n_jobs == 0, "n_jobs is 0; give the number of processes, or -1 for one a core."),
+        (not re.fullmatch(r"auto|cpu|cuda(:\d+)?", p.device), "device is {0.device!r}; give auto, "
+         "cpu, cuda or cuda: and a number."),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(message.format(p))
+    return chosen
 
 
 def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
@@ -326,11 +350,3 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
         and not callable(value)
     }
     return SimpleNamespace(**check(stage, values))
-
-
-def table(stage: str) -> pd.DataFrame:
-    """Return the parameters of a stage as a table: name, default, takes, meaning."""
-    return pd.DataFrame(
-        [(n, repr(p.default), p.allowed(), p.meaning) for n, p in _known(stage).items()],
-        columns=["parameter", "default", "takes", "meaning"],
-    ).set_index("parameter")

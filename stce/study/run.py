@@ -16,14 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stce.study.parameters import PARAMETERS
+from stce.study.parameters import PARAMETERS, check
 
-__all__ = ["OPTIONAL", "STAGES", "Run", "Stage", "notebook_name"]
+__all__ = ["OPTIONAL", "READS", "STAGES", "Run", "Stage", "notebook_name"]
 
 STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
 
 # Made on demand; no stage reads it.
 OPTIONAL = ("validate",)
+
+# Each stage reads all before it.
+READS = {stage: STAGES[:i] for i, stage in enumerate(STAGES)}
+READS |= dict.fromkeys(OPTIONAL, STAGES[:-1])
 
 # What changes where or how fast a stage runs, but not what it computes.
 INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "scheduler", "force"})
@@ -31,6 +35,15 @@ INCIDENTAL = frozenset({"run_folder", "device", "n_jobs", "scheduler", "force"})
 PACKAGES = ("torch", "numpy", "scikit-image", "scikit-learn", "av", "pytorchvideo")
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def _complete(stage: str, given: Mapping) -> dict:
+    """Add the parameters that a stage older than they are lacks, and leave out what is incidental.
+
+    A stage that was made before there was a parameter was made as its default has it.
+    """
+    defaults = {name: one.default for name, one in PARAMETERS.get(stage, {}).items()}
+    return {k: v for k, v in {**defaults, **given}.items() if k not in INCIDENTAL}
 
 
 def _digest(folder: Path) -> str:
@@ -123,11 +136,8 @@ class Stage:
     def _current(self, folder: Path | None = None) -> bool:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             manifest = json.loads(((folder or self.folder) / "manifest.json").read_text())
-            # A run may be older than a parameter, which then had its default.
-            known = PARAMETERS.get(self.name, {})
-            defaults = {name: one.default for name, one in known.items() if name not in INCIDENTAL}
-            facts = {**defaults, **manifest["parameters"]}, manifest["reads"]
-            wanted = {**defaults, **json.loads(json.dumps(self._parameters))}
+            facts = _complete(self.name, manifest["parameters"]), manifest["reads"]
+            wanted = _complete(self.name, json.loads(json.dumps(self._parameters)))
             return facts == (wanted, self._reads)
         return False
 
@@ -250,17 +260,36 @@ class Run:
         self.manifest(name)
         return self.folder / name
 
+    def holds(self, name: str) -> bool:
+        """Tell whether a stage is finished."""
+        return (self.folder / name / "manifest.json").exists()
+
+    def parameters(self, name: str) -> dict[str, object]:
+        """Return the parameters of a finished stage; one that is newer than it had its default.
+
+        Those that do not change what is computed are left out, such as ``device``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the stage is missing.
+        ValueError
+            As :func:`stce.study.parameters.check`.
+        """
+        given = self.manifest(name)["parameters"]
+        check(name, given)
+        return _complete(name, given)
+
     def manifest(self, name: str, needed_by: str | None = None) -> dict:
         """Return the manifest of a finished stage."""
-        path = self.folder / name / "manifest.json"
-        if not path.exists():
+        if not self.holds(name):
             reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
             raise FileNotFoundError(
                 f"{reader} stage {name!r}, which {self.folder} does not hold. Make it with "
                 f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
                 f"{notebook_name(name)} with the same run_folder."
             )
-        return json.loads(path.read_text())
+        return json.loads((self.folder / name / "manifest.json").read_text())
 
     @property
     def name(self) -> str:
@@ -287,7 +316,7 @@ class Run:
 
     def missing(self) -> str:
         """Say in a sentence what the run lacks, and how to make it; "" if it is complete."""
-        if all((self.folder / stage / "manifest.json").exists() for stage in STAGES):
+        if all(map(self.holds, STAGES)):
             return self.stale(STAGES)
         return f"Run {self.name!r} was never made here: `python -m stce.study run {self.name}`."
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from datetime import timedelta
 from types import SimpleNamespace
 
+import pandas as pd
 import torch
 from torch import distributed
 
-from stce import clips, datasets, models, training, videos
 from stce.study import jobs
-from stce.study.known import resolve
+from stce.study.learning import learn
 from stce.study.run import Run
 from stce.training import ranks
 
@@ -35,9 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     try:
         seeds = [] if options.seed is None else [options.seed]
-        planned = jobs.plan(
-            resolve(options.name), jobs.assignments(options.set), seeds, options.folder
-        )
+        chosen = jobs.assignments(options.set)
+        planned = jobs.plan(options.name, chosen, seeds=seeds, folder=options.folder)
     except ValueError as error:
         parser.error(str(error))
     if len(planned) > 1:
@@ -52,37 +50,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train(job: jobs.Job, backend: str) -> None:
-    p = SimpleNamespace(**job.settings()["train"])
+    p = SimpleNamespace(**job.settings["train"])
     p.device = f"cuda:{os.environ['LOCAL_RANK']}" if backend == "nccl" else "cpu"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     stage = Run(job.folder).stage("train", vars(p))
-    first = ranks.rank() == 0
-    if not stage.todo:
-        if first:
-            print(f"{job.name}: train finished before")
-        return
-    with stage.write() if first else contextlib.nullcontext(stage.partial) as folder:
-        if first:
-            stage.notes["processes"] = ranks.size()
-            for name in ("train", "test"):
-                found = datasets.load(p.dataset, name, **p.dataset_options)
-                longest = p.max_frames or None
-                kept = videos.cache(
-                    found, folder / f"videos-{name}", p.frame_size, p.n_frames, longest, p.n_jobs
-                )
-                stage.notes[f"skipped_{name}"] = kept.skipped
-        distributed.barrier()
-        split = {n: videos.CachedVideos.load(folder / f"videos-{n}") for n in ("train", "test")}
-        test = clips.middle_clips(split["test"], None, p.n_frames, p.crop)
-        like = len(test.classes), p.width, test.frames.shape[-1], (p.n_frames, *p.crop)
-        network = models.build(p.network, *like, dropout=p.dropout, seed=p.seed)
-        chosen = {name: getattr(p, name) for name in training.OPTIONS}
-        training.train(network, split["train"], folder, test=test, **chosen)
-        if first:
-            predictions = training.evaluate(network, test, device=p.device)
-            predictions.to_parquet(folder / "predictions.parquet")
-            print(f"{job.name}: {100 * predictions['correct'].mean():.1f} % of the test clips")
+    found = not stage.todo
+    if not found:
+        learn(stage, p)
+    if ranks.rank() == 0:
+        right = pd.read_parquet(stage.folder / "predictions.parquet")["correct"].mean()
+        told = "train finished before" if found else f"{100 * right:.1f} % of the test clips"
+        print(f"{job.name}: {told}")
 
 
 if __name__ == "__main__":

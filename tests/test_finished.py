@@ -1,4 +1,4 @@
-"""A finding holds what a run left about one class, an example what became of one test clip."""
+"""An opened run gives the explanation of a class, and what became of one test clip."""
 
 import shutil
 
@@ -10,8 +10,8 @@ import torch
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.study.example import Example
-from stce.study.finding import Finding
+from stce.study import finished
+from stce.study.finished import Finished
 from stce.study.run import Run
 
 
@@ -55,19 +55,19 @@ def run(tmp_path_factory):
 
 
 def test_it_holds_one_class(run):
-    it = Finding.load(run, "wave")
+    it = Finished(run).explanation("wave")
     scores = tcav.Tcav.load(run.path("tcav"))
     assert it.ranking == scores.ranking("wave")
     assert it.scores["rank"].tolist() == [1, 2, 3, 4, 5]
     assert set(it.scores["class"]) == {"wave"}
     assert np.array_equal(it.cavs, scores.cavs["wave"])
-    assert it.fill == 102
+    assert it.fill == it.settings["fill"] == 102
     assert it.network.layer == "dropout"
     assert len(it.clips) == 6
 
 
 def test_the_ends_of_the_ranking(run):
-    it = Finding.load(run, "walk", "test")
+    it = Finished(run).explanation("walk", "test")
     order = it.ranking
     assert it.ends(2) == [*order[:2], *order[-2:]]
     assert it.ends(4) == order  # five concepts: none is shown twice
@@ -81,17 +81,17 @@ def test_the_ends_of_the_ranking(run):
 
 def test_a_class_that_was_not_explained(run):
     with pytest.raises(ValueError, match=r"class_name is 'jump', .* choose one of walk, wave"):
-        Finding.load(run, "jump")
+        Finished(run).explanation("jump")
 
 
 def test_a_run_that_was_never_made(tmp_path):
     with pytest.raises(FileNotFoundError, match="reads stage 'cluster'"):
-        Finding.load(Run(tmp_path), "walk")
+        Finished(tmp_path).explanation("walk")
 
 
 @pytest.mark.parametrize("mode", ["add", "remove"])
 def test_an_example_shows_what_the_network_was_shown(run, mode):
-    it = Example.load(run, "wave")
+    it = Finished(run).example("wave")
     steps, masks = it.steps(mode), it.masks(mode)
     assert steps["q"].tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose([mask.mean() for mask in masks], steps["revealed"], atol=1e-6)
@@ -100,8 +100,8 @@ def test_an_example_shows_what_the_network_was_shown(run, mode):
     names = [first, *(f"{'+' if mode == 'add' else '-'} rank {q}" for q in (1, 2, 3))]
     assert it.titles(mode) == [f"{n}\n{c}" for n, c in zip(names, chances, strict=True)]
     # The pictures, sent through the network, give the probabilities of the run.
-    network = it.finding.network.eval()
-    shown = np.where(np.stack(masks)[..., None], it.frames, it.finding.fill).astype(np.uint8)
+    network = it.explanation.network.eval()
+    shown = np.where(np.stack(masks)[..., None], it.frames, it.explanation.fill).astype(np.uint8)
     with torch.inference_mode():
         chance = network(network.prepare(torch.from_numpy(shown))).softmax(1)[:, 1]
     np.testing.assert_allclose(chance, steps["probability"], atol=1e-5)
@@ -115,13 +115,13 @@ def test_the_example_is_the_clip_in_which_the_order_shows_most(run):
         - rows.loc[rows["mode"] == "remove", "probability"].mean()
         for clip, rows in mine.groupby("video")
     }
-    it = Example.load(run, "walk")
+    it = Finished(run).example("walk")
     assert it.clip == max(gaps, key=gaps.get)
-    assert it.finding.clips.labels[it.clip] == 0
+    assert it.explanation.clips.labels[it.clip] == 0
 
 
 def test_the_example_holds_the_most_important_concept(run, tmp_path):
-    other, before = Run(tmp_path), Example.load(run, "walk").clip
+    other, before = Run(tmp_path), Finished(run).example("walk").clip
     for stage in ("train", "segment", "cluster", "tcav"):
         shutil.copytree(run.path(stage), other.folder / stage)
     outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
@@ -129,7 +129,7 @@ def test_the_example_holds_the_most_important_concept(run, tmp_path):
     outcomes.loc[first & (outcomes["video"] == before), "revealed"] = 0.0
     with other.stage("ablate", {}).write() as folder:
         outcomes.to_parquet(folder / "outcomes.parquet")
-    after = Example.load(other, "walk").clip
+    after = Finished(other).example("walk").clip
     assert after != before
     seen = outcomes[first & (outcomes["order"] == "top") & (outcomes["revealed"] > 0)]
     assert after in seen["video"].tolist()
@@ -143,4 +143,17 @@ def test_a_class_without_test_clips(run, tmp_path):
     with other.stage("ablate", {}).write() as folder:
         outcomes[outcomes["class"] == "walk"].to_parquet(folder / "outcomes.parquet")
     with pytest.raises(ValueError, match=r"class_name is 'wave', of which .* choose one of walk"):
-        Example.load(other, "wave")
+        Finished(other).example("wave")
+
+
+def test_random_clips_lie_where_the_notebooks_mean_them(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(finished, "HOME", tmp_path)
+    (tmp_path / "data" / "hmdb51").mkdir(parents=True)
+    chosen = {"random_source": "hmdb", "random_folder": "../data/hmdb51"}
+    chosen |= {"n_random_clips": 3, "seed": 0}
+    # The folder is found, whatever the working directory, and holds nothing.
+    with pytest.raises(ValueError, match=r"hmdb51 has no class folder with videos"):
+        finished.draw_random(chosen, Finished(run).discovery.clips)
+    chosen["random_source"] = "textures"
+    clips, kind = finished.draw_random(chosen, Finished(run).discovery.clips)
+    assert (clips.frames.shape, kind) == ((3, 8, 32, 32, 1), "textures")
