@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stce.viz.style import COLOURS, styled
-from stce.viz.tables import ORDER_NAMES
+from stce.viz.style import COLOURS, ORDER_NAMES, styled
 
 __all__ = ["accuracy_curves", "class_curves", "gains", "learning_curve", "part_lift", "score_chart"]
 
@@ -197,7 +196,7 @@ def part_lift(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        What :func:`stce.viz.tables.composition` returns, with ``class`` and ``rank``.
+        What :func:`stce.viz.tables.ranked_parts` returns, with ``class`` and ``rank``.
 
     Returns
     -------

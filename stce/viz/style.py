@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 COLOURS = {"top": "#D55E00", "random": "#7A7A7A", "least": "#0072B2"}
+ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 
 
