@@ -7,7 +7,7 @@ from pandas.io.formats.style import Styler
 
 from stce.curves import accuracy_over_seeds
 from stce.viz.style import ORDER_NAMES
-from stce.viz.tables import MARKS, style
+from stce.viz.tables import MARKS, intervals, style
 
 __all__ = ["beside_paper", "blank_class", "provenance", "repeated", "seeds", "verdicts"]
 
@@ -127,7 +127,7 @@ def seeds(table: pd.DataFrame) -> Styler:
     shown = table[["run", "seed", "mode"]].assign(
         **{name: table[order] for order, name in ORDER_NAMES.items()},
         **{
-            "top against least": _gains(table[GAIN]),
+            "top against least": intervals(table[GAIN]),
             "random between": table["between"].map({True: "yes", False: "no"}),
         },
     )
@@ -149,16 +149,12 @@ def repeated(table: pd.DataFrame) -> Styler:
         One row a run, seed and mode; percentage points.
     """
     shown = table[["run", "seed", "mode"]].assign(
-        published=_gains(table[GAIN]),
-        again=_gains(table[[f"{name}_again" for name in GAIN]]),
+        published=intervals(table[GAIN]),
+        again=intervals(table[[f"{name}_again" for name in GAIN]]),
         apart=table["apart"],
     )
     caption = "Top against least, means over q, in points with 95 % intervals over clips"
     return style(shown.set_index(["run", "seed", "mode"]), caption)
-
-
-def _gains(columns: pd.DataFrame) -> list[str]:
-    return [f"{gain:+.1f} ({low:.1f} to {high:.1f})" for gain, low, high in columns.to_numpy()]
 
 
 def blank_class(table: pd.DataFrame) -> Styler:
@@ -178,7 +174,7 @@ def blank_class(table: pd.DataFrame) -> Styler:
         **{
             "a blank clip is taken for": table["blank"],
             "top against least, that class": [f"{g:+.1f}" for g in table["gain_blank"]],
-            "all other classes": _gains(table[GAIN]),
+            "all other classes": intervals(table[GAIN]),
         }
     )
     caption = "Removing, means over q, in points with 95 % intervals over clips"
