@@ -71,8 +71,8 @@ def solve(
     """Minimise the penalised logistic loss of B problems.
 
     Where features are many, as at fc7 of C3D, inner products outweigh the curvature of the loss,
-    and one factor serves every step (:func:`_chords`). What this does not bring to an end is taken
-    over, as far as it came, by Newton's method (:func:`_newton`).
+    and one factor serves every step (`_chords`). What this does not bring to an end is taken
+    over, as far as it came, by Newton's method (`_newton`).
 
     Parameters
     ----------
