@@ -263,7 +263,7 @@ def used(stages: dict) -> pd.DataFrame:
     }
     table = pd.concat(found, names=["device", "network"]).unstack().swaplevel(axis=1)
     table = table[["segment", "embed", "forward", "mask", "train"]]
-    return table.drop(columns=("segment", "share"))
+    return table.drop(columns=("segment", "share")).rename(columns={"per_second": "per s"})
 
 
 def speed_up(rates: Rates, size: Size, devices: list[int], cores: int) -> pd.DataFrame:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # How a table's sentences are laid out; and a comparison that misses its target is red.
-WORDS = {"text-align": "left", "white-space": "normal", "min-width": "10rem"}
+WORDS = {"text-align": "left", "white-space": "normal", "min-width": "9rem"}
 MISSED, REACHED = COLOURS["top"], COLOURS["least"]
 
 

@@ -211,4 +211,6 @@ def provenance(runs: pd.DataFrame) -> Styler:
             "minutes": ", ".join(f"{m:.0f}" for m in part["minutes"]),
             "revision": ", ".join(part["revision"].unique()),
         }
-    return pd.DataFrame(rows).style.set_properties(**{"text-align": "left"})
+    return pd.DataFrame(rows).style.set_properties(
+        **{"text-align": "left", "white-space": "normal"}
+    )

@@ -156,9 +156,9 @@ def gone(randomised: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 KINDS = {
     "trained": r"trained$",
-    "labels by heart": r"labels shuffled(?!.*same start)",
-    "the same, from the trained network's start": r"labels shuffled.*same start",
-    "two by heart, with each other": r"two shuffles",
+    "by heart": r"labels shuffled(?!.*same start)",
+    "by heart, same start": r"labels shuffled.*same start",
+    "two by heart": r"two shuffles",
 }
 
 
@@ -238,20 +238,20 @@ def orders(areas: pd.DataFrame, pointed: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row an order, and for adding and removing each: its ``area``, the ``gain`` of the
-        concepts' order over it, with 95 % intervals, and ``steps`` until the answer changes; and
-        lift of the carrying ``limbs`` in its first steps.
+        One row a mode and order: its ``area`` and the ``gain`` of the concepts' order over it,
+        with 95 % intervals; ``steps`` until the answer changes; and, once an order, lift of the
+        carrying ``limbs`` in its first steps.
     """
-    columns = {}
-    for mode, verb in (("add", "adding"), ("remove", "removing")):
-        part = areas[areas["mode"] == mode].set_index("order")
-        area = intervals(part[["area", "ci_low", "ci_high"]], 2, "")
-        gain = intervals(part[["gain", "gain_low", "gain_high"]], 2)
-        columns[f"area {verb}"] = pd.Series(area, part.index)
-        columns[f"gain {verb}"] = pd.Series(gain, part.index).drop("top")
-        columns[f"steps {verb}"] = part["steps"].map("{:.1f}".format)
-    columns["limbs"] = pointed.set_index("order")["lift"]
-    return pd.DataFrame(columns).fillna("").sort_values("limbs", ascending=False)
+    table = areas.set_index(["mode", "order"])
+    gain = pd.Series(intervals(table[["gain", "gain_low", "gain_high"]], 2), table.index)
+    limbs = pointed.set_index("order")["lift"].map("{:.1f}".format)
+    columns = {
+        "area": intervals(table[["area", "ci_low", "ci_high"]], 2, ""),
+        "gain": gain.drop("top", level="order"),
+        "steps": table["steps"].map("{:.1f}".format),
+        "limbs": pd.concat({"add": limbs}, names=["mode"]),
+    }
+    return pd.DataFrame(columns, index=table.index).fillna("")
 
 
 def fills(told: pd.DataFrame) -> pd.DataFrame:
