@@ -75,6 +75,16 @@ def nbval(session: nox.Session) -> None:
 
 
 @job
+def check(session: nox.Session) -> None:
+    """Run `tests` and `nbval` side by side: what a change has to pass, in the least time."""
+    options = ["-n", "2", "--no-loadscope-reorder"]
+    options += ["--nbval-lax", "--nbval-current-env"]
+    places = ["notebooks", "tests", "stce", "book", "benchmarks"]
+    quiet = {"STCE_PROGRESS": "0"}
+    session.run(PYTHON, "-m", "pytest", *options, *(session.posargs or places), env=quiet)
+
+
+@job
 def lint(session: nox.Session) -> None:
     """Check the style of modules, tests and notebooks."""
     session.run(PYTHON, "-m", "ruff", "check", ".")

@@ -118,12 +118,12 @@ def captum(quick: bool, device: str) -> Pair:
         groups = [concept(n_concepts + r, z) for r, z in enumerate(world.negatives)]
         sets = [[c, g] for c in concepts for g in groups]
         with tempfile.TemporaryDirectory() as folder:
-            method = TCAV(world.head, ["layer"], classifier=Logistic(), save_path=folder)
+            method = TCAV(world.head, ["entry"], classifier=Logistic(), save_path=folder)
             inputs = torch.from_numpy(world.clips).to(device)
             scores = method.interpret(inputs, sets, target=0)
             keys = [f"{c.id}-{g.id}" for c, g in sets]
-            vectors = [method.cavs[key]["layer"].stats["weights"][0].numpy() for key in keys]
-        share = [float(scores[key]["layer"]["sign_count"][0]) for key in keys]
+            vectors = [method.cavs[key]["entry"].stats["weights"][0].numpy() for key in keys]
+        share = [float(scores[key]["entry"]["sign_count"][0]) for key in keys]
         shape = len(concepts), n_groups
         return np.array(vectors).reshape(*shape, -1), np.array(share).reshape(shape).mean(1)
 

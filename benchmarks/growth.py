@@ -51,8 +51,9 @@ def measure(n: int, folder: Path) -> dict[str, float]:
     start = time.perf_counter()
     cut = supervoxels.segment(clips, folder, n_segments=LEVELS, **how)
     features.extract(network, clips, cut, folder, **how)
-    found, few_steps = Concepts(None, None, {"a": centres}), {"q_max": 2, "n_random": 1}
-    for _ in ablation.run(network, clips, cut, found, {"a": [0, 1, 2]}, **few_steps, **how):
+    found = Concepts(None, None, {"a": centres})
+    subject = ablation.Subject(network, clips, cut, found, {"a": [0, 1, 2]})
+    for _ in ablation.run(subject, ablation.ranked(1), q_max=2, **how):
         pass
     seconds = time.perf_counter() - start
     # Linux counts in kB, macOS in bytes.

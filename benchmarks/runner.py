@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from stce.engine.storage import write_text
+
 __all__ = ["Check", "Pair", "Results", "compare", "header"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum")
@@ -290,6 +292,4 @@ class Results:
     def add(self, key: str, device: str, entry: dict) -> None:
         """Keep an entry, and write the file in one step."""
         self.content["results"].setdefault(key, {})[device] = entry
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=1, allow_nan=False) + "\n")
-        os.replace(partial, self.path)
+        write_text(self.path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")

@@ -139,11 +139,12 @@ def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device:
     centres = z[: world.n_concepts]
     found = Concepts(None, None, dict.fromkeys(clips.classes, centres))
     rankings = dict.fromkeys(clips.classes, list(range(len(centres))))
-    how = {"q_max": plan[0], "n_random": plan[1], "features": z, "videos": [0]}
+    how = {"q_max": plan[0], "videos": [0], "progress": False}
 
     def one():
         given = network, clips, cut, found, rankings
-        return pd.concat(ablation.run(*given, **how, device=device, progress=False))
+        subject = ablation.Subject(*given, features=z, device=device)
+        return pd.concat(ablation.run(subject, ablation.ranked(plan[1]), **how))
 
     seconds, table = _seconds(one, device)
     # A mask that occurs in several orders is answered once.
@@ -153,7 +154,7 @@ def _ablate(network, clips, cut, z, plan: tuple[int, int], world: World, device:
 def _left_to_cpu(labels: np.ndarray, world: World) -> None:
     """Do what a core still does where SLIC runs on a device."""
     pairs = zip(labels, world.n_segments, strict=True)
-    supervoxels.keep(np.stack([slic.join(volume, n) for volume, n in pairs]))
+    supervoxels.sift(np.stack([slic.join(volume, n) for volume, n in pairs]))
 
 
 def _world(world: World, device: str) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 
 import numpy as np
 import pandas as pd
@@ -25,13 +24,10 @@ QUICK = {"size": 32, "n_segments": (4, 8), "n_concepts": 4, "q_max": 2, "n_rando
 
 
 def _orders(clips, n_concepts: int, n_random: int) -> tuple[dict, dict]:
-    """Return rankings, and the orders that ablation.run makes of them with seed 0."""
+    """Return rankings, and the orders that ablation.ranked makes of them with seed 0."""
     rng = np.random.default_rng(0)
     rankings = {name: rng.permutation(n_concepts).tolist() for name in clips.classes}
-    listed = {
-        name: ablation.orders(r, n_random, np.random.default_rng([0, zlib.crc32(name.encode())]))
-        for name, r in rankings.items()
-    }
+    listed = {name: ablation.sequences(name, r, n_random, 0) for name, r in rankings.items()}
     return rankings, listed
 
 
@@ -70,19 +66,9 @@ def ablate(quick: bool, device: str) -> Pair:
     copy, names = reference.plain(network), kept(cut, n)
 
     def ours(i: int) -> pd.DataFrame:
-        tables = ablation.run(
-            network,
-            clips,
-            cut,
-            found,
-            rankings,
-            q_max=sizes["q_max"],
-            n_random=sizes["n_random"],
-            videos=parts[i],
-            device=device,
-            progress=False,
-            **IN_PLACE,
-        )
+        subject = ablation.Subject(network, clips, cut, found, rankings, device=device, **IN_PLACE)
+        how = {"q_max": sizes["q_max"], "videos": parts[i], "progress": False}
+        tables = ablation.run(subject, ablation.ranked(sizes["n_random"]), **how)
         return pd.concat(tables, ignore_index=True)
 
     def theirs(i: int) -> list[tuple]:
@@ -170,18 +156,10 @@ def study(quick: bool, device: str) -> Pair:
             network, {name: np.stack(vectors)}, {name: whole}, clips.classes, "logit", **how
         )
         stages.done("tcav")
-        parts = ablation.run(
-            network,
-            test[i],
-            unseen,
-            concepts.Concepts(None, None, dict.fromkeys(clips.classes, clustered.centres[name])),
-            rankings,
-            q_max=sizes["q_max"],
-            n_random=sizes["n_random"],
-            progress=False,
-            **how,
-            **IN_PLACE,
-        )
+        same = concepts.Concepts(None, None, dict.fromkeys(clips.classes, clustered.centres[name]))
+        subject = ablation.Subject(network, test[i], unseen, same, rankings, **how, **IN_PLACE)
+        steps = {"q_max": sizes["q_max"], "progress": False}
+        parts = ablation.run(subject, ablation.ranked(sizes["n_random"]), **steps)
         outcomes = pd.concat(parts, ignore_index=True)
         stages.done("ablate")
         return {

@@ -11,6 +11,7 @@ from torch import nn
 from stce import features, models
 from stce.clips import Clips
 from stce.datasets.actors import CLASSES, render
+from stce.models.adapt import Explainable
 from stce.videos.frames import center_crop, resize, resize_parts
 
 __all__ = ["Directions", "actors", "directions", "trained"]
@@ -53,13 +54,13 @@ def trained(name: str, width: float, clips: Clips, device: str = "cpu"):
     return network
 
 
-class Head(nn.Module):
+class Head(nn.Module, Explainable):
     """A head h_l with one hidden layer, so that the gradient differs from clip to clip."""
 
     def __init__(self, n_features: int):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.layer = nn.Identity()
+        self.entry = nn.Identity()
         self.hidden, self.last = nn.Linear(n_features, 32), nn.Linear(32, 2)
         with torch.no_grad():
             for part in (self.hidden, self.last):
@@ -68,7 +69,7 @@ class Head(nn.Module):
 
     def forward(self, z):
         """Return the logits ``(N, 2)`` of features ``(N, D)``."""
-        return self.last(torch.tanh(self.hidden(self.layer(z))))
+        return self.last(torch.tanh(self.hidden(self.entry(z))))
 
     logits = forward
 

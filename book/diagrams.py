@@ -11,19 +11,43 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from stce.cav import unit
-from stce.viz.figures import evenly, show_image
-from stce.viz.pictures import outlined, rgb
-from stce.viz.style import styled
+from stce.viz.figures import show_image
+from stce.viz.pictures import evenly, first_of_clips, outlined, revealed, rgb
+from stce.viz.style import INK, PALE, styled
 
-__all__ = ["cav", "framework", "plane", "stack"]
+__all__ = ["cav", "cutouts", "framework", "plane", "stack"]
 
 # Okabe and Ito's green, blue and orange: the paper's colours of the three resolutions.
 LEVELS = ("#009E73", "#0072B2", "#E69F00")
 CONCEPT, RANDOM, VECTOR = "#0072B2", "#7A7A7A", "#CC0000"
 
 
+def cutouts(clips, supervoxels, rows: np.ndarray, n: int, fill: int) -> list[np.ndarray]:
+    """Return the first n supervoxels that lie in different clips as the network is shown them.
+
+    Parameters
+    ----------
+    clips, supervoxels, rows, n
+        See :func:`stce.viz.pictures.typical`.
+    fill : int
+        Grey value around the supervoxel, 0 to 255.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        ``(H, W, 3) uint8``, of each the frame in which the supervoxel is largest.
+    """
+    images = []
+    for row, video in first_of_clips(supervoxels, rows, n):
+        mask = supervoxels.mask(row)
+        t = int(mask.sum((1, 2)).argmax())
+        one, frame = mask[t : t + 1], np.asarray(clips.frames[video])[t : t + 1]
+        images.append(revealed(frame, one, fill, changed=one)[0])
+    return images
+
+
 def _arrow(figure, start: tuple[float, float], end: tuple[float, float], **style) -> None:
-    options = {"arrowstyle": "-|>", "mutation_scale": 14, "lw": 1.4, "color": "#333333"} | style
+    options = {"arrowstyle": "-|>", "mutation_scale": 14, "lw": 1.4, "color": INK} | style
     figure.add_artist(FancyArrowPatch(start, end, transform=figure.transFigure, **options))
 
 
@@ -37,7 +61,7 @@ def _stack(figure, box: list[float], images: list[np.ndarray], title: str, colou
 def _step(figure, left: float, right: float, text: str) -> None:
     """Write the name of a step above what belongs to it, and a line below the name."""
     figure.text(left, 0.985, text, fontsize=10, weight="bold", va="top")
-    line = Line2D([left, right], [0.93, 0.93], color="#BBBBBB", lw=1)
+    line = Line2D([left, right], [0.93, 0.93], color=PALE, lw=1)
     figure.add_artist(line)
 
 
@@ -51,6 +75,8 @@ def framework(
 ) -> Figure:
     """Explain the method at a glance: supervoxels, concepts, scores (Figure 1).
 
+    A clip, its supervoxels in green, blue and orange, concepts, and their scores.
+
     Parameters
     ----------
     frames : numpy.ndarray
@@ -61,16 +87,11 @@ def framework(
         Segments asked for at each resolution.
     concepts : list of list of numpy.ndarray
         For each concept shown up to four images ``(H, W, 3) uint8`` of its supervoxels, see
-        :func:`stce.viz.pictures.cutouts`.
+        :func:`cutouts`.
     scores : pandas.DataFrame
         One row a concept shown, in the same order: ``rank``, ``score``, ``ci_low``, ``ci_high``.
     network : str, default "3D ConvNet"
         Its name.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A clip, its supervoxels in green, blue and orange, concepts, and their scores.
 
     Raises
     ------
@@ -100,7 +121,7 @@ def framework(
             _stack(figure, [0.19, bottom, 0.14, 0.26], images, f"{count} segments", colour)
             _arrow(figure, (0.15, 0.47), (0.195, bottom + 0.12), color=colour)
             _arrow(figure, (0.335, bottom + 0.12), (0.381, 0.46), color=colour)
-        box = {"boxstyle": "round,pad=0.5", "fc": "#F2F2F2", "ec": "#333333"}
+        box = {"boxstyle": "round,pad=0.5", "fc": "#F2F2F2", "ec": INK}
         label = f"{network}\nup to layer $l$"
         figure.text(0.428, 0.46, label, ha="center", va="center", fontsize=9, bbox=box)
         _arrow(figure, (0.477, 0.46), (0.513, 0.46))
@@ -128,7 +149,7 @@ def _concept_rows(figure, concepts, scores: pd.DataFrame) -> None:
     spread = np.abs(scores[["ci_low", "ci_high"]].to_numpy().T - score)
     place = np.arange(n)
     ax.barh(place, score, height=0.45, color="#56B4E9")
-    ax.errorbar(score, place, xerr=spread, fmt="none", ecolor="#333333", capsize=3, lw=1.2)
+    ax.errorbar(score, place, xerr=spread, fmt="none", ecolor=INK, capsize=3, lw=1.2)
     for y, value in enumerate(score):
         ax.text(0.02, y - 0.27, f"{value:.2f}", fontsize=9, va="bottom")
     ax.set(xlim=(0, 1.04), ylim=(n - 0.5, -0.5), xlabel="TCAV score")
@@ -213,6 +234,7 @@ def cav(
 
     The plane is that of :func:`plane`, so that the horizontal axis is what the classifier
     decides by, and the boundary stands where its decision is 0.
+    Images of random clips, the plane, and images of supervoxels.
 
     Parameters
     ----------
@@ -225,11 +247,6 @@ def cav(
         Of the same classifier.
     concept_images, random_images : list of numpy.ndarray
         Up to six images ``(H, W, C) uint8`` of each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Images of random clips, the plane, and images of supervoxels.
     """
     positive, negative = plane(concept, random, weights)
     boundary = -bias / np.linalg.norm(weights)
@@ -245,7 +262,7 @@ def cav(
         ax.axvspan(boundary, high, color=CONCEPT, alpha=0.08, lw=0)
         ax.scatter(*negative.T, s=26, marker="s", c="#FFFFFF", edgecolor=RANDOM, label="random")
         ax.scatter(*positive.T, s=30, c=CONCEPT, edgecolor="#FFFFFF", lw=0.6, label="concept")
-        ax.axvline(boundary, color="#333333", ls="--", lw=1.4, label="decision boundary")
+        ax.axvline(boundary, color=INK, ls="--", lw=1.4, label="decision boundary")
         y = np.concatenate([positive[:, 1], negative[:, 1]])
         # Below the points there is room for the arrow and the legend.
         floor = y.min() - 0.3 * (y.max() - y.min())

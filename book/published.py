@@ -10,7 +10,6 @@ One folder a run and seed::
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stce.engine.storage import replacing
 from stce.study.known import Known
 from stce.study.run import STAGES, Run
 
@@ -139,16 +139,12 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
         return None
     seed = run.manifest("train")["parameters"]["seed"]
     place = Path(target) / known.name / f"seed-{seed}"
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
-    _wide(outcomes).to_csv(partial / "outcomes.csv", index=False)
-    scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
-    scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
-    (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    with replacing(place, folder=True) as partial:
+        outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
+        _wide(outcomes).to_csv(partial / "outcomes.csv", index=False)
+        scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
+        scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
+        (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
     return place
 
 
@@ -172,18 +168,15 @@ def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
         return None
     seed = f"-{run.folder.name}" if run.folder.name.startswith("seed-") else ""
     place = Path(target) / "validation" / f"{run.name}{seed}"
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in sorted(run.path("validate").glob("*.parquet")):
-        if file.stem != "outcomes":  # large, and summed up in the others
-            table = pd.read_parquet(file)
-            table.to_csv(partial / f"{file.stem}.csv", index=False, float_format="%.6g")
-    manifest = run.manifest("validate")
-    facts = {name: manifest[name] for name in ("parameters", "revision", "hardware", "finished")}
-    (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    with replacing(place, folder=True) as partial:
+        for file in sorted(run.path("validate").glob("*.parquet")):
+            if file.stem != "outcomes":  # large, and summed up in the others
+                table = pd.read_parquet(file)
+                table.to_csv(partial / f"{file.stem}.csv", index=False, float_format="%.6g")
+        manifest = run.manifest("validate")
+        kept = ("parameters", "revision", "hardware", "finished")
+        facts = {name: manifest[name] for name in kept}
+        (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     return place
 
 

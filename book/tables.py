@@ -90,7 +90,7 @@ def verdicts(judged: dict[str, pd.DataFrame]) -> Styler:
     Parameters
     ----------
     judged : dict of str to pandas.DataFrame
-        By whose numbers they are: of :func:`book.verdict.judge`.
+        By whose numbers they are: of :func:`stce.evaluation.paired.judge`.
 
     Returns
     -------

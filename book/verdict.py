@@ -8,10 +8,10 @@ from scipy import stats
 
 from book.paper import N_TEST
 from stce.curves import difference
+from stce.evaluation.paired import PAIRS
 
-__all__ = ["by_seed", "gaps", "judge", "paper_gaps", "repeated", "sentence", "without_blank_class"]
+__all__ = ["by_seed", "paper_gaps", "repeated", "sentence", "without_blank_class"]
 
-PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
 COLUMNS = ["model", "mode", "q", "first", "second", "gap", "p"]
 
 
@@ -94,58 +94,6 @@ def without_blank_class(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _sign_flips(differences: np.ndarray, n: int, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of a mean difference under random signs of the clips."""
-    signs = rng.integers(0, 2, (n, len(differences)), np.int8) * 2 - 1
-    extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
-    return (1 + extreme.sum()) / (1 + n)
-
-
-def gaps(outcomes: pd.DataFrame, n_flips: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Compare the orders of our runs in each cell, paired over test clips.
-
-    Under the null hypothesis two orders serve a clip equally well, so the sign of each clip's
-    difference is a coin's. A clip that several seeds were tested on is one coin: seeds are
-    averaged first, and the test speaks of new clips, not of new trainings.
-
-    Parameters
-    ----------
-    outcomes : pandas.DataFrame
-        Columns ``model``, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct``, as of
-        :class:`book.published.Results`.
-    n_flips : int, default 10000
-        Random signs; the smallest p-value is 1 / (`n_flips` + 1).
-    seed : int, default 0
-        Seeds the signs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a model, mode, q >= 1 and pair of orders (``first``, ``second``): ``gap`` in
-        percentage points, positive in the paper's direction (`first` is the better when adding
-        and the more harmful when removing), and ``p``, two-sided.
-
-    Examples
-    --------
-    >>> rows = [("C3D", 0, str(v), "add", o, 1, o == "top") for v in range(12)
-    ...         for o in ("top", "random", "least")]
-    >>> columns = ["model", "seed", "id", "mode", "order", "q", "correct"]
-    >>> gaps(pd.DataFrame(rows, columns=columns))["gap"].tolist()
-    [100.0, 100.0, 0.0]
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    steps = outcomes[outcomes["q"] > 0]
-    for (model, mode, q), part in steps.groupby(["model", "mode", "q"], sort=False):
-        clips = part.groupby(["id", "order"])["correct"].mean().unstack("order")
-        sign = 1 if mode == "add" else -1
-        for first, second in PAIRS:
-            difference = sign * (clips[first] - clips[second]).to_numpy(float)
-            p = _sign_flips(difference, n_flips, rng)
-            rows.append((model, mode, q, first, second, 100 * difference.mean(), p))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
 def paper_gaps(table: pd.DataFrame) -> pd.DataFrame:
     """Compare the orders in each cell of the paper's tables, as far as its numbers allow.
 
@@ -162,7 +110,7 @@ def paper_gaps(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        As of :func:`gaps`, and ``p_best``.
+        As of :func:`stce.evaluation.paired.gaps`, and ``p_best``.
     """
     rows = []
     steps = table[table["q"] > 0]
@@ -178,43 +126,6 @@ def paper_gaps(table: pd.DataFrame) -> pd.DataFrame:
             best = min(1.0, 2.0 * 0.5 ** round(abs(difference) * N_TEST[dataset]))
             rows.append((model, mode, q, first, second, 100 * difference, p, best))
     return pd.DataFrame(rows, columns=[*COLUMNS, "p_best"])
-
-
-def judge(table: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
-    """Correct the p-values for the number of cells and say what each gap is worth.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`gaps` or :func:`paper_gaps`.
-    alpha : float, default 0.05
-        Level of the family of all rows with the same pair of orders (Holm's method [1]_).
-
-    Returns
-    -------
-    pandas.DataFrame
-        With ``p_holm`` and ``verdict``: "holds", "within noise" or "reversed".
-
-    References
-    ----------
-    .. [1] S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-       Journal of Statistics 6, 1979.
-
-    Examples
-    --------
-    >>> rows = [("C3D", "add", q, "top", "least", g, p) for q, g, p in
-    ...         [(1, -1.0, 0.7), (2, 4.2, 0.04), (3, 9.0, 0.001), (4, -8.0, 0.002)]]
-    >>> judge(pd.DataFrame(rows, columns=COLUMNS))["verdict"].tolist()
-    ['within noise', 'within noise', 'holds', 'reversed']
-    """
-    judged = table.assign(p_holm=1.0)
-    for _, family in table.groupby(["first", "second"]):
-        ordered = family["p"].sort_values()
-        steps = ordered * np.arange(len(ordered), 0, -1)
-        judged.loc[ordered.index, "p_holm"] = steps.cummax().clip(upper=1)
-    sure = judged["p_holm"] < alpha
-    side = np.where(judged["gap"] > 0, "holds", "reversed")
-    return judged.assign(verdict=np.where(sure, side, "within noise"))
 
 
 def sentence(judged: pd.DataFrame, whose: str) -> str:

@@ -1,270 +1,40 @@
-"""Does the ranking matter? Concepts added to and removed from test clips (paper 4.2)."""
+"""Does the ranking matter? Concepts added to and removed from test clips (paper 4.2).
+
+One engine shows and hides the voxels of clips in any :class:`Order`: that of the ranking here, of
+chance (:mod:`stce.evaluation.controls`) or of saliency maps (:mod:`stce.evaluation.saliency`).
+"""
 
 from __future__ import annotations
 
+import operator
 import zlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
 from stce import concepts as concepts_module
 from stce import features as features_module
-from stce.masking import check, each_clip, explained, filling, outcomes, predict, voxels
+from stce.clips import Clips
+from stce.concepts import Concepts
+from stce.engine.progress import bar
+from stce.engine.storage import write_table
+from stce.engine.workers import spread
+from stce.masking import FILLS, filling, predict, reached
+from stce.supervoxels import Supervoxels
 
-__all__ = ["Case", "case", "clip_bits", "concept_bits", "orders", "run", "visible"]
-
-MODES = ("add", "remove")
-
-
-def orders(
-    ranking: list[int], n_random: int, rng: np.random.Generator
-) -> list[tuple[str, int, list[int]]]:
-    """List the orders in which the concepts of a class are added or removed.
-
-    Parameters
-    ----------
-    ranking : list of int
-        Concepts, most important first.
-    n_random : int
-        Random permutations.
-    rng : numpy.random.Generator
-        Source of the permutations.
-
-    Returns
-    -------
-    list of (str, int, list of int)
-        Order name ("top", "least" or "random"), repeat, concepts.
-
-    Examples
-    --------
-    >>> [o[::2] for o in orders([2, 0, 1], 0, np.random.default_rng(0))]
-    [('top', [2, 0, 1]), ('least', [1, 0, 2])]
-    """
-    listed = [("top", 0, list(ranking)), ("least", 0, list(reversed(ranking)))]
-    for repeat in range(n_random):
-        listed.append(("random", repeat, rng.permutation(ranking).tolist()))
-    return listed
-
-
-def concept_bits(labels: np.ndarray, table: pd.DataFrame, concept: np.ndarray) -> np.ndarray:
-    """Write into each voxel which concepts cover it.
-
-    The union of any set of concepts (M in equation 5) is then one bitwise test.
-
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, label volumes of one clip.
-    table : pandas.DataFrame
-        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
-    concept : numpy.ndarray
-        ``(s,)``, the concept of each, 0 to 62.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int64``; bit c is set where concept c covers the voxel.
-
-    Raises
-    ------
-    ValueError
-        If there are more than 63 concepts.
-
-    Examples
-    --------
-    >>> labels = np.array([[[[1, 2]]], [[[1, 1]]]])
-    >>> table = pd.DataFrame({"level": [0, 0, 1], "label": [1, 2, 1]})
-    >>> concept_bits(labels, table, np.array([0, 1, 2]))
-    array([[[5, 6]]])
-    """
-    if len(concept) and concept.max() > 62:
-        raise ValueError(
-            f"A class has {concept.max() + 1} concepts; ablation takes at most 63. "
-            "Lower n_concepts."
-        )
-    bits = np.zeros(labels.shape[1:], np.int64)
-    level = table["level"].to_numpy()
-    label = table["label"].to_numpy()
-    for i, volume in enumerate(labels):
-        lookup = np.zeros(int(volume.max()) + 1, np.int64)
-        chosen = level == i
-        lookup[label[chosen]] = np.left_shift(np.int64(1), concept[chosen].astype(np.int64))
-        bits |= lookup[volume]
-    return bits
-
-
-def clip_bits(
-    network,
-    clips,
-    supervoxels,
-    video: int,
-    centres: np.ndarray,
-    *,
-    stretch: bool = True,
-    features: np.ndarray | None = None,
-    batch_size: int = 64,
-    device="cpu",
-) -> np.ndarray:
-    """Assign the supervoxels of one test clip to concepts (equation 4).
-
-    Parameters
-    ----------
-    network, clips, supervoxels, stretch, features, batch_size, device
-        See :func:`run`.
-    video : int
-        Index of the clip.
-    centres : numpy.ndarray
-        ``(K, D)``, concept centres of one class.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int64``, see :func:`concept_bits`.
-    """
-    rows = supervoxels.rows_of(video)
-    if features is None:
-        how = {"stretch": stretch, "batch_size": batch_size, "device": device}
-        embedded = features_module.extract_rows(network, clips, supervoxels, rows, **how)
-    else:
-        embedded = features[rows]
-    concept = concepts_module.assign(embedded, centres)
-    labels = np.asarray(supervoxels.labels[video])
-    return concept_bits(labels, supervoxels.table.iloc[rows], concept)
-
-
-def visible(bits: np.ndarray, sequence: list[int], mode: str) -> list[np.ndarray]:
-    """Return what one clip shows at each step of an order (equation 5, Figures 3 and 4).
-
-    Parameters
-    ----------
-    bits : numpy.ndarray
-        ``(T, H, W) int64``, see :func:`concept_bits`.
-    sequence : list of int
-        Concepts in the order in which they are added or removed.
-    mode : {"add", "remove"}
-        Whether they are added to a blank clip or removed from the whole one.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        Visible voxels ``(T, H, W) bool``, for q = 0 to ``len(sequence)``.
-    """
-    sets = np.cumsum([0, *(1 << np.array(sequence, np.int64))])
-    return list(_visible(torch.from_numpy(bits), [(mode, int(s)) for s in sets]).numpy())
-
-
-def _visible(bits: torch.Tensor, shown: list[tuple[str, int]]) -> torch.Tensor:
-    """Return the visible voxels of each (mode, concept set): ``(B, T, H, W) bool``."""
-    sets = torch.tensor([s for _, s in shown], device=bits.device)
-    covered = (bits[None] & sets[:, None, None, None]) != 0
-    remove = torch.tensor([mode == "remove" for mode, _ in shown], device=bits.device)
-    return covered ^ remove[:, None, None, None]
+__all__ = ["Case", "Order", "Subject", "ranked", "run", "sequences"]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One test clip, with the concepts that explain it.
+class Subject:
+    """What is ablated: a network's answers to test clips, and the concepts that explain them.
 
     Attributes
-    ----------
-    clip : torch.Tensor
-        ``(1, C, T, H, W) float32``, prepared.
-    owner : str
-        The class whose concepts they are.
-    bits : numpy.ndarray
-        ``(T, H, W) int64``, see :func:`concept_bits`.
-    """
-
-    clip: torch.Tensor
-    owner: str
-    bits: np.ndarray
-
-
-def case(
-    network,
-    clips,
-    supervoxels,
-    concepts,
-    video: int,
-    names: Collection[str],
-    *,
-    assign: str = "true",
-    stretch: bool = True,
-    features: np.ndarray | None = None,
-    batch_size: int = 64,
-    device="cpu",
-) -> Case:
-    """Prepare one test clip and assign its supervoxels to concepts.
-
-    Parameters
-    ----------
-    network, clips, supervoxels, concepts, assign, stretch, features, batch_size, device
-        See :func:`run`.
-    video : int
-        Index of the clip.
-    names : collection of str
-        Classes with concepts; where the predicted one has none, the clip's own is taken.
-
-    Returns
-    -------
-    Case
-    """
-    frames = torch.from_numpy(np.asarray(clips.frames[video]))[None].to(device)
-    owner = clips.classes[clips.labels[video]]
-    with torch.inference_mode():
-        clip = network.prepare(frames)
-        if assign == "predicted":
-            predicted = clips.classes[int(network(clip).argmax())]
-            owner = predicted if predicted in names else owner
-    bits = clip_bits(
-        network,
-        clips,
-        supervoxels,
-        video,
-        concepts.centres[owner],
-        stretch=stretch,
-        features=features,
-        batch_size=batch_size,
-        device=device,
-    )
-    return Case(clip, owner, bits)
-
-
-def run(
-    network,
-    clips,
-    supervoxels,
-    concepts,
-    rankings: dict[str, list[int]],
-    *,
-    q_max: int = 5,
-    n_random: int = 10,
-    assign: str = "true",
-    fill: str = "mean",
-    stretch: bool = True,
-    features: np.ndarray | None = None,
-    region: np.ndarray | None = None,
-    seed: int = 0,
-    videos: np.ndarray | None = None,
-    batch_size: int = 64,
-    device="cpu",
-    folder: str | Path | None = None,
-    progress: bool = True,
-) -> Iterator[pd.DataFrame]:
-    """Add concepts to a blank video and remove them from the clip, clip by clip.
-
-    Every test supervoxel goes to the nearest concept centre (equation 4). With q concepts the
-    clip shows the union of their supervoxels (adding, equation 5) or all but it (removing);
-    hidden voxels hold the data set's mean (`fill`). A concept that a clip lacks uses up its step.
-    Supervoxels are embedded and forgotten clip by clip, and a set of concepts that several
-    orders reach is shown to the network once.
-
-    Parameters
     ----------
     network : stce.models.network.Network
         The network to explain.
@@ -276,17 +46,9 @@ def run(
         Centres of each class.
     rankings : dict of str to list of int
         Concepts of each class, most important first. Test clips of other classes are left out.
-    q_max : int, default 5
-        Concepts added or removed, one by one.
-    n_random : int, default 10
-        Random orders a class, beside "top" and "least".
     assign : {"true", "predicted"}, default "true"
         Whose concepts a clip is explained with: those of its label (the paper) or those of the
-        class that the network predicts, which needs no label.
-    fill : {"mean", "blur", "noise"}, default "mean"
-        What hidden voxels hold: the data set's mean (the paper's blank video), the clip itself
-        under a Gaussian of an eighth of each axis, or white noise with the data set's moments. A
-        blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
+        class that the network predicts, which needs no label; its own where that has none.
     stretch : bool, default True
         How supervoxels are embedded, see :func:`stce.features.batches`; as for the centres.
     features : numpy.ndarray, optional
@@ -295,14 +57,226 @@ def run(
     region : array_like, optional
         ``(N, T, H, W) bool``, voxels of interest, such as
         :func:`stce.evaluation.truth.region` finds.
-    seed : int, default 0
-        Seeds the random orders and the noise.
-    videos : numpy.ndarray, optional
-        Indices of the clips to run, default all.
     batch_size : int, default 64
         Masked clips or supervoxels a forward pass.
     device : torch.device, default "cpu"
         Where the masks are made and the network runs.
+
+    Raises
+    ------
+    ValueError
+        If `assign` is unknown, `features` are not of these supervoxels, or the clips' classes are
+        not the network's.
+    """
+
+    network: object
+    clips: Clips
+    supervoxels: Supervoxels
+    concepts: Concepts
+    rankings: dict[str, list[int]]
+    _: KW_ONLY
+    assign: str = "true"
+    stretch: bool = True
+    features: np.ndarray | None = None
+    region: np.ndarray | None = None
+    batch_size: int = 64
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self):
+        self.network.check_classes(self.clips.classes)
+        if self.features is not None and len(self.features) != len(self.supervoxels):
+            raise ValueError(
+                f"features has {len(self.features)} rows for {len(self.supervoxels)} supervoxels; "
+                "embed the supervoxels of these test clips."
+            )
+        if self.assign not in ("true", "predicted"):
+            raise ValueError(f"assign is {self.assign!r}; choose 'true' or 'predicted'.")
+
+    def case(self, video: int) -> Case:
+        """Prepare one test clip, of a class with a ranking, and explain it (equation 4)."""
+        network, clips = self.network.to(self.device).eval(), self.clips
+        frames = torch.from_numpy(np.asarray(clips.frames[video]))[None].to(self.device)
+        owner = clips.classes[clips.labels[video]]
+        with torch.inference_mode():
+            clip = network.prepare(frames)
+            if self.assign == "predicted":
+                predicted = clips.classes[int(network(clip).argmax())]
+                owner = predicted if predicted in self.rankings else owner
+        rows = self.supervoxels.rows_of(video)
+        if self.features is None:
+            how = {"stretch": self.stretch, "batch_size": self.batch_size, "device": self.device}
+            z = features_module.extract_rows(network, clips, self.supervoxels, rows, **how)
+        else:
+            z = self.features[rows]
+        concept = concepts_module.assign(z, self.concepts.centres[owner])
+        labels = np.asarray(self.supervoxels.labels[video])
+        return Case(self, video, owner, clip, labels, self.supervoxels.table.iloc[rows], concept)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One test clip, with the concepts that explain it.
+
+    Attributes
+    ----------
+    subject, video : Subject and int
+        What it belongs to, and the index of the clip.
+    owner : str
+        The class whose concepts explain it.
+    clip : torch.Tensor
+        ``(1, C, T, H, W) float32``, prepared.
+    labels, table : numpy.ndarray and pandas.DataFrame
+        Its label volumes ``(L, T, H, W)``, and its ``s`` kept supervoxels.
+    concept : numpy.ndarray
+        ``(s,) int64``, the concept of each supervoxel.
+    """
+
+    subject: Subject
+    video: int
+    owner: str
+    clip: torch.Tensor
+    labels: np.ndarray
+    table: pd.DataFrame
+    concept: np.ndarray
+
+    def order(self, name: str, repeat: int, sequence: Sequence[int]) -> Order:
+        """Return the order that shows the concepts of a sequence one by one.
+
+        With q of them it chooses the union of their supervoxels, which may be none.
+        """
+        concept, never = self.concept.tolist(), len(sequence)
+        at = {c: q for q, c in enumerate(sequence)}
+        step = np.array([at.get(c, never) for c in concept], np.int32)
+        place = reached(self.labels, self.table, step, never)
+        sets = [frozenset(concept).intersection(sequence[:q]) for q in range(never + 1)]
+        return Order(name, repeat, place, range(never + 1), sets)
+
+    def areas(self, q_max: int) -> list[int]:
+        """Return how many voxels the most important concepts choose at each step, q = 0 first."""
+        top = self.order("top", 0, self.subject.rankings[self.owner][:q_max])
+        return [int(mask.sum()) for mask in top.masks("add")]
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """An order in which voxels of one clip are added to a blank clip, or removed from the whole.
+
+    Attributes
+    ----------
+    name, repeat : str and int
+        Such as "top", and which draw it is of a random order; 0 for others.
+    place : numpy.ndarray
+        ``(T, H, W) int``, when each voxel's turn comes.
+    steps : sequence of int
+        Step q chooses the voxels whose place is below ``steps[q]``.
+    sets : sequence of hashable, optional
+        A name for what each step chooses: steps of the same name, in any of a clip's orders, are
+        shown to the network once. Default: each step is its own, but one of 0 chooses nothing.
+    """
+
+    name: str
+    repeat: int
+    place: np.ndarray
+    steps: Sequence[int]
+    sets: Sequence[Hashable] | None = None
+
+    def masks(self, mode: str) -> list[np.ndarray]:
+        """Return the visible voxels of each step, ``(T, H, W) bool`` (equation 5, Figures 3, 4).
+
+        When adding (`mode` is "add") they are what is chosen, when removing ("remove") the rest.
+        """
+        return [(self.place < step) ^ (mode == "remove") for step in self.steps]
+
+
+def sequences(
+    class_name: str, ranking: list[int], n_random: int, seed: int
+) -> list[tuple[str, int, list[int]]]:
+    """List the orders in which the concepts of a class are added or removed.
+
+    Parameters
+    ----------
+    class_name : str
+        The class: random orders depend on its name and the seed alone, not on other classes.
+    ranking : list of int
+        Concepts, most important first.
+    n_random, seed : int
+        Random permutations, and their seed.
+
+    Returns
+    -------
+    list of (str, int, list of int)
+        Order name ("top", "least" or "random"), repeat, concepts.
+
+    Examples
+    --------
+    >>> [o[::2] for o in sequences("wave", [2, 0, 1], 0, 0)]
+    [('top', [2, 0, 1]), ('least', [1, 0, 2])]
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(class_name.encode())])
+    random = [("random", repeat, rng.permutation(ranking).tolist()) for repeat in range(n_random)]
+    return [("top", 0, list(ranking)), ("least", 0, list(reversed(ranking))), *random]
+
+
+def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
+    """Give the orders of the ranking: the most important concepts first, the least, and random.
+
+    Parameters
+    ----------
+    n_random : int, default 10
+        Random orders a class, beside "top" and "least".
+    seed : int, default 0
+        See :func:`sequences`.
+
+    Returns
+    -------
+    callable
+        For :func:`run`.
+    """
+
+    def orders(case: Case, q_max: int) -> list[Order]:
+        ranking = case.subject.rankings[case.owner]
+        listed = sequences(case.owner, ranking, n_random, seed)
+        return [case.order(name, repeat, order[:q_max]) for name, repeat, order in listed]
+
+    return orders
+
+
+def run(
+    subject: Subject,
+    orders: Callable[[Case, int], list[Order]],
+    *,
+    q_max: int = 5,
+    fill: str = "mean",
+    seed: int = 0,
+    videos: np.ndarray | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Iterator[pd.DataFrame]:
+    """Add voxels to a blank video and remove them from the clip in some orders, clip by clip.
+
+    Every test supervoxel goes to the nearest concept centre (equation 4). With q concepts the
+    clip shows the union of their supervoxels (adding, equation 5) or all but it (removing); hidden
+    voxels hold the data set's mean (`fill`). Supervoxels are embedded and forgotten clip by clip,
+    and a set of concepts that several orders reach is shown to the network once. A concept that
+    the clip lacks uses up its step.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network, the clips, and their concepts.
+    orders : callable
+        Gives the orders of a clip, for its :class:`Case` and `q_max`: of :func:`ranked`,
+        :func:`stce.evaluation.controls.random` or :func:`stce.evaluation.saliency.along`.
+    q_max : int, default 5
+        Concepts added or removed, one by one.
+    fill : {"mean", "blur", "noise"}, default "mean"
+        What hidden voxels hold: the data set's mean (the paper's blank video), the clip itself
+        under a Gaussian of an eighth of each axis, or white noise with the data set's moments. A
+        blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
+    seed : int, default 0
+        Seeds the noise.
+    videos : numpy.ndarray, optional
+        Indices of the clips to run, default all.
     folder : path, optional
         Keep the outcomes of each clip there; clips already there, from a run that was stopped,
         are read instead of run again.
@@ -321,46 +295,67 @@ def run(
     Raises
     ------
     ValueError
-        If `assign` or `fill` is unknown, `q_max` exceeds the concepts of a class, `features` are
-        not of these supervoxels, or the clips' classes are not the network's.
+        If `fill` is unknown, or `q_max` exceeds the concepts of a class.
     """
-    check(network, clips, supervoxels, rankings, q_max, assign, fill, features)
-    network = network.to(device).eval()
-    plans = {}
-    for name, ranking in rankings.items():
-        # A class's random orders depend on its name and the seed alone, not on the other classes.
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        plans[name] = _plan(orders(ranking, n_random, rng), q_max)
-    how = {"assign": assign, "stretch": stretch, "features": features}
-    how |= {"batch_size": batch_size, "device": device}
+    if fill not in FILLS:
+        raise ValueError(f"fill is {fill!r}; choose one of {', '.join(FILLS)}.")
+    for name, ranking in subject.rankings.items():
+        if q_max > len(ranking):
+            raise ValueError(
+                f"q_max is {q_max}, but class {name!r} has {len(ranking)} concepts. "
+                "Lower q_max or raise n_concepts."
+            )
+    clips, videos = subject.clips, range(len(subject.clips)) if videos is None else videos
+    videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in subject.rankings]
+    kept = {n: None if folder is None else Path(folder) / f"{n:06d}.parquet" for n in videos}
+    todo = [n for n, path in kept.items() if path is None or not path.exists()]
 
     def answer(n: int) -> pd.DataFrame:
-        one = case(network, clips, supervoxels, concepts, n, plans, **how)
-        blank = filling(one.clip, fill, seed, n)
-        wanted = voxels(region, n, one.clip.device)
-        return _outcomes(network, clips, n, one, plans[one.owner], blank, batch_size, wanted)
+        case = subject.case(n)
+        return _outcomes(case, orders(case, q_max), filling(case.clip, fill, seed, n))
 
-    yield from each_clip(explained(clips, rankings, videos), answer, folder, progress, "ablate")
-
-
-def _plan(listed, q_max: int) -> list[tuple[str, str, int, int, int]]:
-    """Return (mode, order, repeat, q, concept set as bits) for every step of every order."""
-    plan = []
-    for mode in MODES:
-        for order, repeat, sequence in listed:
-            shown = 0
-            for q in range(q_max + 1):
-                plan.append((mode, order, repeat, q, shown))
-                if q < q_max:
-                    shown |= 1 << sequence[q]
-    return plan
+    waiting, shared = set(todo), spread(answer)
+    new = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)
+    for n in bar(videos, show=progress, desc="ablate", unit="clip"):
+        path = kept[n]
+        if n not in waiting:
+            yield pd.read_parquet(path)
+            continue
+        table = next(new)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(path, table)
+        yield table
 
 
-def _outcomes(network, clips, n, one: Case, plan, blank, batch_size, region) -> pd.DataFrame:
-    present = int(np.bitwise_or.reduce(one.bits, axis=None))
-    # A concept the clip lacks changes nothing, so sets are compared by what is present.
-    keys = [(mode, shown & present) for mode, *_, shown in plan]
-    bits = torch.from_numpy(one.bits).to(one.clip.device)
-    inputs = network, one.clip, list(dict.fromkeys(keys)), partial(_visible, bits)
-    answers = predict(*inputs, blank, batch_size, region)
-    return outcomes(clips, n, [step[:4] for step in plan], [answers[key] for key in keys])
+def _outcomes(case: Case, orders: list[Order], fill: torch.Tensor | None) -> pd.DataFrame:
+    """Show a clip's orders to the network: the table of the clip."""
+    subject, n, device = case.subject, case.video, case.clip.device
+    steps, keys, wanted = [], [], {}
+    for mode in ("add", "remove"):
+        for i, order in enumerate(orders):
+            sets = order.sets or [(i, before) if before else () for before in order.steps]
+            for q, before in enumerate(order.steps):
+                steps.append((mode, order.name, order.repeat, q))
+                keys.append((mode, sets[q]))
+                wanted.setdefault(keys[-1], (mode, i, before))
+    places = torch.from_numpy(np.stack([order.place for order in orders])).to(device)
+    region = None
+    if subject.region is not None:
+        region = torch.from_numpy(np.asarray(subject.region[n]).astype(bool)).to(device)
+    how = {"fill": fill, "region": region, "batch_size": subject.batch_size}
+    told = predict(subject.network, case.clip, places, list(wanted.values()), **how)
+    answers = dict(zip(wanted, told, strict=True))
+    label, classes = int(subject.clips.labels[n]), subject.clips.classes
+    rows = []
+    for step, key in zip(steps, keys, strict=True):
+        probability, *shares = answers[key]
+        rows.append((*step, int(probability.argmax()), probability[label], *shares))
+    columns = ["mode", "order", "repeat", "q", "predicted", "probability", "revealed", "held"]
+    table = pd.DataFrame(rows, columns=columns[: len(rows[0])])
+    table.insert(0, "class", classes[label])
+    table.insert(0, "id", subject.clips.ids[n])
+    table.insert(0, "video", n)
+    table.insert(8, "correct", table["predicted"] == label)
+    table["predicted"] = [classes[p] for p in table["predicted"]]
+    return table

@@ -9,7 +9,7 @@ import torch
 
 from stce.engine import logistic
 from stce.engine.logistic import Blocks
-from stce.engine.threads import side_by_side
+from stce.engine.threads import in_threads
 
 __all__ = [
     "against",
@@ -23,7 +23,7 @@ __all__ = [
 
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
-COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
+_COLUMNS, PROBLEMS, PROBLEMS_GPU = 256, 64, 1024
 # Rows standardised at a time, and concepts multiplied by all groups: while one thread does that,
 # another one can solve.
 ROWS, CONCEPTS = 32, 4
@@ -64,13 +64,13 @@ def moments(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
         def measure(start: int, block=block, centre=centre, inner=inner) -> None:
             # A few columns at a time stay in the cache while they are read three times.
-            part = slice(start, start + COLUMNS)
+            part = slice(start, start + _COLUMNS)
             columns = block[:, part].astype(np.float64)
             centre[part] = columns.mean(0)
             columns -= centre[part]
             inner[part] = np.einsum("nd,nd->d", columns, columns)
 
-        side_by_side(measure, range(0, width, COLUMNS))
+        in_threads(measure, range(0, width, _COLUMNS))
         away = centre - mean
         spread = spread + inner + away**2 * (count * n / (count + n))
         mean = mean + away * (n / (count + n))
@@ -129,7 +129,7 @@ def standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.nd
         part = slice(start, start + ROWS)
         np.multiply(rows[part] - mean, factor, out=found[part], casting="same_kind")
 
-    side_by_side(some, range(0, len(rows), ROWS))
+    in_threads(some, range(0, len(rows), ROWS))
     return found.reshape(features.shape)
 
 
@@ -193,7 +193,7 @@ def classifiers(
         found = logistic.solve(_gather(gram, index[part], n, device), **how)
         alpha[part], bias[part] = (x.cpu().numpy() for x in found)
 
-    side_by_side(fit, _parts(len(index), device), _on_cpu(device))
+    in_threads(fit, _parts(len(index), device), _on_cpu(device))
     return _weights(standard, index, n, alpha), bias
 
 
@@ -207,7 +207,7 @@ def held_out_accuracy(
     """
     index, n = _positive_first(problems, sign)
     parts = _parts(len(index), device)
-    found = side_by_side(
+    found = in_threads(
         lambda part: _held_out(_gather(gram, index[part], n, device), options),
         parts,
         _on_cpu(device),
@@ -346,7 +346,7 @@ def against(
         weights[:, r] += alpha[r] @ groups[r]
 
     at_once = _on_cpu(device)
-    side_by_side(multiply, range(n_groups), at_once)
-    side_by_side(fit, range(0, len(concepts), CONCEPTS), at_once)
-    side_by_side(weigh, range(n_groups), at_once)
+    in_threads(multiply, range(n_groups), at_once)
+    in_threads(fit, range(0, len(concepts), CONCEPTS), at_once)
+    in_threads(weigh, range(n_groups), at_once)
     return list(zip(weights.cpu().numpy(), accuracy, strict=True))

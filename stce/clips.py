@@ -102,6 +102,47 @@ class Clips:
                     f"not {tuple(self.parts.shape)} {self.parts.dtype}."
                 )
 
+    @classmethod
+    def of_array(cls, array, name="clips"):
+        """Take clips without labels: all are of one class, whose name is empty.
+
+        Parameters
+        ----------
+        array : array_like or torch.Tensor
+            ``(N, C, T, H, W)`` or ``(N, T, H, W, C)`` with C = 1 or 3, ``uint8`` or floats in
+            0..1, not normalised.
+        name : str, default "clips"
+            What messages call it.
+
+        Raises
+        ------
+        ValueError
+            If it is of another shape, type or range.
+        """
+        import torch  # only here: a process that cuts clips up need not wait for it
+
+        if isinstance(array, torch.Tensor):
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array  # numpy lacks bfloat16
+        array = np.asarray(array)
+        shape = array.shape
+        if len(shape) != 5 or (shape[1] in (1, 3)) == (shape[-1] in (1, 3)):
+            raise ValueError(
+                f"{name} is of shape {shape}; give (N, C, T, H, W) or (N, T, H, W, C) with C = 1 "
+                "or 3 on one side only, or Clips."
+            )
+        if shape[1] in (1, 3):
+            array = np.moveaxis(array, 1, -1)
+        if array.dtype != np.uint8:
+            if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+                raise ValueError(
+                    f"{name} is {array.dtype} from {array.min():.3g} to {array.max():.3g}; give "
+                    "uint8, or floats in 0..1 that are not normalised yet (mean and std do that)."
+                )
+            array = np.round(255 * array).astype(np.uint8)
+        ids = [f"clip {i}" for i in range(len(array))]
+        return cls(np.ascontiguousarray(array), [0] * len(array), ids, ids, ("",))
+
     def __setstate__(self, state):
         self.__dict__.update(state)
         check_there(self.frames)
@@ -110,22 +151,7 @@ class Clips:
         return int(self.frames.shape[0])
 
     def indices_of(self, class_name):
-        """Return the indices of the clips of a class.
-
-        Parameters
-        ----------
-        class_name : str
-            One of `classes`.
-
-        Returns
-        -------
-        indices : (n,) int64
-
-        Raises
-        ------
-        ValueError
-            If there is no such class.
-        """
+        """Return the indices of the clips of a class, ``(n,) int64``; ValueError for no class."""
         if class_name not in self.classes:
             raise ValueError(
                 f"No class {class_name!r} among the clips; choose one of {', '.join(self.classes)}."
@@ -139,10 +165,6 @@ class Clips:
         ----------
         indices : slice, (n,) int or (N,) bool
             Which clips.
-
-        Returns
-        -------
-        clips : Clips
         """
         indices = np.arange(len(self))[indices]
         return Clips(
@@ -164,12 +186,7 @@ class Clips:
         Parameters
         ----------
         folder : path
-            A folder that does not exist yet.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder is there already.
+            A folder that does not exist yet; FileExistsError if it does.
         """
         parts = [None] * len(self) if self.parts is None else self.parts
         rows = ((self.frames[i], parts[i]) for i in range(len(self)))
@@ -178,16 +195,7 @@ class Clips:
 
     @classmethod
     def load(cls, folder):
-        """Open saved clips; frames and parts are read from disk as they are used.
-
-        Parameters
-        ----------
-        folder : path
-            As given to `save` or `middle_clips`.
-
-        Returns
-        -------
-        clips : Clips
+        """Open what `save` or `middle_clips` wrote; it is read from disk as it is used.
 
         Raises
         ------
@@ -307,11 +315,6 @@ def balanced(labels, classes, n, rng, only=()):
     -------
     indices : (M,) int64
         In ascending order.
-
-    Raises
-    ------
-    ValueError
-        If a name in `only` is no class.
 
     Examples
     --------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-__all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference", "gap"]
+__all__ = ["accuracy_over_seeds", "accuracy_table", "areas", "difference", "gap", "smallest"]
 
 
 def _interval(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -191,8 +191,7 @@ def areas(
     Parameters
     ----------
     outcomes : pandas.DataFrame
-        Rows of :func:`stce.ablation.run`, :func:`stce.evaluation.controls.run` or both
-        joined. Clips that lack an order are left out.
+        Rows of :func:`stce.ablation.run`, of any orders. Clips that lack an order are left out.
     first : str, default "top"
         The order that all are compared with.
     value : {"correct", "probability"}, default "correct"
@@ -247,3 +246,36 @@ def areas(
             rows.append((mode, order, area.mean(), *limits[0], gain.mean(), *limits[1], n))
     names = ["area", "ci_low", "ci_high", "gain", "gain_low", "gain_high", "n_clips"]
     return pd.DataFrame(rows, columns=["mode", "order", *names])
+
+
+def smallest(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Find the smallest sufficient and the smallest destroying concepts of each clip (SSC, SDC).
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Rows of :func:`stce.ablation.run`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``video``, ``mode``, ``order`` and ``repeat``: ``q``, the first step at which the
+        prediction is right (mode "add": SSC) or wrong (mode "remove": SDC); NaN if there is none.
+        0 means that no concept was needed: the blank clip is taken for this class, or the intact
+        one is not recognised, whatever the order.
+
+    References
+    ----------
+    Ghorbani et al., Towards automatic concept-based explanations, 2019.
+
+    Examples
+    --------
+    >>> rows = [(0, "add", "top", 0, q, q >= 2) for q in range(4)]
+    >>> rows += [(0, "remove", "top", 0, q, True) for q in range(4)]
+    >>> columns = ["video", "mode", "order", "repeat", "q", "correct"]
+    >>> smallest(pd.DataFrame(rows, columns=columns))["q"].tolist()
+    [2.0, nan]
+    """
+    done = outcomes["correct"].astype(bool) == (outcomes["mode"] == "add")
+    steps = outcomes.assign(q=outcomes["q"].where(done).astype(float))
+    return steps.groupby(["video", "mode", "order", "repeat"])["q"].min().reset_index()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +14,15 @@ import torch
 import zarr
 from torch import nn
 
-from stce import __version__, ablation, curves, features, supervoxels, tcav
-from stce import _explanation_inputs as inputs
+from stce import ablation, curves, features, supervoxels, tcav
 from stce import concepts as concepts_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.models.adapt import Adapted, Explainable, adapt, is_explainable
-from stce.models.borrow import borrowed
+from stce.engine.storage import replacing
+from stce.gradients import TARGETS
+from stce.models import FEATURES
+from stce.models.adapt import Explainable, lent, logit_names
 from stce.supervoxels import Supervoxels
 from stce.tcav import Tcav
 
@@ -32,24 +31,23 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What :func:`explain` found out about one class.
+    """What was found out about one class, by :func:`explain` or by a run.
 
     Attributes
     ----------
     class_name : str
         The class.
     clips : stce.clips.Clips
-        The discovery clips.
+        The clips in which the concepts were found.
     supervoxels : stce.supervoxels.Supervoxels
         Of these clips.
-    concepts : stce.concepts.Concepts
-        Of this class.
-    tcav : stce.tcav.Tcav
-        Scores, CAVs and sensitivities; ``tcav.scores`` is what `stce.viz.charts.score_chart` draws.
+    concepts, tcav : stce.concepts.Concepts, stce.tcav.Tcav
+        Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
         Rows of :func:`stce.ablation.run` where test clips were given.
     settings : dict
-        The arguments, as JSON can hold them, and the versions of stce and torch.
+        The arguments, the grey value of hidden voxels (``fill``), and the versions of stce and
+        torch, as JSON can hold them.
     network : stce.models.adapt.Explainable or None
         What was explained; None after :meth:`load`.
     """
@@ -65,8 +63,13 @@ class Explanation:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row a concept, indexed by ``concept``, the most important first."""
-        return self.tcav.scores.sort_values("rank").set_index("concept")
+        """One row a concept, indexed by ``concept``, the most important first.
+
+        The columns are those of :class:`stce.tcav.Tcav`; `stce.viz.charts.score_chart` draws them.
+        """
+        table = self.tcav.scores
+        mine = table[table["class"] == self.class_name]
+        return mine.sort_values("rank").set_index("concept")
 
     @property
     def ranking(self) -> list[int]:
@@ -74,29 +77,42 @@ class Explanation:
         return self.tcav.ranking(self.class_name)
 
     @property
+    def cavs(self) -> np.ndarray:
+        """The CAVs of this class, ``(K, R, D) float32``."""
+        return self.tcav.cavs[self.class_name]
+
+    @property
+    def fill(self) -> int:
+        """The grey value of what is hidden, from 0 to 255."""
+        return self.settings["fill"] if self.network is None else _fill(self.network)
+
+    @property
     def accuracy(self) -> pd.DataFrame | None:
         """Accuracy while concepts are added and removed, as `charts.accuracy_curves` draws it."""
-        seed = self.settings["seed"]
-        return None if self.outcomes is None else curves.accuracy_table(self.outcomes, seed=seed)
+        if self.outcomes is None:
+            return None
+        mine = self.outcomes[self.outcomes["class"] == self.class_name]
+        return curves.accuracy_table(mine, seed=self.settings["seed"])
+
+    def ends(self, n: int = 2) -> list[int]:
+        """Return the n most and the n least important concepts, in the order of their rank."""
+        return self.ranking[:n] + self.ranking[n:][-n:]
+
+    def title(self, concept: int) -> str:
+        """Return rank and score of a concept in words."""
+        row = self.scores.loc[concept]
+        return f"rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
 
     def members(self, concept: int) -> np.ndarray:
         """Return the supervoxels of a concept, nearest to its centre first, ``(m,) int64``."""
         return self.concepts.members(self.class_name, concept)
 
     def save(self, folder: str | Path) -> None:
-        """Write everything but the network into a new folder, which appears complete or not at all.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder is there already.
-        """
+        """Write all but the network into a new folder, which appears complete or not at all."""
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            partial.mkdir(parents=True)
+        with replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
             labels = np.asarray(self.supervoxels.labels)
             zarr.create_array(partial / "labels.zarr", data=labels, chunks=(1, *labels.shape[1:]))
@@ -108,9 +124,6 @@ class Explanation:
             (partial / "explanation.json").write_text(
                 json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
             )
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -173,9 +186,8 @@ def explain(
         A name in ``dict(model.named_modules())``; for a `Network` one of its ``layers``. None
         where `model` has its own: a `Network`, `Adapted` or `Functions`.
     clips : Clips or array_like
-        Of the class to explain: ``(N, C, T, H, W)`` or ``(N, T, H, W, C)``, ``uint8`` or floats
-        in 0..1, not yet normalised. Of `Clips` with several classes those of `target_class` are
-        taken.
+        Of the class to explain; arrays as for :meth:`stce.clips.Clips.of_array`. Of `Clips` with
+        several classes those of `target_class` are taken.
     target_class : str or int
         A name in `classes`, or the index of the logit.
     mean, std : float or sequence of float, default 0 and 1
@@ -194,36 +206,29 @@ def explain(
         See :func:`stce.concepts.cluster`.
     n_groups, target
         See :func:`stce.tcav.random_groups` and :func:`stce.tcav.score`.
+    pool
+        See :func:`stce.models.adapt.adapt`.
     q_max, n_random_orders
-        See :func:`stce.ablation.run`, whose `n_random` the second is.
+        See :func:`stce.ablation.run` and, for the second, :func:`stce.ablation.ranked`.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
     stretch : bool, default False
         Stretch supervoxels to the input size as the paper does, or leave them in place; without
         effect where they are pooled.
-    pool : bool, default True
-        See :func:`stce.models.adapt.adapt`.
     seed : int, default 0
         Seeds everything random.
-    batch_size : int, default 64
-        Clips or supervoxels a forward pass. Lower it if memory runs out.
+    batch_size
+        See :func:`stce.features.batches`.
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
-    n_jobs : int, default 1
-        Processes that segment; -1 for one a core.
-    progress : bool, default True
-        Show progress bars on a terminal.
+    n_jobs, progress
+        See :func:`stce.supervoxels.segment`.
 
     Returns
     -------
     Explanation
         Concepts, scores and, with `test_clips`, the outcome of every masked clip.
-
-    Raises
-    ------
-    ValueError
-        If an argument does not fit: the message names it and the remedy.
 
     Notes
     -----
@@ -240,66 +245,48 @@ def explain(
     >>> sorted(found.ranking)
     [0, 1, 2]
     """
-    inputs.check_numbers(n_segments=n_segments, n_concepts=n_concepts, n_keep=n_keep, seed=seed)
-    inputs.check_numbers(n_groups=n_groups, compactness=compactness, sigma=sigma, target=target)
-    inputs.check_numbers(q_max=q_max, batch_size=batch_size)
-    settings = {"layer": layer, "n_segments": list(n_segments), "n_concepts": n_concepts}
-    settings |= {"n_keep": n_keep, "n_groups": n_groups, "target": target}
-    settings |= {"features": features, "stretch": stretch}
-    settings |= {"q_max": min(q_max, n_concepts), "n_random_orders": n_random_orders, "seed": seed}
-    settings |= {"compactness": compactness, "sigma": sigma, "pool": pool}
-    clips = inputs.as_clips(clips, "clips")
+    settings = {
+        "layer": layer, "n_segments": n_segments, "compactness": compactness, "sigma": sigma,
+        "n_concepts": n_concepts, "n_keep": n_keep, "n_groups": n_groups, "target": target,
+        "features": features, "stretch": stretch, "pool": pool, "q_max": q_max,
+        "n_random_orders": n_random_orders, "seed": seed,
+    }  # fmt: skip
+    _check({**settings, "batch_size": batch_size})
+    settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
+    clips = _as_clips(clips, "clips")
     shape = (clips.frames.shape[-1], *clips.frames.shape[1:4])
-    network = inputs.as_network(model, layer, shape) if is_explainable(model) else None
-    module = (
-        network.model if isinstance(network, Adapted) else model if network is None else network
-    )
-    with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
-        how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
-        network = adapt(model, layer, **how) if network is None else network
-        network = inputs.view(network, features)
-        device = network.mean.device if device is None else torch.device(device)
-        network.to(device)
-        names = inputs.names(network, classes, clips)
-        name = inputs.one_name(target_class, names)
-        mine = inputs.of_class(clips, name, names, "clips")
-        tests = None
+    how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
+    with lent(model, layer, features, device, **how) as network:
+        names = logit_names(network, clips, classes)
+        name = _one_name(target_class, names)
+        mine = _of_class(clips, name, names, "clips")
         if test_clips is not None:
-            tests = inputs.as_clips(test_clips, "test_clips", shape)
-            tests = inputs.of_class(tests, name, names, "test_clips")
+            test_clips = _as_clips(test_clips, "test_clips", shape)
+            test_clips = _of_class(test_clips, name, names, "test_clips")
         random = n_groups * n_keep if random is None else random
         if isinstance(random, (int, np.integer)):
             like = {"n_frames": shape[1], "size": shape[2:], "channels": shape[0], "seed": seed}
             random = textures(int(random), **like)
-        random = inputs.as_clips(random, "random", shape)
+        random = _as_clips(random, "random", shape)
         if len(random) < n_keep:
             raise ValueError(
                 f"random has {len(random)} clips, fewer than one group of n_keep={n_keep}; give "
                 "more, or lower n_keep."
             )
-        settings |= {"n_random": len(random), "stce": __version__, "torch": torch.__version__}
+        settings |= {"n_random": len(random), "fill": _fill(network)}
+        settings |= {"stce": version("stce"), "torch": torch.__version__}
         segmenting = {"n_jobs": n_jobs, "progress": progress, "n_segments": tuple(n_segments)}
         segmenting |= {"compactness": compactness, "sigma": sigma}
-        running = {"batch_size": batch_size, "device": device}
+        running = {"batch_size": batch_size, "device": network.device}
         cut, found, result = _find(network, mine, random, names, settings, segmenting, running)
         outcomes = None
-        if tests is not None:
-            parts = ablation.run(
-                network,
-                tests,
-                supervoxels.segment(tests, **segmenting),
-                found,
-                {name: result.ranking(name)},
-                q_max=settings["q_max"],
-                n_random=n_random_orders,
-                stretch=stretch,
-                seed=seed,
-                progress=progress,
-                **running,
-            )
-            outcomes = pd.concat(parts, ignore_index=True)
-    if isinstance(network, Adapted):
-        network.to(network.device)  # where its module is back now
+        if test_clips is not None:
+            unseen = supervoxels.segment(test_clips, **segmenting)
+            given = network, test_clips, unseen, found, {name: result.ranking(name)}
+            subject = ablation.Subject(*given, stretch=stretch, **running)
+            orders = ablation.ranked(n_random_orders, seed)
+            steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
+            outcomes = pd.concat(ablation.run(subject, orders, **steps), ignore_index=True)
     return Explanation(name, mine, cut, found, result, outcomes, settings, network)
 
 
@@ -331,7 +318,7 @@ def _find(network, clips, random, names, settings, segmenting, running):
 
 def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndarray] | None:
     """Return the gradient at each clip, or None where the features decide on it alone."""
-    if getattr(network, "splits", "") != "no":
+    if network.splits != "no":
         return None
     parts = []
     step = max(1, running["batch_size"] // 4)  # a backward pass keeps what a forward pass forgets
@@ -340,3 +327,64 @@ def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndar
         x = network.prepare(frames.to(running["device"]))
         parts.append(network.gradient(x, names.index(name), target).cpu().numpy())
     return {name: np.concatenate(parts)}
+
+
+def _fill(network: Explainable) -> int:
+    return int(255 * float(network.mean.mean()))
+
+
+def _check(given: dict) -> None:
+    """Refuse what a late step would stumble over, before the first one starts."""
+    supervoxels.check_cut(given["n_segments"], given["compactness"], given["sigma"])
+    least = {"n_concepts": 1, "n_keep": 1, "n_groups": 2, "q_max": 1, "batch_size": 1, "seed": 0}
+    for name, low in least.items():
+        value = given[name]
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < low or (name == "n_concepts" and value > 63):
+            most = ", at most 63" if name == "n_concepts" else ""
+            raise ValueError(f"{name} is {value!r}; it takes int, at least {low}{most}.")
+    if given["target"] not in TARGETS:
+        known = ", ".join(map(repr, TARGETS))
+        raise ValueError(f"target is {given['target']!r}; it takes str, one of {known}.")
+    if given["features"] not in FEATURES:
+        raise ValueError(f"features is {given['features']!r}; choose one of {', '.join(FEATURES)}.")
+
+
+def _as_clips(value, argument: str, shape=None) -> Clips:
+    """Return clips, of class "" where no label came with them; `shape` is (C, T, H, W)."""
+    clips = value if isinstance(value, Clips) else Clips.of_array(value, argument)
+    if len(clips) < 2:
+        raise ValueError(f"{argument} has {len(clips)} clips; give two or more.")
+    got = (clips.frames.shape[-1], *clips.frames.shape[1:4])
+    if shape is not None and got != shape:
+        raise ValueError(
+            f"{argument} has clips (C, T, H, W) = {got}, but clips has {shape}; bring them to one "
+            "size."
+        )
+    return clips
+
+
+def _one_name(target_class: str | int, names: tuple[str, ...]) -> str:
+    """Return the name of the class to explain."""
+    if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
+        return names[target_class]
+    if target_class not in names:
+        raise ValueError(
+            f"target_class is {target_class!r}; give one of {', '.join(names[:10])}"
+            f"{', ...' if len(names) > 10 else ''}, or an index below {len(names)}."
+        )
+    return target_class
+
+
+def _of_class(clips: Clips, name: str, names: tuple[str, ...], argument: str) -> Clips:
+    """Return the clips of one class, labelled by the logits."""
+    present = sorted({clips.classes[y] for y in clips.labels})
+    if name in present:
+        clips = clips.select(clips.indices_of(name))
+    elif len(present) > 1 or present[0] in names:
+        raise ValueError(
+            f"{argument} has no clip of {name!r} but of {', '.join(present)}; give clips of the "
+            "target_class, or name the logits with classes."
+        )
+    labels = np.full(len(clips), names.index(name))
+    return _as_clips(replace(clips, labels=labels, classes=names), argument)

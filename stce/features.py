@@ -20,16 +20,8 @@ from stce.engine.threads import forward
 from stce.engine.windows import windows
 from stce.engine.workers import spread
 
-__all__ = [
-    "batches",
-    "cut",
-    "extract",
-    "extract_clips",
-    "extract_layer",
-    "extract_random",
-    "extract_rows",
-    "load",
-]
+__all__ = ["batches", "cut", "extract", "extract_clips", "extract_layer"]
+__all__ += ["extract_random", "extract_rows", "stored"]
 
 # A chunk is what is computed at once. Pooled, a clip at the border of two is seen twice.
 ROWS_PER_CHUNK, POOLED_ROWS_PER_CHUNK = 1024, 16384
@@ -144,9 +136,8 @@ def batches(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        Its trunk is run in evaluation mode: on each supervoxel, or once on each clip if the network
-        is :class:`stce.models.network.Pooled`.
+    network : stce.models.explainable.Explainable
+        It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`.
     clips : stce.clips.Clips
         N clips of the network's input size.
     supervoxels : stce.supervoxels.Supervoxels
@@ -158,7 +149,7 @@ def batches(
         to the network where it was, at its own size, in a clip that is blank elsewhere. Without
         effect if pooled.
     batch_size : int, default 64
-        Supervoxels a forward pass; pooled, an eighth as many clips.
+        Supervoxels a forward pass; pooled, an eighth as many clips. Lower it if memory runs out.
     device : torch.device, default "cpu"
         Where the patches are cut and the network runs.
 
@@ -172,9 +163,9 @@ def batches(
     network = network.to(device).eval()
     table = supervoxels.table
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
-    if getattr(network, "grid", None):
+    if network.grid:
         at_once = max(1, batch_size // 8)
-        yield from pooling.batches(network, clips, supervoxels, rows, at_once, device)
+        yield from pooling.by_clip(network, clips, supervoxels, rows, at_once, device)
         return
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
     facts = table[columns].to_numpy(np.int64)
@@ -215,21 +206,9 @@ def _embed(network, clips, supervoxels, facts, stretch: bool, near, device) -> n
 
 
 def extract_rows(network, clips, supervoxels, rows: np.ndarray, **options) -> np.ndarray:
-    """Embed some of the supervoxels.
+    """Embed some of the supervoxels, ``(k, D) float32`` in the order of `rows` ``(k,) int``.
 
-    Parameters
-    ----------
-    network, clips, supervoxels
-        See :func:`batches`.
-    rows : numpy.ndarray
-        ``(k,) int``, rows of the table.
-    **options
-        Passed to :func:`batches`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(k, D) float32``, in the order of `rows`.
+    All arguments are those of :func:`batches`.
     """
     parts = batches(network, clips, supervoxels, rows=rows, **options)
     found, z = (np.concatenate(both) for both in zip(*parts, strict=True))
@@ -275,7 +254,7 @@ def extract(
     64
     """
     total = len(supervoxels)
-    chunk_rows = POOLED_ROWS_PER_CHUNK if getattr(network, "grid", None) else ROWS_PER_CHUNK
+    chunk_rows = POOLED_ROWS_PER_CHUNK if network.grid else ROWS_PER_CHUNK
     shape = (total, network.n_features)
     if folder is None:
         features = np.empty(shape, np.float32)
@@ -293,7 +272,7 @@ def extract(
     how = {"stretch": stretch, "batch_size": batch_size, "device": device}
     shared = spread(network)
     work = Parallel(return_as="generator")(
-        delayed(_chunk)(shared, clips, supervoxels, rows, how) for rows in todo
+        delayed(extract_rows)(shared, clips, supervoxels, rows, **how) for rows in todo
     )
     with bar(total=total, show=progress, desc="embed", unit="supervoxel") as shown:
         shown.update(total - sum(map(len, todo)))
@@ -303,62 +282,39 @@ def extract(
     return features
 
 
-def _chunk(network, clips, supervoxels, rows: np.ndarray, how: dict) -> np.ndarray:
-    return extract_rows(network, clips, supervoxels, rows, **how)
-
-
 def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
-    """Embed whole clips with the trunk, such as the random clips (paper 4.1).
+    """Embed whole clips with the trunk, such as the random clips (paper 4.1): ``(N, D) float32``.
 
-    Parameters
-    ----------
-    network, clips, device
-        See :func:`batches`.
-    batch_size : int, default 32
-        Clips a forward pass.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, D) float32``.
+    Arguments are those of :func:`batches`, but `batch_size` counts clips.
     """
-    return _whole(network, clips, "features", batch_size, device)
+    return _whole(network, clips, False, batch_size, device)
 
 
 def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:
     """Return all that layer l gives for whole clips, where gradients are taken: f_l(v) of eq. 1.
 
-    The same as :func:`extract_clips` unless the network is pooled: then it is the map itself.
-
-    Parameters
-    ----------
-    network, clips, batch_size, device
-        See :func:`extract_clips`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, D) float32``, or ``(N, C * t * h * w)``, which :func:`stce.gradients.at_clips` takes.
+    The same as :func:`extract_clips` unless the network is pooled: then it is the map itself,
+    ``(N, C * t * h * w) float32``.
     """
-    step = "at_layer" if hasattr(network, "at_layer") else "features"
-    return _whole(network, clips, step, batch_size, device)
+    return _whole(network, clips, True, batch_size, device)
 
 
-def _whole(network, clips, step: str, batch_size: int, device) -> np.ndarray:
+def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
     shared = spread(network)
     starts = range(0, len(clips), batch_size)
     return np.concatenate(
         Parallel()(
-            delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), step, device)
+            delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), layer, device)
             for i in starts
         )
     )
 
 
 @torch.inference_mode()
-def _seen(network, frames: np.ndarray, step: str, device) -> np.ndarray:
+def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
     network = network.to(device).eval()
-    x, see = network.prepare(torch.from_numpy(frames).to(device)), getattr(network, step)
+    x = network.prepare(torch.from_numpy(frames).to(device))
+    see = network.at_layer if layer else network.features
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 
@@ -398,6 +354,6 @@ def extract_random(
     return rng.permutation(extract_rows(network, few, cut_up, rows, **how))
 
 
-def load(folder: str | Path) -> zarr.Array:
+def stored(folder: str | Path) -> zarr.Array:
     """Open the features that :func:`extract` wrote, ``(S, D) float32``, read on indexing."""
     return open_array(Path(folder) / "features.zarr")

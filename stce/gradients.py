@@ -54,7 +54,7 @@ def at_clips(
         if target == "log_prob":
             output = output.log_softmax(dim=1)
         (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
-        if getattr(network, "grid", None):  # a pooled feature stands for all positions
+        if network.grid:  # a pooled feature stands for all positions
             gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
         return gradient
 

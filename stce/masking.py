@@ -1,22 +1,15 @@
-"""Clips with some voxels hidden: what fills the gaps, and what the network says, clip by clip."""
+"""Clips with some voxels hidden: which voxels, what fills the gaps, and what the network says."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Hashable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor
 
-from stce.engine.progress import bar
 from stce.engine.threads import forward
-from stce.engine.workers import spread
-from stce.models.explainable import check_classes
 
-__all__ = ["FILLS", "check", "each_clip", "explained", "filling", "outcomes", "predict", "voxels"]
+__all__ = ["FILLS", "filling", "predict", "reached", "visible"]
 
 FILLS = ("mean", "blur", "noise")
 
@@ -24,30 +17,69 @@ FILLS = ("mean", "blur", "noise")
 BLUR = 1 / 8
 
 
-def check(network, clips, supervoxels, rankings, q_max, assign, fill, features) -> None:
-    """Refuse what does not belong together, choices that do not exist and steps there are not."""
-    check_classes(network, clips.classes)
-    if features is not None and len(features) != len(supervoxels):
-        raise ValueError(
-            f"features has {len(features)} rows for {len(supervoxels)} supervoxels; embed the "
-            "supervoxels of these test clips."
-        )
-    if assign not in ("true", "predicted"):
-        raise ValueError(f"assign is {assign!r}; choose 'true' or 'predicted'.")
-    if fill not in FILLS:
-        raise ValueError(f"fill is {fill!r}; choose one of {', '.join(FILLS)}.")
-    for name, ranking in rankings.items():
-        if q_max > len(ranking):
-            raise ValueError(
-                f"q_max is {q_max}, but class {name!r} has {len(ranking)} concepts. "
-                "Lower q_max or raise n_concepts."
-            )
+def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: int) -> np.ndarray:
+    """Write into each voxel the first step at which a supervoxel that holds it is reached.
+
+    The union of all supervoxels up to any step (M in equation 5) is then one comparison.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(L, T, H, W)``, label volumes of one clip.
+    table : pandas.DataFrame
+        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
+    step : numpy.ndarray
+        ``(s,) int``, when each of them is reached, 0 to `never`.
+    never : int
+        The step of voxels that no kept supervoxel holds.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, H, W) int32``.
+
+    Examples
+    --------
+    >>> labels = np.array([[[[1, 2, 3]]], [[[1, 1, 2]]]])
+    >>> table = pd.DataFrame({"level": [0, 0, 1], "label": [1, 2, 1]})
+    >>> reached(labels, table, np.array([2, 0, 1]), 3)
+    array([[[1, 0, 3]]], dtype=int32)
+    """
+    level, label = table["level"].to_numpy(), table["label"].to_numpy()
+    first = np.full(labels.shape[1:], never, np.int32)
+    for i, volume in enumerate(labels):
+        lookup = np.full(int(volume.max()) + 1, never, np.int32)
+        lookup[label[level == i]] = step[level == i]
+        np.minimum(first, lookup.take(volume), out=first)
+    return first
 
 
-def explained(clips, rankings: dict[str, list[int]], videos) -> list[int]:
-    """Return which of the clips (None for all of them) are of a class that has a ranking."""
-    videos = range(len(clips)) if videos is None else videos
-    return [int(n) for n in videos if clips.classes[clips.labels[n]] in rankings]
+def visible(places: Tensor, wanted: list[tuple[str, int, int]]) -> Tensor:
+    """Return what is shown where voxels are added or removed up to some step.
+
+    Parameters
+    ----------
+    places : torch.Tensor
+        ``(n, T, H, W) int``, the place of each voxel in n orders.
+    wanted : list of (str, int, int)
+        Mode ("add" or "remove"), order (0 to n - 1), and the place before which voxels are chosen:
+        shown when adding, hidden when removing.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, T, H, W) bool``, one mask for each that is wanted.
+
+    Examples
+    --------
+    >>> places = torch.tensor([[[[0, 2, 1]]]])
+    >>> visible(places, [("add", 0, 2), ("remove", 0, 1)])[:, 0, 0].tolist()
+    [[True, False, True], [False, True, True]]
+    """
+    modes, orders, before = zip(*wanted, strict=True)
+    before = torch.tensor(before, device=places.device)[:, None, None, None]
+    remove = torch.tensor([mode == "remove" for mode in modes], device=places.device)
+    return (places[list(orders)] < before) ^ remove[:, None, None, None]
 
 
 def filling(clip: Tensor, fill: str, seed: int, video: int) -> Tensor | None:
@@ -73,23 +105,17 @@ def filling(clip: Tensor, fill: str, seed: int, video: int) -> Tensor | None:
     return blurred
 
 
-def voxels(region: np.ndarray | None, n: int, device) -> Tensor | None:
-    """Return the voxels of interest of clip `n`, ``(T, H, W) bool``; None without a region."""
-    if region is None:
-        return None
-    return torch.from_numpy(np.asarray(region[n]).astype(bool)).to(device)
-
-
 @torch.inference_mode()
 def predict(
     network,
     clip: Tensor,
-    wanted: list[Hashable],
-    visible: Callable[[list], Tensor],
-    fill: Tensor | None,
-    batch_size: int,
+    places: Tensor,
+    wanted: list[tuple[str, int, int]],
+    *,
+    fill: Tensor | None = None,
     region: Tensor | None = None,
-) -> dict[Hashable, tuple]:
+    batch_size: int = 64,
+) -> list[tuple]:
     """Return (probabilities, visible share) of one clip under each mask that is wanted.
 
     Parameters
@@ -98,24 +124,22 @@ def predict(
         In evaluation mode, where the clip is.
     clip : torch.Tensor
         ``(1, C, T, H, W) float32``, prepared.
-    wanted : list
-        What names the masks.
-    visible : callable
-        Makes the masks ``(B, T, H, W) bool`` of a part of `wanted`, on the clip's device.
-    fill : torch.Tensor or None
+    places, wanted
+        See :func:`visible`; on the clip's device.
+    fill : torch.Tensor, optional
         See :func:`filling`.
-    batch_size : int
-        Masked clips a forward pass; on a CPU they are split further.
     region : torch.Tensor, optional
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none.
+    batch_size : int, default 64
+        Masked clips a forward pass; on a CPU they are split further.
     """
-    answers = {}
+    answers = []
     for start in range(0, len(wanted), batch_size):
         part = wanted[start : start + batch_size]
 
         def answer(few: slice, part=part) -> Tensor:
-            seen = visible(part[few])
+            seen = visible(places, part[few])
             mask = seen[:, None]
             masked = clip * mask if fill is None else torch.where(mask, clip, fill)
             masked = masked.contiguous(memory_format=torch.channels_last_3d)
@@ -126,51 +150,5 @@ def predict(
 
         told = forward(network, answer, len(part), clip.device).cpu().numpy()
         n_shares = 1 if region is None else 2
-        for key, row in zip(part, told, strict=True):
-            answers[key] = (row[n_shares:], *row[:n_shares].tolist())
+        answers += [(row[n_shares:], *row[:n_shares].tolist()) for row in told]
     return answers
-
-
-def each_clip(
-    videos: list[int],
-    answer: Callable[[int], pd.DataFrame],
-    folder: str | Path | None,
-    progress: bool,
-    what: str,
-) -> Iterator[pd.DataFrame]:
-    """Yield the table of each clip; those in `folder`, from a run that was stopped, are read."""
-    kept = {n: None if folder is None else Path(folder) / f"{n:06d}.parquet" for n in videos}
-    todo = [n for n, path in kept.items() if path is None or not path.exists()]
-    waiting, shared = set(todo), spread(answer)
-    new = Parallel(return_as="generator")(delayed(_answer)(shared, n) for n in todo)
-    for n in bar(videos, show=progress, desc=what, unit="clip"):
-        path = kept[n]
-        if n not in waiting:
-            yield pd.read_parquet(path)
-            continue
-        table = next(new)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)
-        yield table
-
-
-def _answer(answer: Callable[[int], pd.DataFrame], n: int) -> pd.DataFrame:
-    return answer(n)
-
-
-def outcomes(clips, n: int, steps, answers: list[tuple]) -> pd.DataFrame:
-    """Return the rows of one clip, from (mode, order, repeat, q) and an answer for each."""
-    label = int(clips.labels[n])
-    rows = []
-    for step, (probability, *shares) in zip(steps, answers, strict=True):
-        rows.append((*step, int(probability.argmax()), probability[label], *shares))
-    columns = ["mode", "order", "repeat", "q", "predicted", "probability", "revealed", "held"]
-    table = pd.DataFrame(rows, columns=columns[: len(rows[0])])
-    table.insert(0, "class", clips.classes[label])
-    table.insert(0, "id", clips.ids[n])
-    table.insert(0, "video", n)
-    table.insert(8, "correct", table["predicted"] == label)
-    table["predicted"] = [clips.classes[p] for p in table["predicted"]]
-    return table

@@ -6,6 +6,7 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,9 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, open_array
-from stce.overlap import deduplicate
+from stce.engine.storage import check_there, open_array, write_table
 
-__all__ = ["Supervoxels", "keep", "segment", "segment_clip"]
+__all__ = ["Supervoxels", "check_cut", "deduplicate", "jaccard", "segment", "segment_clip", "sift"]
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
@@ -60,14 +60,20 @@ class Supervoxels:
         entry = self.table.iloc[row]
         return np.asarray(self.labels[int(entry.video), int(entry.level)]) == entry.label
 
+    def select(self, videos: np.ndarray) -> Supervoxels:
+        """Return those of some clips, in the order asked for, in memory."""
+        number = pd.Series(np.arange(len(videos)), index=videos)
+        table = self.table[self.table["video"].isin(videos)]
+        table = table.assign(video=number[table["video"]].to_numpy())
+        table = table.sort_values("video", kind="stable").reset_index(drop=True)
+        return Supervoxels(np.stack([np.asarray(self.labels[int(i)]) for i in videos]), table)
+
     @classmethod
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        return cls(
-            open_array(folder / "labels.zarr"),
-            pd.read_parquet(folder / "supervoxels.parquet"),
-        )
+        table = pd.read_parquet(folder / "supervoxels.parquet")
+        return cls(open_array(folder / "labels.zarr"), table)
 
 
 def _colour(frames: np.ndarray, sigma: float, spacing: tuple[float, float, float]) -> np.ndarray:
@@ -76,11 +82,9 @@ def _colour(frames: np.ndarray, sigma: float, spacing: tuple[float, float, float
     image -= image.min()
     if image.max() > 0:
         image /= image.max()
-    if image.shape[-1] == 1:
-        # A grey voxel has a = b = 0, so L alone gives the distances of the full Lab colour.
-        image = rgb2lab(image.repeat(3, axis=-1))[..., :1]
-    else:
-        image = rgb2lab(image)
+    # A grey voxel has a = b = 0, so L alone gives the distances of the full Lab colour.
+    grey = image.shape[-1] == 1
+    image = rgb2lab(image.repeat(3, axis=-1))[..., :1] if grey else rgb2lab(image)
     if sigma > 0:
         scale = [sigma / step for step in spacing]
         image = ndimage.gaussian_filter(image, sigma=(*scale, 0), mode="reflect")
@@ -115,7 +119,7 @@ def segment_clip(
     min_fraction : float, default 0.001
         Segments smaller than this share of the clip are dropped.
     threshold : float, default 0.5
-        See :func:`stce.overlap.deduplicate`.
+        See :func:`deduplicate`.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def segment_clip(
     Raises
     ------
     ValueError
-        If the frames are not ``uint8`` of four axes, or `n_segments` does not grow.
+        If frames or options are not as above.
 
     References
     ----------
@@ -143,7 +147,7 @@ def segment_clip(
     ((2, 4, 16, 16), True)
     """
     _check_frames(frames)
-    _check_levels(n_segments)
+    check_cut(n_segments, compactness, sigma)
     colour = _colour(frames, sigma, spacing)
     span = float(colour.max() - colour.min()) or 1.0
     volumes = [
@@ -151,7 +155,7 @@ def segment_clip(
         slic(colour, n, compactness / span, spacing=spacing, convert2lab=False, start_label=1)
         for n in n_segments
     ]
-    return keep(np.stack(volumes), min_fraction, threshold)
+    return sift(np.stack(volumes), min_fraction, threshold)
 
 
 def _segment_on(device: str, frames: np.ndarray, options: dict) -> list[tuple]:
@@ -162,35 +166,89 @@ def _segment_on(device: str, frames: np.ndarray, options: dict) -> list[tuple]:
 
     how = dict(options)
     dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
-    return [keep(labels, *dropped) for labels in slic_of_clips(frames, device=device, **how)]
+    return [sift(labels, *dropped) for labels in slic_of_clips(frames, device=device, **how)]
 
 
-def keep(
+def sift(
     labels: np.ndarray, min_fraction: float = MIN_FRACTION, threshold: float = THRESHOLD
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Drop what is found twice, and what is small, from the segments of one clip.
 
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)`` of integer type, coarse level first, labels from 1 up.
-    min_fraction, threshold
-        See :func:`segment_clip`.
-
-    Returns
-    -------
-    labels, table
-        As from :func:`segment_clip`.
+    Takes `labels` as :func:`deduplicate` does, and gives what :func:`segment_clip` gives.
 
     Examples
     --------
     >>> coarse, fine = np.array([1, 1, 1, 2]), np.array([1, 1, 2, 3])
-    >>> labels, table = keep(np.stack([coarse, fine]).reshape(2, 1, 1, 4))
+    >>> labels, table = sift(np.stack([coarse, fine]).reshape(2, 1, 1, 4))
     >>> table[["level", "label", "size"]].to_numpy().tolist()
     [[0, 1, 3], [0, 2, 1], [1, 2, 1]]
     """
     labels = labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
     return labels, _table(labels, deduplicate(labels, threshold), min_fraction)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of every pair of segments of two label volumes.
+
+    All intersections are counted in one pass, so the cost does not depend on the number of pairs.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray
+        Label volumes of one shape, of integer type, with labels from 0 up.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(a.max() + 1, b.max() + 1) float64``; entry ``[i, j]`` is ``|i & j| / |i | j|``,
+        0 where a label does not occur.
+
+    Examples
+    --------
+    >>> jaccard(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])).round(2)
+    array([[0.5 , 0.25],
+           [0.  , 0.67]])
+    """
+    n_a, n_b = int(a.max()) + 1, int(b.max()) + 1
+    pairs = a.ravel().astype(np.intp) * n_b + b.ravel()
+    both = np.bincount(pairs, minlength=n_a * n_b).reshape(n_a, n_b)
+    either = both.sum(axis=1, keepdims=True) + both.sum(axis=0, keepdims=True) - both
+    return both / np.maximum(either, 1)
+
+
+def deduplicate(labels: np.ndarray, threshold: float = 0.5) -> list[np.ndarray]:
+    """Find the segments that do not repeat a coarser one (paper 3.1).
+
+    Levels are read from coarse to fine. A segment whose Jaccard index with a segment already
+    kept exceeds the threshold is a duplicate. The coarser one of a pair stays, so that what is
+    kept still covers the clip.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        ``(L, T, H, W)`` of integer type, coarse level first, labels from 1 up.
+    threshold : float, default 0.5
+        Jaccard index above which two segments are one and the same, between 0 and 1.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each level a ``bool`` array indexed by label (entry 0 is unused and False).
+
+    Examples
+    --------
+    >>> [k.tolist() for k in deduplicate(np.array([[1, 1, 1, 2], [1, 1, 2, 3]]))]
+    [[False, True, True], [False, False, True, False]]
+    """
+    kept = []
+    for level, volume in enumerate(labels):
+        new = np.bincount(volume.ravel()) > 0
+        new[0] = False
+        for coarser in range(level):
+            index = jaccard(labels[coarser], volume)[kept[coarser]]
+            new &= ~(index > threshold).any(axis=0)
+        kept.append(new)
+    return kept
 
 
 def _check_frames(frames: np.ndarray) -> None:
@@ -201,12 +259,17 @@ def _check_frames(frames: np.ndarray) -> None:
         )
 
 
-def _check_levels(n_segments: tuple[int, ...]) -> None:
-    if list(n_segments) != sorted(set(n_segments)) or min(n_segments, default=0) < 1:
+def check_cut(n_segments, compactness: float = 20.0, sigma: float = 1.0, **_) -> None:
+    """Refuse options that :func:`segment_clip` does not take."""
+    counts = np.asarray(n_segments)
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (np.diff(counts, prepend=0) < 1).any():
         raise ValueError(
-            f"n_segments is {tuple(n_segments)}; give positive counts from coarse to fine, "
-            "for example (15, 50, 80)."
+            f"n_segments is {n_segments!r}; it takes a list of counts above 0, from coarse to "
+            "fine, for example (15, 50, 80)."
         )
+    for name, value, least in (("compactness", compactness, 1e-6), ("sigma", sigma, 0)):
+        if not isinstance(value, Real) or value < least:
+            raise ValueError(f"{name} is {value!r}; it takes a number, at least {least:g}.")
 
 
 def _table(labels: np.ndarray, kept: list[np.ndarray], min_fraction: float) -> pd.DataFrame:
@@ -264,7 +327,7 @@ def segment(
     ((2, 2, 4, 24, 24), [0, 1])
     """
     asked = options.get("n_segments", N_SEGMENTS)
-    _check_levels(asked)
+    check_cut(**{**options, "n_segments": asked})
     shape = (len(clips), len(asked), *clips.frames.shape[1:4])
     # The grid that SLIC starts from can have up to three times the points asked for.
     dtype = np.uint16 if 3 * max(asked) > 255 else np.uint8
@@ -272,7 +335,7 @@ def segment(
     if folder is None:
         labels = np.empty(shape, dtype)
         tables = [None] * len(clips)
-        for video, volume, table in _each(clips, range(len(clips)), dtype, *how):
+        for video, volume, table in _each(clips, list(range(len(clips))), dtype, *how):
             labels[video], tables[video] = volume, table
         return Supervoxels(labels, _join(tables))
 
@@ -286,16 +349,14 @@ def segment(
     for video, volume, table in _each(clips, todo, dtype, *how):
         volumes[video] = volume
         # The rows are the mark that a clip is done, so they appear last and at once.
-        table.to_parquet(rows / "partial")
-        (rows / "partial").rename(rows / f"{video:06d}.parquet")
+        write_table(rows / f"{video:06d}.parquet", table)
     tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
     _join(tables).to_parquet(folder / "supervoxels.parquet")
     shutil.rmtree(rows)
     return Supervoxels.load(folder)
 
 
-def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
-    videos = list(videos)
+def _each(clips, videos: list[int], dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
     if device is None:
         work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
             delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
@@ -312,8 +373,7 @@ def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[t
         if table.empty:
             raise ValueError(
                 f"Clip {video} keeps no supervoxel of min_fraction="
-                f"{options.get('min_fraction', MIN_FRACTION):g} of "
-                "its voxels; lower min_fraction."
+                f"{options.get('min_fraction', MIN_FRACTION):g} of its voxels; lower min_fraction."
             )
         yield video, labels, table
 

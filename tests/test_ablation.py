@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import ablation, curves
+from stce import ablation, curves, masking
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.models.adapt import Explainable
 from stce.supervoxels import Supervoxels
 
 
-class Corners(torch.nn.Module):
+class Corners(torch.nn.Module, Explainable):
     """Says class 1 if and only if the left quarter of the clip is bright; sees masked pixels."""
 
     n_features = 4
@@ -53,10 +54,10 @@ def world(monkeypatch):
     return Corners(), clips, supervoxels, concepts
 
 
-def _run(world, ranking, **options):
-    network, clips, supervoxels, concepts = world
-    options = {"q_max": 4, "n_random": 3, "progress": False} | options
-    parts = ablation.run(network, clips, supervoxels, concepts, {"yes": ranking}, **options)
+def _run(world, ranking, n_random=3, seed=0, assign="true", **options):
+    subject = ablation.Subject(*world, {"yes": ranking}, assign=assign)
+    options = {"q_max": 4, "seed": seed, "progress": False} | options
+    parts = ablation.run(subject, ablation.ranked(n_random, seed), **options)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -89,24 +90,53 @@ def test_adding_all_is_the_clip_and_removing_all_is_blank(world):
     assert steps["remove"].tolist() == [1, 0.75, 0.5, 0.25, 0]
 
 
-def test_masks_are_the_union_of_supervoxels_of_all_levels():
-    rng = np.random.default_rng(0)
+def _case(n_concepts=6, seed=0):
+    """One clip of noise whose supervoxels of three levels have random concepts."""
+    rng = np.random.default_rng(seed)
     labels = rng.integers(1, 5, (3, 2, 6, 6)).astype(np.uint8)
     table = pd.DataFrame(
         [(lev, lab) for lev in range(3) for lab in range(1, 5) if (lev + lab) % 3],
         columns=["level", "label"],
     )
-    concept = rng.integers(0, 6, len(table))
-    bits = ablation.concept_bits(labels, table, concept)
+    concept = rng.integers(0, n_concepts, len(table))
+    return ablation.Case(None, 0, "yes", None, labels, table, concept)
+
+
+def test_masks_are_the_union_of_supervoxels_of_all_levels():
+    case = _case()
     for chosen in ([0], [1, 4], [0, 2, 3, 5]):
-        expected = np.zeros(labels.shape[1:], bool)
-        for (level, label), c in zip(table.to_numpy(), concept, strict=True):
+        expected = np.zeros(case.labels.shape[1:], bool)
+        for (level, label), c in zip(case.table.to_numpy(), case.concept, strict=True):
             if c in chosen:
-                expected |= labels[level] == label
-        shown = sum(1 << c for c in chosen)
-        both = ablation._visible(torch.from_numpy(bits), [("add", shown), ("remove", shown)])
-        assert np.array_equal(both[0], expected)
-        assert np.array_equal(both[1], ~expected)
+                expected |= case.labels[level] == label
+        order = case.order("top", 0, chosen)
+        assert np.array_equal(order.masks("add")[-1], expected)
+        assert np.array_equal(order.masks("remove")[-1], ~expected)
+
+
+@pytest.mark.parametrize("n_concepts", [6, 60, 200])
+def test_an_order_shows_what_bits_of_its_concepts_would_show(n_concepts):
+    for seed in range(5):
+        case = _case(n_concepts, seed)
+        # The other way to write the union down: which concepts hold a voxel, as a number.
+        bits = np.zeros(case.labels.shape[1:], object)
+        for (level, label), c in zip(case.table.to_numpy(), case.concept.tolist(), strict=True):
+            bits[case.labels[level] == label] |= 1 << c
+        sequence = np.random.default_rng(seed).permutation(n_concepts).tolist()
+        order = case.order("random", 0, sequence)
+        held = np.bitwise_or.reduce(bits, axis=None)
+        places, shown = torch.from_numpy(order.place)[None], 0
+        for q in range(n_concepts + 1):
+            union = (bits & shown) != 0
+            assert np.array_equal(order.masks("add")[q], union)
+            assert np.array_equal(order.masks("remove")[q], ~union)
+            wanted = [("add", 0, order.steps[q]), ("remove", 0, order.steps[q])]
+            both = masking.visible(places, wanted).numpy()
+            assert np.array_equal(both, [union, ~union])
+            # Two steps are one to the network where they have the same of the concepts there.
+            assert sum(1 << c for c in order.sets[q]) == held & shown
+            if q < n_concepts:
+                shown |= 1 << sequence[q]
 
 
 def test_equal_sets_are_evaluated_once(world):
@@ -148,7 +178,3 @@ def test_errors(world):
         _run(world, [0, 1, 2, 3], q_max=9)
     with pytest.raises(ValueError, match="assign is 'guess'"):
         _run(world, [0, 1, 2, 3], assign="guess")
-    with pytest.raises(ValueError, match="at most 63"):
-        ablation.concept_bits(
-            np.ones((1, 1, 1, 1), int), pd.DataFrame({"level": [0], "label": [1]}), np.array([63])
-        )

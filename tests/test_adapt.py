@@ -16,7 +16,7 @@ from torchvision.models import resnet18
 from torchvision.models.video import mc3_18, r3d_18
 
 from stce import models
-from stce.models.adapt import Functions, adapt, is_explainable
+from stce.models.adapt import Explainable, Functions, adapt
 from stce.models.borrow import borrowed
 
 SHAPE = (3, 8, 32, 32)
@@ -114,7 +114,7 @@ def test_features_logits_and_gradients_of_real_architectures(build, layer, width
     torch.manual_seed(0)
     model = build()
     seen = adapt(model, layer, clip_shape=SHAPE)
-    assert is_explainable(seen)
+    assert isinstance(seen, Explainable)
     assert (seen.n_features, seen.splits) == (width, splits)
     x = clips()
     kept = []
@@ -214,7 +214,7 @@ def test_tokens_have_their_channels_last():
 
     torch.manual_seed(0)
     seen = adapt(Tokens(), "mix", clip_shape=SHAPE)
-    assert (seen._shape, seen.n_features) == ((16, 10), 10)
+    assert (seen.findings.shape, seen.n_features) == ((16, 10), 10)
     last = adapt(Tokens(), "patch", clip_shape=SHAPE, channel_axis=-1)
     assert last.n_features == 4
 
@@ -477,8 +477,8 @@ def test_functions_and_networks_are_explainable_too():
         lambda x: x.mean((3, 4)).flatten(1), lambda z: torch.stack([z[:, 0], z[:, 1]], 1), SHAPE
     )
     network = models.build("c3d", 2, 0.125, input_size=(16, 32, 32))
-    assert is_explainable(own) and is_explainable(network)
-    assert not is_explainable(nn.Linear(2, 2))
+    assert isinstance(own, Explainable) and isinstance(network, Explainable)
+    assert not isinstance(nn.Linear(2, 2), Explainable)
     assert own.n_features == 24
     slope = gradients.at_clips(own, np.zeros((2, 24), np.float32), 1)
     assert slope[:, 1].tolist() == [1, 1] and slope.sum() == 2

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from functools import partial
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.evaluation import controls
+from stce.evaluation import controls, paired
 from stce.models.network import Network
 
 SIZE = (4, 8, 16)
@@ -53,9 +53,12 @@ def world(weight, bias, seed=0):
     return network, clips, cut, concepts, {"yes": [1, 0, 2, 3]}
 
 
-def run(function, inputs, *args, **options):
+def run(orders, inputs, **options):
     options = {"q_max": 4, "stretch": False, "progress": False} | options
-    return pd.concat(function(*inputs, *args, **options), ignore_index=True)
+    names = {field.name for field in dataclasses.fields(ablation.Subject)}
+    about = {name: options.pop(name) for name in names & options.keys()}
+    parts = ablation.run(ablation.Subject(*inputs, **about), orders, **options)
+    return pd.concat(parts, ignore_index=True)
 
 
 def cut_texture(seed=0):
@@ -65,7 +68,7 @@ def cut_texture(seed=0):
 
 def test_what_matters_beats_as_much_of_anything_else():
     inputs = world([0, 40, 0, 0], -20)
-    both = pd.concat([run(ablation.run, inputs), run(controls.run, inputs, n_repeats=20)])
+    both = pd.concat([run(ablation.ranked(), inputs), run(controls.random(20), inputs)])
     rate = both[both.q == 1].groupby(["mode", "order"])["correct"].mean()
     assert rate["add", "top"] == 1 and rate["remove", "top"] == 0
     assert rate["add", "random voxels"] == 0
@@ -83,7 +86,7 @@ def test_where_only_the_area_counts_controls_do_as_well_as_the_ranking():
         np.full_like(clips.frames, 255), clips.labels, clips.ids, clips.groups, ("n", "yes")
     )
     inputs = network, clips, *rest
-    wide = pd.concat([run(ablation.run, inputs), run(controls.run, inputs, n_repeats=3)])
+    wide = pd.concat([run(ablation.ranked(), inputs), run(controls.random(3), inputs)])
     for _, part in wide.groupby(["mode", "q"]):
         assert part["revealed"].nunique() == 1
         assert np.ptp(part["probability"]) < 1e-5
@@ -108,9 +111,9 @@ def test_controls_reveal_exactly_as_much_as_the_ranking_on_real_supervoxels():
         Concepts(None, None, centres),
         {n: list(range(6)) for n in centres},
     )
-    top = run(ablation.run, inputs, q_max=6, n_random=0)
+    top = run(ablation.ranked(0), inputs, q_max=6)
     top = top[top.order == "top"].set_index(["video", "mode", "q"])["revealed"]
-    matched = run(controls.run, inputs, q_max=6, n_repeats=2)
+    matched = run(controls.random(2), inputs, q_max=6)
     assert top.nunique() > 4
     for row in matched.itertuples():
         assert row.revealed == pytest.approx(top[row.video, row.mode, row.q], abs=1e-6)
@@ -118,18 +121,23 @@ def test_controls_reveal_exactly_as_much_as_the_ranking_on_real_supervoxels():
 
 def test_masks_grow_with_the_areas_of_the_top_order_and_whole_supervoxels_but_one():
     labels, table = cut_texture()
-    rng = np.random.default_rng(1)
-    bits = ablation.concept_bits(labels, table, rng.integers(0, 5, len(table)))
-    top = np.stack(ablation.visible(bits, [3, 0, 4, 1], "add"))
-    for masks in (
-        controls.matched_voxels(top, rng),
-        controls.matched_supervoxels(top, labels, table, rng),
-    ):
+    concept = np.random.default_rng(1).integers(0, 5, len(table))
+    clips = Clips(textures(1, n_frames=4, size=(24, 24)).frames, [0], ["a"], ["p"], ("yes",))
+    cut = supervoxels.Supervoxels(labels[None], table.assign(video=0))
+    given = torch.nn.Identity(), clips, cut, None, {"yes": [3, 0, 4, 1, 2]}
+    case = ablation.Case(ablation.Subject(*given), 0, "yes", None, labels, table, concept)
+    top = np.stack(case.order("top", 0, [3, 0, 4, 1]).masks("add"))
+    drawn = controls.random(2, seed=5)(case, 4)
+    assert [order.name for order in drawn] == ["random voxels", "random supervoxels"] * 2
+    for order in drawn:
+        masks = np.stack(order.masks("add"))
         assert masks.sum((1, 2, 3)).tolist() == top.sum((1, 2, 3)).tolist()
         assert (masks[:-1] <= masks[1:]).all()
-    order = np.random.default_rng(5).permutation(len(table))
-    masks = controls.matched_supervoxels(top, labels, table, np.random.default_rng(5))
-    for mask in masks[1:]:
+        assert np.array_equal(np.stack(order.masks("remove")), ~masks)
+    rng = np.random.default_rng([5, zlib.crc32(b"a")])
+    rng.permutation(labels[0].size)
+    order = rng.permutation(len(table))
+    for mask in drawn[1].masks("add")[1:]:
         union, cut = np.zeros_like(mask), 0
         for row in order:
             one = labels[table.level.iloc[row]] == table.label.iloc[row]
@@ -150,33 +158,33 @@ def test_order_of_voxels_by_hand():
 
 def test_draws_depend_on_the_clip_and_the_seed_alone():
     inputs = world([1, 3, 2, 0], -2)
-    whole = run(controls.run, inputs, n_repeats=2)
-    alone = run(controls.run, inputs, n_repeats=2, videos=np.array([2]))
+    whole = run(controls.random(2), inputs)
+    alone = run(controls.random(2), inputs, videos=np.array([2]))
     assert alone.equals(whole[whole.video == 2].reset_index(drop=True))
-    other = run(controls.run, inputs, n_repeats=2, seed=1)
+    other = run(controls.random(2, seed=1), inputs)
     assert not other["probability"].equals(whole["probability"])
 
 
 def test_stopped_runs_go_on_and_choices_are_checked(tmp_path):
     inputs = world([0, 40, 0, 0], -20)
-    first = run(controls.run, inputs, n_repeats=1, folder=tmp_path)
+    first = run(controls.random(1), inputs, folder=tmp_path)
     forwards = []
     inputs[0].register_forward_hook(lambda *_: forwards.append(1))
-    assert run(controls.run, inputs, n_repeats=1, folder=tmp_path).equals(first)
+    assert run(controls.random(1), inputs, folder=tmp_path).equals(first)
     assert not forwards
     for options, text in (
         ({"fill": "grey"}, "fill is 'grey'; choose one of mean, blur, noise"),
         ({"assign": "guess"}, "assign is 'guess'"),
         ({"q_max": 9}, "q_max is 9, but class 'yes' has 4 concepts"),
     ):
-        for function in (ablation.run, controls.run):
+        for orders in (ablation.ranked(), controls.random()):
             with pytest.raises(ValueError, match=text):
-                run(function, inputs, **options)
+                run(orders, inputs, **options)
 
 
 def test_predicted_class_without_concepts_falls_back_to_the_true_one():
     inputs = world([0, 40, 0, 0], -200)
-    both = [run(controls.run, inputs, n_repeats=1, assign=a) for a in ("true", "predicted")]
+    both = [run(controls.random(1), inputs, assign=a) for a in ("true", "predicted")]
     assert not both[0]["correct"].any()
     assert both[0].equals(both[1])
 
@@ -187,22 +195,25 @@ def _before_fills(network, clips, cut, concepts, rankings, n, batch_size=64):
     parts = features_module.batches(network, clips, cut, rows=rows, stretch=False)
     embedded = np.concatenate([z for _, z in parts])
     concept = ((embedded[:, None] - concepts.centres["yes"]) ** 2).sum(2).argmin(1)
-    bits = ablation.concept_bits(cut.labels[n], cut.table.iloc[rows], concept)
+    held = [
+        cut.labels[n][level] == label for _, level, label in cut.table.iloc[rows, :3].to_numpy()
+    ]
     found = []
     with torch.inference_mode():
         clip = network.prepare(torch.from_numpy(clips.frames[n])[None])
-        for mode in ("add", "remove"):
-            for visible in ablation.visible(bits, rankings["yes"], mode):
-                masked = clip * torch.from_numpy(visible)[None, None]
-                masked = masked.contiguous(memory_format=torch.channels_last_3d)
-                found.append(network(masked).softmax(1)[0, 1].item())
+        for mode, q in itertools.product(("add", "remove"), range(5)):
+            chosen = np.isin(concept, rankings["yes"][:q])
+            union = np.any([np.zeros(SIZE, bool), *itertools.compress(held, chosen)], axis=0)
+            masked = clip * torch.from_numpy(union ^ (mode == "remove"))[None, None]
+            masked = masked.contiguous(memory_format=torch.channels_last_3d)
+            found.append(network(masked).softmax(1)[0, 1].item())
     return found
 
 
 def test_the_default_fill_gives_the_same_bits_as_before_there_were_fills():
     inputs = world([1.5, 4.1, 2.7, 0.3], -2)
     inputs[0].set_moments([0.1], [0.2])
-    table = run(ablation.run, inputs, n_random=0, batch_size=1)
+    table = run(ablation.ranked(0), inputs, batch_size=1)
     table = table[table.order == "top"].drop_duplicates(["video", "mode", "q"])
     for n in range(3):
         now = table[table.video == n]["probability"].tolist()
@@ -211,19 +222,14 @@ def test_the_default_fill_gives_the_same_bits_as_before_there_were_fills():
 
 
 def test_fills_stand_in_hidden_voxels_only():
-    network, clips, cut, concepts, rankings = world([0, 4, 0, 0], -1)
+    inputs = network, clips, *_ = world([0, 4, 0, 0], -1)
     network.set_moments([0.1], [0.2])
     network.threadsafe = False  # the hook tells in which order
     seen = []
     network.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     for fill in ("mean", "blur", "noise"):
         seen.clear()
-        list(
-            ablation.run(
-                network, clips, cut, concepts, rankings, q_max=1, n_random=0, fill=fill,
-                stretch=False, videos=np.array([0]), progress=False,
-            )
-        )  # fmt: skip
+        run(ablation.ranked(0), inputs, q_max=1, fill=fill, videos=np.array([0]))
         blank, top, _, intact, *_ = torch.cat(seen)
         clip = network.prepare(torch.from_numpy(clips.frames[:1]))[0]
         quarter = torch.zeros(SIZE, dtype=bool)
@@ -268,7 +274,7 @@ def test_mcnemar_is_the_exact_binomial_of_the_clips_that_differ(wins, losses):
     n = wins + losses
     tail = sum(stats.binom.pmf(k, n, 0.5) for k in range(min(wins, losses) + 1))
     for mode, sign in (("add", 1), ("remove", -1)):
-        (row,) = controls.mcnemar(
+        (row,) = paired.mcnemar(
             pd.DataFrame(outcome_rows(first, second, mode), columns=STEPS)
         ).itertuples()
         assert row.p == pytest.approx(min(1, 2 * tail))
@@ -285,7 +291,7 @@ def test_mcnemar_corrects_over_steps_and_modes_by_holm():
         rows += outcome_rows(first, second, mode, q)
         raw.append(min(1, 2 * 0.5**wins))
     rows += outcome_rows(np.ones(10), np.zeros(10), q=0)
-    table = controls.mcnemar(pd.DataFrame(rows, columns=STEPS))
+    table = paired.mcnemar(pd.DataFrame(rows, columns=STEPS))
     assert table.p.tolist() == pytest.approx(raw)
     # Sorted: 2/256 (times 4), 2/128 (times 3), 2/64 (times 2), 1.
     assert table.p_holm.tolist() == pytest.approx([8 / 256, 4 / 64, 1, 6 / 128])
@@ -299,7 +305,7 @@ def test_p_values_are_uniform_where_there_is_no_effect():
         rows = []
         for q in range(1, 16):
             rows += outcome_rows(*rng.random((2, 300)) < 0.5, q=q)
-        table = controls.mcnemar(pd.DataFrame(rows, columns=STEPS))
+        table = paired.mcnemar(pd.DataFrame(rows, columns=STEPS))
         p += table.p.tolist()
     for level in (0.05, 0.2, 0.5, 0.8):
         # An exact test may reject a little too rarely, never too often but for chance (n = 300).
@@ -310,14 +316,14 @@ def test_mcnemar_takes_one_repeat_and_refuses_what_is_not_there():
     rows = outcome_rows([1, 0, 1], [0, 0, 0])
     rows += [(n, "add", "random voxels", r, 1, r == 1) for n in range(3) for r in range(2)]
     table = pd.DataFrame(rows, columns=STEPS)
-    assert controls.mcnemar(table, second="random voxels").gap.item() == pytest.approx(200 / 3)
-    assert controls.mcnemar(table, second="random voxels", repeat=1).gap.item() < 0
+    assert paired.mcnemar(table, second="random voxels").gap.item() == pytest.approx(200 / 3)
+    assert paired.mcnemar(table, second="random voxels", repeat=1).gap.item() < 0
     with pytest.raises(ValueError, match="no order 'middle' with repeat 0; their orders are least"):
-        controls.mcnemar(table, second="middle")
+        paired.mcnemar(table, second="middle")
     with pytest.raises(ValueError, match="no order 'random voxels' with repeat 5"):
-        controls.mcnemar(table, second="random voxels", repeat=5)
+        paired.mcnemar(table, second="random voxels", repeat=5)
     with pytest.raises(ValueError, match="Clips occur twice in the order 'top'"):
-        controls.mcnemar(pd.concat([table, table]))
+        paired.mcnemar(pd.concat([table, table]))
 
 
 def test_smallest_sufficient_and_destroying_concepts():
@@ -328,7 +334,7 @@ def test_smallest_sufficient_and_destroying_concepts():
     rows += [
         (n, "remove", "top", 0, q, not c) for n, line in adds.items() for q, c in enumerate(line)
     ]
-    found = controls.smallest(pd.DataFrame(rows, columns=STEPS)).set_index(["mode", "video"])["q"]
+    found = curves.smallest(pd.DataFrame(rows, columns=STEPS)).set_index(["mode", "video"])["q"]
     for mode in ("add", "remove"):
         assert np.array_equal(found[mode].to_numpy(), [2, 0, np.nan, 1], equal_nan=True)
 
@@ -361,7 +367,7 @@ def test_held_is_the_visible_share_of_the_region(mode):
     region = np.stack([labels == labels.max(), np.zeros_like(labels, bool)])
     region = np.concatenate([region, region[1:].repeat(len(inputs[1]) - 2, axis=0)])
     both = pd.concat(
-        [run(work, inputs, region=region) for work in (ablation.run, controls.run)]
+        [run(orders, inputs, region=region) for orders in (ablation.ranked(), controls.random())]
     ).query("mode == @mode")
     first = both[both["video"] == 0]
     ends = first.groupby("q")["held"].agg(["min", "max"])
@@ -377,18 +383,17 @@ def test_held_is_the_visible_share_of_the_region(mode):
 
 
 def test_without_a_region_nothing_is_held():
-    assert "held" not in run(controls.run, world([0, 40, 0, 0], -20))
+    assert "held" not in run(controls.random(), world([0, 40, 0, 0], -20))
 
 
-@pytest.mark.parametrize("function", [ablation.run, partial(controls.along, orders=lambda n: [])])
-def test_clips_and_features_that_do_not_belong_to_the_network(function):
+def test_clips_and_features_that_do_not_belong_to_the_network():
     network, clips, *rest = world([0, 40, 0, 0], -20)
     with pytest.raises(ValueError, match="features has 5 rows for 12 supervoxels"):
-        run(function, (network, clips, *rest), features=np.zeros((5, 4), np.float32))
+        ablation.Subject(network, clips, *rest, features=np.zeros((5, 4), np.float32))
     network.classes = ("no", "yes")
     others = dataclasses.replace(clips, classes=("yes", "no"))
     with pytest.raises(ValueError, match="was trained for the classes no, yes, not for yes, no"):
-        run(function, (network, others, *rest))
+        ablation.Subject(network, others, *rest)
 
 
 def test_a_difference_is_of_clips_that_have_both_orders():

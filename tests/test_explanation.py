@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -19,9 +20,11 @@ from torchvision.models.video import r3d_18
 from stce import clips as clips_module
 from stce import concepts, datasets, features, models, supervoxels, tcav, videos
 from stce.clips import Clips
+from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.explanation import Explanation, explain
-from stce.models.adapt import Functions, adapt
+from stce.models.adapt import Explainable, Functions, adapt
+from stce.tcav import Tcav
 
 ROOT = Path(__file__).parents[1]
 FILMS = Path(os.environ.get("STCE_CLIPS", ROOT.parent / "shared" / "clips"))
@@ -98,7 +101,19 @@ class Colours(nn.Module):
         return torch.stack([z[:, 0] - z[:, 1] - z[:, 2], -z[:, 0]], 1)
 
 
-@pytest.mark.parametrize("kind", ["split", "gradient pass", "functions"])
+class Own(Explainable):
+    """A network of one's own: what it does not give has a default."""
+
+    n_features = 3
+
+    def features(self, x):
+        return redness(x)
+
+    def logits(self, z):
+        return torch.stack([z[:, 0] - z[:, 1] - z[:, 2], -z[:, 0]], 1)
+
+
+@pytest.mark.parametrize("kind", ["split", "gradient pass", "functions", "a class"])
 def test_what_the_model_looks_for_ranks_first(kind):
     frames = coloured()
     options = SMALL | {"n_segments": (20,), "n_concepts": 4, "random": 20, "compactness": 2.0}
@@ -107,6 +122,8 @@ def test_what_the_model_looks_for_ranks_first(kind):
         head.weight.data = torch.tensor([[1.0, -1, -1], [-1, 0, 0]])
         network = Functions(redness, head, (3, 8, 32, 32), mean=0.5)
         found = explain(network, None, frames, "red", classes=("red", "other"), **options)
+    elif kind == "a class":
+        found = explain(Own((3, 8, 32, 32), 0.5), None, frames, 0, **options)
     else:
         layer = "act" if kind == "gradient pass" else "pool"
         found = explain(
@@ -272,7 +289,8 @@ def test_all_ways_to_give_clips(model, some):
         found = explain(model, "pool", given, target, **SMALL)
         assert np.array_equal(found.clips.frames, some.frames)
         assert found.scores["score"].tolist() == wanted.scores["score"].tolist()
-    assert explain(model, "pool", labelled, "mine", **SMALL).class_name == "mine"
+    found = explain(model, "pool", labelled, "mine", test_clips=labelled, **SMALL)
+    assert found.class_name == "mine" and set(found.outcomes["class"]) == {"mine"}
 
 
 def test_two_runs_agree_to_the_last_bit(model, some):
@@ -290,6 +308,8 @@ def test_saved_and_loaded(model, some, tmp_path, monkeypatch):
     assert np.array_equal(again.supervoxels.mask(1), found.supervoxels.mask(1))
     assert again.members(0).tolist() == found.members(0).tolist()
     assert again.network is None
+    assert again.fill == found.fill == 0 and np.array_equal(again.cavs, found.cavs)
+    assert again.title(again.ranking[0]) == found.title(found.ranking[0])
     with pytest.raises(FileExistsError, match="kept is there already"):
         found.save(tmp_path / "kept")
     with pytest.raises(FileNotFoundError, match="There is no explanation in"):
@@ -298,6 +318,24 @@ def test_saved_and_loaded(model, some, tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         broken.save(tmp_path / "half")
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_one_class_of_several_is_selected(model, some):
+    one, two = (explain(model, "pool", some, y, test_clips=some, **SMALL) for y in (0, 1))
+    concepts = [
+        pd.concat([getattr(f.concepts, part) for f in (one, two)]) for part in ("table", "sizes")
+    ]
+    both = Concepts(*concepts, one.concepts.centres | two.concepts.centres)
+    scores = pd.concat([f.tcav.scores for f in (one, two)], ignore_index=True)
+    result = Tcav(scores, one.tcav.cavs | two.tcav.cavs, one.tcav.sensitivity)
+    outcomes = pd.concat([one.outcomes, two.outcomes], ignore_index=True)
+    for found in (one, two):
+        part = dataclasses.replace(found, concepts=both, tcav=result, outcomes=outcomes)
+        assert part.scores.equals(found.scores) and part.ranking == found.ranking
+        assert part.accuracy.equals(found.accuracy) and np.array_equal(part.cavs, found.cavs)
+        assert part.members(1).tolist() == found.members(1).tolist()
+        assert part.ends(1) == [part.ranking[0], part.ranking[-1]]
+        assert part.title(part.ranking[2]).startswith("rank 3 of 3, score ")
 
 
 def one_of_each(frames):
@@ -366,6 +404,8 @@ def test_errors_of_networks_that_have_their_layer(some):
     own = Functions(redness, nn.Linear(3, 2), (3, 8, 32, 32))
     with pytest.raises(ValueError, match="layer is 'fc', but the features of model are fixed"):
         explain(own, "fc", some, 0, **SMALL)
+    with pytest.raises(ValueError, match="'pooled', but model is features of your own"):
+        explain(own, None, some, 0, features="pooled", **SMALL)
     network = models.build("c3d", 2, 0.125, input_size=(16, 32, 32))
     with pytest.raises(ValueError, match=r"clips have .* but the model takes \(3, 16, 32, 32\)"):
         explain(network, None, some, 0, **SMALL)

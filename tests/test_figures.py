@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from book import sketches
 from stce import curves
 from stce.clips import Clips
 from stce.concepts import Concepts
@@ -75,7 +76,7 @@ def test_every_figure_is_drawn(world):
         charts.score_chart(_scores()): 1,
         charts.accuracy_curves(accuracy): 2,
         figures.reveal_strip(clips.frames[0], [parts[0] == 0] * 2, ["q = 0", "q = 1"], 90): 6,
-        charts.part_lift(lifts): 2,
+        charts.part_chart(lifts): 2,
     }
     for figure, n_axes in drawn.items():
         assert len(figure.axes) == n_axes
@@ -126,7 +127,7 @@ def _classes(shift=0.0):
 @pytest.mark.parametrize(("mode", "word"), [("add", "added"), ("remove", "removed")])
 def test_class_curves_draw_both_settings(mode, word):
     standard, small = _classes(), _classes(shift=0.2)
-    figure = charts.class_curves(standard, small, mode, "jogging")
+    figure = sketches.class_curves(standard, small, mode, "jogging")
     for ax, table, title in zip(figure.axes, (standard, small), ("(a) st", "(b) sm"), strict=True):
         assert ax.get_title().startswith(title) and "jogging" in ax.get_title()
         assert ax.get_xlabel() == f"number of concepts {word}"
@@ -145,9 +146,9 @@ def test_class_curves_draw_both_settings(mode, word):
 
 def test_class_curves_say_what_is_wrong():
     with pytest.raises(ValueError, match="mode is 'adding'; choose 'add' or 'remove'"):
-        charts.class_curves(_classes(), _classes(), "adding", "jogging")
+        sketches.class_curves(_classes(), _classes(), "adding", "jogging")
     with pytest.raises(ValueError, match="no results of class 'joging'"):
-        charts.class_curves(_classes(), _classes()[:0], "add", "joging")
+        sketches.class_curves(_classes(), _classes()[:0], "add", "joging")
 
 
 def _shown(ax):
@@ -179,7 +180,7 @@ def test_settings_light_the_masks_in_the_same_clip():
     frames = np.full((4, 10, 10, 1), 200, np.uint8)
     left, right = np.zeros((2, 4, 10, 10), bool)
     left[..., :5], right[..., 5:] = True, True
-    figure = figures.settings(frames, [left, right], ["standard", "small"], n_frames=2)
+    figure = sketches.settings(frames, [left, right], ["standard", "small"], n_frames=2)
     assert [ax.get_ylabel() for ax in figure.axes] == ["raw", "standard", "small"]
     raw, standard, small = (_shown(ax) for ax in figure.axes)
     assert (raw == 200).all()
@@ -191,7 +192,7 @@ def test_high_resolution_lights_the_videos_own_pixels():
     frames = np.full((4, 120, 160, 1), 200, np.uint8)
     mask = np.zeros((4, 56, 56), bool)
     mask[:, 18:38, 18:38] = True  # 20 of the 60 x 60 voxels, from 20 on: the middle third
-    figure = figures.high_resolution([frames], [mask], ["rank 1"], (60, 60), n_frames=1)
+    figure = sketches.high_resolution([frames], [mask], ["rank 1"], (60, 60), n_frames=1)
     assert figure.axes[0].get_title() == "rank 1"
     both = _shown(figure.axes[0])
     assert both.shape == (240, 160, 3)
@@ -208,10 +209,10 @@ def test_figures_are_opaque_and_legible(world):
     pairs = pictures.typical(clips, supervoxels, concepts.members("wave", 0), 2)
     masks = [np.zeros((6, 8, 8), bool)] * 3
     for figure in (
-        charts.class_curves(_classes(), _classes(), "add", "jogging"),
+        sketches.class_curves(_classes(), _classes(), "add", "jogging"),
         figures.concept_frames(pairs, ["one", "two"]),
         figures.reveal_strip(clips.frames[0], masks, ["a", "b", "c"], 90, "remove"),
-        figures.settings(clips.frames[0], masks[:1], ["small"]),
+        sketches.settings(clips.frames[0], masks[:1], ["small"]),
     ):
         figure.canvas.draw()
         assert figure.get_facecolor() == (1, 1, 1, 1)
@@ -228,7 +229,7 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
         for mode in ("add", "remove")
     ]
     table = pd.DataFrame(rows, columns=["run", "seed", "mode", "gain", "ci_low", "ci_high"])
-    figure = charts.gains(table)
+    figure = sketches.gains(table)
     left = figure.axes[0]
     assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
     dots = [line for line in left.lines if line.get_marker() == "o"]
@@ -239,10 +240,10 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
 
 def test_every_figure_of_a_notebook_is_shown():
     # IPython shows no figure after the first one if that is made inside matplotlib's rc_context.
-    draw = "_ = trust.agreement(pd.DataFrame(" + repr(
+    draw = "_ = charts.agreement_chart(pd.DataFrame(" + repr(
         {"changed": ["a"], "correlation": [0.1], "ci_low": [0], "ci_high": [1]}
     )
-    cells = ["import pandas as pd\nfrom stce.viz import trust", f"{draw}))", f"{draw}))"]
+    cells = ["import pandas as pd\nfrom stce.viz import charts", f"{draw}))", f"{draw}))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     for cell in notebook.cells[1:]:

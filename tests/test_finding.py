@@ -47,7 +47,8 @@ def run(tmp_path_factory):
     rankings = {name: scored.ranking(name) for name in clips.classes}
     given = network, clips, cut, found, rankings
     with run.stage("ablate", {}).write() as folder:
-        parts = ablation.run(*given, q_max=3, n_random=2, progress=False)
+        subject, orders = ablation.Subject(*given), ablation.ranked(2)
+        parts = ablation.run(subject, orders, q_max=3, progress=False)
         pd.concat(parts, ignore_index=True).to_parquet(folder / "outcomes.parquet")
     return run
 
@@ -116,6 +117,21 @@ def test_the_example_is_the_clip_in_which_the_order_shows_most(run):
     it = Example.load(run, "walk")
     assert it.clip == max(gaps, key=gaps.get)
     assert it.finding.clips.labels[it.clip] == 0
+
+
+def test_the_example_holds_the_most_important_concept(run, tmp_path):
+    other, before = Run(tmp_path), Example.load(run, "walk").clip
+    for stage in ("train", "segment", "cluster", "tcav"):
+        shutil.copytree(run.path(stage), other.folder / stage)
+    outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
+    first = (outcomes["mode"] == "add") & (outcomes["q"] == 1)
+    outcomes.loc[first & (outcomes["video"] == before), "revealed"] = 0.0
+    with other.stage("ablate", {}).write() as folder:
+        outcomes.to_parquet(folder / "outcomes.parquet")
+    after = Example.load(other, "walk").clip
+    assert after != before
+    seen = outcomes[first & (outcomes["order"] == "top") & (outcomes["revealed"] > 0)]
+    assert after in seen["video"].tolist()
 
 
 def test_a_class_without_test_clips(run, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from stce import datasets, videos
 from stce.datasets import folder as folder_module
 from stce.videos import cache, decode
-from stce.viz.film import write
+from stce.viz.film import write_video
 
 CLASSES = ("clap", "wave")
 EXACT = {"global_quality": "236", "g": "300", "sc_threshold": "1000000000"}  # of FFmpeg's mpeg4
@@ -32,7 +32,7 @@ def films(tmp_path_factory):
     for name in CLASSES:
         (root / name).mkdir()
         for person in ("p1", "p2", "p3"):
-            write(root / name / f"{person}_take1.avi", counter())
+            write_video(root / name / f"{person}_take1.avi", counter())
     return root
 
 
@@ -78,7 +78,7 @@ def test_all_frames_in_order_in_any_format(tmp_path, name, codec, options):
         options = {"strict": "unofficial"}
     if "flags" in options:
         options = options | EXACT
-    write(tmp_path / name, counter(), codec=codec, options=options)
+    write_video(tmp_path / name, counter(), codec=codec, options=options)
     assert order(decode(tmp_path / name)) == list(range(20))
 
 
@@ -88,7 +88,7 @@ def write_packed(path, frames):
     FFmpeg then guesses the time stamps wrong, as it does for many AVI files of action data sets.
     """
     plain = path.with_name("plain.avi")
-    write(plain, frames, codec="mpeg4", options={"bf": "2", "flags": "+qscale", **EXACT})
+    write_video(plain, frames, codec="mpeg4", options={"bf": "2", "flags": "+qscale", **EXACT})
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         data = [bytes(packet) for packet in source.demux(video=0) if packet.size]
@@ -130,7 +130,7 @@ def test_decode_keeps_the_order_that_get_clip_loses(tmp_path):
 )
 @pytest.mark.parametrize("ending", ["avi", "mkv"])
 def test_fps_takes_the_nearest_frames(tmp_path, fps, expected, ending):
-    write(tmp_path / f"a.{ending}", counter(), fps=10)
+    write_video(tmp_path / f"a.{ending}", counter(), fps=10)
     assert order(decode(tmp_path / f"a.{ending}", fps=fps)) == expected
 
 
@@ -140,7 +140,7 @@ def test_fps_reaches_the_videos(films):
 
 
 def test_sizes_and_rates_may_differ(own, tmp_path):
-    write(own / "clap" / "p1_take2.mp4", counter(30, 50, 70), fps=60)
+    write_video(own / "clap" / "p1_take2.mp4", counter(30, 50, 70), fps=60)
     cached = cache(load(own), tmp_path / "cache", (16, 20))
     assert [cached.read(i).shape for i in range(len(cached))][1] == (30, 16, 20, 3)
 
@@ -159,7 +159,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_no_classes(tmp_path):
-    write(tmp_path / "p1_take1.avi", counter())
+    write_video(tmp_path / "p1_take1.avi", counter())
     (tmp_path / ".ipynb_checkpoints").mkdir()
     with pytest.raises(ValueError, match="no sub-folders; make one for each class"):
         load(tmp_path)
@@ -170,7 +170,7 @@ def test_class_with_too_few_clips(own, n):
     (own / "jump").mkdir()
     (own / "jump" / "notes.txt").write_text("not a video")
     if n:
-        write(own / "jump" / "p1_take1.avi", counter())
+        write_video(own / "jump" / "p1_take1.avi", counter())
     with pytest.raises(
         ValueError,
         match=f"jump has {n} video.*a class needs at least two clips, one to train and one to test",
@@ -179,7 +179,7 @@ def test_class_with_too_few_clips(own, n):
 
 
 def test_pattern_that_does_not_match(own):
-    write(own / "wave" / "solo.avi", counter())
+    write_video(own / "wave" / "solo.avi", counter())
     with pytest.raises(ValueError, match=r"finds no group in the file name 'solo.avi'"):
         load(own)
 
@@ -221,7 +221,7 @@ def test_unknown_split_and_rate(films):
 
 def broken(kind, path):
     """Write a video with a fault; return what the message must say."""
-    write(path, counter(), codec="mpeg4" if path.suffix == ".avi" else None)
+    write_video(path, counter(), codec="mpeg4" if path.suffix == ".avi" else None)
     data = path.read_bytes()
     if kind == "empty":
         path.write_bytes(b"")
@@ -235,7 +235,7 @@ def broken(kind, path):
     if kind == "header":
         path.write_bytes(data[: 64 if path.suffix == ".avi" else 40])
         return "cannot be read as a video|no frame can be decoded"
-    write(path, counter(8))
+    write_video(path, counter(8))
     return "has 8 frames, fewer than the 16"
 
 

@@ -190,7 +190,7 @@ def test_broken_videos_are_skipped_by_the_cache(root, tmp_path):
     with pytest.warns(UserWarning, match="is skipped"):
         cached = cache(videos, tmp_path / "cache", (16, 16), progress=False)
     assert [row["id"] for row in cached.skipped] == [f"bending back/{path.stem}"]
-    table = kinetics.check(root, classes=["bending back"])
+    table = kinetics.check_videos(root, classes=["bending back"])
     assert table["file"][table["problem"] != ""].tolist() == [f"bending back/{path.stem}"]
 
 

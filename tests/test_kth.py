@@ -180,7 +180,7 @@ def test_check_lists_missing_short_broken_and_resized_films(few, films, tmp_path
     small = films.frames("walking", 16)[:, ::2, ::2]
     films.write(own / "walking" / name(11, "walking", 2), small)
     (own / "walking" / name(11, "walking", 4)).write_bytes(b"RIFF")
-    table = kth.check(own).set_index("file")["problem"]
+    table = kth.check_films(own).set_index("file")["problem"]
     assert len(table) == 599
     assert [table[name(*film)] for film in FILMS] == ["", "", ""]
     assert "has 40 frames, but its last sequence ends at frame" in table[name(11, "walking", 1)]

@@ -29,10 +29,9 @@ network = models.build("r3d18", 2, 0.125, input_size=(16, 64, 64))
 cut = supervoxels.segment(clips, folder / "cut", n_segments=(2, 4))
 features.extract(network, clips, cut, folder, batch_size=8)
 centres = np.random.default_rng(0).normal(size=(3, network.n_features)).astype("f4")
-for table in ablation.run(
-    network, clips, cut, Concepts(None, None, {"a": centres}), {"a": [0, 1, 2]}, q_max=1,
-    n_random=1, batch_size=8,
-):
+found, rankings = Concepts(None, None, {"a": centres}), {"a": [0, 1, 2]}
+subject = ablation.Subject(network, clips, cut, found, rankings, batch_size=8)
+for table in ablation.run(subject, ablation.ranked(1), q_max=1):
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

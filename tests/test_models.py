@@ -12,7 +12,7 @@ from stce.models import Network, c3d, i3d, r3d
 TINY = {"n_classes": 3, "width": 0.125, "in_channels": 1, "input_size": (8, 16, 16)}
 
 
-@pytest.fixture(params=models.NAMES)
+@pytest.fixture(params=models.NETWORKS)
 def network(request):
     return models.build(request.param, **TINY).eval()
 
@@ -165,7 +165,7 @@ def test_c3ds_fc7_is_taken_after_its_relu(frames):
     assert z.min() == 0 and z.max() > 0
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.NETWORKS)
 @pytest.mark.parametrize("size", [(1, 1, 1), (3, 5, 9), (16, 20, 31)])
 def test_any_clip_size(name, size):
     network = models.build(name, 2, 0.125, 3, size).eval()
@@ -174,7 +174,7 @@ def test_any_clip_size(name, size):
     assert logits.shape == (2, 2) and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.NETWORKS)
 def test_gradients_reach_every_weight(name, frames):
     # C3D has no batch normalisation: with weights too small the gradients would vanish.
     network = models.build(name, **TINY, dropout=0.0)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from book import diagrams, sketches
 from stce.clips import Clips, center_crop, middle_clips, resize
 from stce.supervoxels import Supervoxels
 from stce.videos import Videos, cache
@@ -41,9 +42,9 @@ def test_highlight_keeps_the_inside_and_dims_the_rest():
     assert (frames == 200).all()
 
 
-def test_side_by_side_has_lit_above_raw():
+def test_lit_above_raw_has_lit_above_raw():
     lit, raw = np.full((3, 4, 5, 3), 9, np.uint8), np.full((3, 4, 5, 1), 7, np.uint8)
-    both = pictures.side_by_side([(lit, raw)] * 3, gap=2)
+    both = pictures.lit_above_raw([(lit, raw)] * 3, gap=2)
     assert both.shape == (3, 4 + 2 + 4, 3 * 5 + 2 * 2, 3)
     assert (both[:, :4, :5] == 9).all()
     assert (both[:, 6:, :5] == 7).all()
@@ -56,6 +57,27 @@ def test_typical_takes_one_supervoxel_a_clip_in_order(world):
     assert len(pairs) == 3
     assert all(np.array_equal(raw, clips.frames[0]) for _, raw in pairs)
     assert (pairs[0][0][:, :, :3].mean()) > (pairs[0][0][:, :, 5:].mean())
+
+
+def test_the_first_of_each_clip_in_the_order_given(world):
+    _, supervoxels = world
+    found = pictures.first_of_clips(supervoxels, np.array([5, 4, 0, 1, 6]), 3)
+    assert found == [(5, 2), (0, 0), (6, 3)]
+
+
+def test_what_lasts_longest_comes_first_and_the_order_stays_else(world):
+    _, supervoxels = world
+    table = supervoxels.table.assign(t0=[0, 2, 0, 1, 0, 0, 0, 3], t1=[4, 4, 6, 6, 6, 2, 6, 6])
+    timed = Supervoxels(supervoxels.labels, table)
+    assert pictures.lasting(timed, np.array([5, 4, 0, 3, 2])).tolist() == [4, 2, 3, 0, 5]
+
+
+def test_enlarged_supervoxels_have_a_thinner_border(world):
+    clips, supervoxels = world
+    ((lit, raw),) = pictures.typical(clips, supervoxels, np.array([0]), 1, zoom=3)
+    assert lit.shape == (6, 24, 24, 3) and raw.shape == (6, 24, 24, 1)
+    edge = (lit == pictures.EDGE).all(-1)
+    assert edge[:, :, 11].all() and not edge[:, :, :11].any()
 
 
 def test_the_border_can_be_thicker_and_does_not_follow_the_frame():
@@ -91,7 +113,7 @@ def test_revealed_shows_visible_voxels_and_fills_the_rest():
 
 def test_cutouts_hold_one_supervoxel_of_each_clip_on_the_fill(world):
     clips, supervoxels = world
-    images = pictures.cutouts(clips, supervoxels, np.array([1, 0, 3, 5]), 3, fill=50)
+    images = diagrams.cutouts(clips, supervoxels, np.array([1, 0, 3, 5]), 3, fill=50)
     assert len(images) == 3
     for image in images:
         assert (image[:, :4] == 50).all()  # the supervoxels asked for are the right halves
@@ -111,7 +133,7 @@ def test_middle_takes_the_frames_that_the_clip_has(longest, tmp_path):
     videos = Counted(pd.DataFrame({"id": ["a"], "label": 0, "class": "c", "group": "g"}), ["c"])
     cached = cache(videos, tmp_path, (8, 8), 6, longest or None, progress=False)
     clip = middle_clips(cached, n_frames=6, crop=None)
-    assert (pictures.middle(videos.read(0), 6, longest) == clip.frames[0]).all()
+    assert (sketches.middle(videos.read(0), 6, longest) == clip.frames[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +150,7 @@ def test_lifting_undoes_resize_and_crop_within_a_voxel(size, resized, crop):
     disc = (y / size[0] - 0.55) ** 2 + (x / size[1] - 0.45) ** 2 < 0.2**2
     frames = (255 * disc).astype(np.uint8)[None, ..., None]
     mask = center_crop(resize(frames, resized), crop)[..., 0] > 127
-    lifted = pictures.lift(mask, resized, size)[0]
+    lifted = sketches.lift(mask, resized, size)[0]
     assert lifted.shape == size
     # A voxel of the network is this many pixels of the video; the outlines are no further apart.
     reach = tuple(int(np.ceil(s / r)) * 2 + 1 for s, r in zip(size, resized, strict=True))
@@ -138,7 +160,7 @@ def test_lifting_undoes_resize_and_crop_within_a_voxel(size, resized, crop):
 
 
 def test_what_the_crop_cut_away_is_never_lit():
-    lifted = pictures.lift(np.ones((2, 56, 56), bool), (60, 60), (120, 160))
+    lifted = sketches.lift(np.ones((2, 56, 56), bool), (60, 60), (120, 160))
     assert lifted.shape == (2, 120, 160)
     assert lifted[:, 4:-4, 6:-6].all()
     assert not lifted[:, :3].any() and not lifted[:, -3:].any()
@@ -147,4 +169,4 @@ def test_what_the_crop_cut_away_is_never_lit():
 
 def test_a_mask_larger_than_the_resized_frames_is_refused():
     with pytest.raises(ValueError, match=r"frame_size is \(60, 60\), smaller"):
-        pictures.lift(np.ones((1, 112, 112), bool), (60, 60), (120, 160))
+        sketches.lift(np.ones((1, 112, 112), bool), (60, 60), (120, 160))

@@ -197,14 +197,18 @@ def test_ablation_takes_features_that_are_there_already(clips, cut):
     found = concepts.cluster(z, clips.labels[rows], rows, clips.classes, n_concepts=3)
     rankings = {name: [0, 1, 2] for name in clips.classes}
     given = network, clips, cut, found, rankings
-    how = {"q_max": 3, "n_random": 1, "progress": False}
-    before = pd.concat(ablation.run(*given, stretch=False, **how))
-    pd.testing.assert_frame_equal(before, pd.concat(ablation.run(*given, features=z, **how)))
+
+    def run(*given, **options):
+        subject = ablation.Subject(*given, **options)
+        return pd.concat(ablation.run(subject, ablation.ranked(1), q_max=3, progress=False))
+
+    before = run(*given, stretch=False)
+    pd.testing.assert_frame_equal(before, run(*given, features=z))
     seen = Pooled.of(network.split("layer4"))
     other = features.extract(seen, clips, cut, progress=False)
-    apart = pd.concat(ablation.run(*given, features=other, **how))
-    together = pd.concat(ablation.run(seen, *given[1:], **how))
+    apart = run(*given, features=other)
+    together = run(seen, *given[1:])
     pd.testing.assert_frame_equal(apart, together, rtol=1e-4)
     assert len(apart) == len(before)
     with pytest.raises(ValueError, match="features has 2 rows"):
-        list(ablation.run(*given, features=z[:2], **how))
+        ablation.Subject(*given, features=z[:2])

@@ -70,9 +70,10 @@ def small(name, size=(8, 32, 32), seed=0):
     return network
 
 
-def run(function, inputs, *args, **options):
-    options = {"q_max": 4, "stretch": False, "progress": False} | options
-    return pd.concat(function(*inputs, *args, **options), ignore_index=True)
+def run(orders, inputs, **options):
+    subject = ablation.Subject(*inputs, stretch=False)
+    parts = ablation.run(subject, orders, q_max=4, progress=False, **options)
+    return pd.concat(parts, ignore_index=True)
 
 
 def test_every_method_finds_the_region_that_the_class_depends_on(world):
@@ -83,7 +84,7 @@ def test_every_method_finds_the_region_that_the_class_depends_on(world):
         for n in range(3):
             table = cut.table.iloc[cut.rows_of(n)]
             assert saliency.rank_supervoxels(found[n], cut.labels[n], table)[0] == 1
-    table = pd.concat([run(saliency.run, world, maps), run(ablation.run, world, n_random=0)])
+    table = pd.concat([run(saliency.along(maps), world), run(ablation.ranked(0), world)])
     area = curves.areas(table, n_bootstrap=10).set_index(["mode", "order"])["area"]
     for name in METHODS:
         assert area["add", name] == 1 and area["remove", name] == 0
@@ -103,9 +104,9 @@ def test_steps_show_as_many_voxels_as_the_concepts_do(world):
     rng = np.random.default_rng(0)
     videos = np.array([2, 0])
     maps = {"random": rng.normal(size=(2, *SIZE)), "cam": rng.normal(size=(2, *SIZE))}
-    top = run(ablation.run, inputs, n_random=0, videos=videos)
+    top = run(ablation.ranked(0), inputs, videos=videos)
     top = top[top.order == "top"].set_index(["video", "mode", "q"])["revealed"]
-    found = run(saliency.run, inputs, maps, videos=videos)
+    found = run(saliency.along(maps, videos), inputs, videos=videos)
     assert len(found) == 2 * len(top) and found.video.unique().tolist() == [2, 0]
     for row in found.itertuples():
         voxels = np.prod(SIZE)
@@ -116,14 +117,17 @@ def test_maps_belong_to_the_clips_named_by_videos(world):
     network, clips, *_ = world
     right = saliency.integrated_gradients(network, clips, progress=False)
     maps = {"map": np.stack([-right[0], right[2]])}
-    found = run(saliency.run, world, maps, videos=np.array([0, 2]))
+    videos = np.array([0, 2])
+    found = run(saliency.along(maps, videos), world, videos=videos)
     first = found[(found.q == 1) & (found["mode"] == "add")].set_index("video")["correct"]
     assert not first[0] and first[2]
     with pytest.raises(ValueError, match=r"maps 'map' are of shape \(2, 4, 8, 16\), but \(3, 4,"):
-        run(saliency.run, world, maps)
+        run(saliency.along(maps), world)
+    with pytest.raises(ValueError, match="clips named by videos, 1 among them"):
+        run(saliency.along(maps, videos), world, videos=np.array([1]))
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.NETWORKS)
 def test_grad_cam_is_what_the_two_halves_of_the_network_give(name):
     network, clips = small(name), noise(3, (8, 32, 32))
     layer = saliency.last_convolution(network)
@@ -147,7 +151,7 @@ def test_grad_cam_is_what_the_two_halves_of_the_network_give(name):
 def test_the_last_convolution_of_the_networks_of_the_paper():
     found = {
         name: saliency.last_convolution(models.build(name, 2, 0.125, input_size=(16, 64, 64)))
-        for name in models.NAMES
+        for name in models.NETWORKS
     }
     assert found == {"c3d": "conv5b", "r3d18": "layer4", "i3d": "Mixed_5c"}
 
@@ -234,21 +238,6 @@ def test_ranking_is_by_the_mean_over_all_levels():
     assert order.tolist() == np.argsort(means)[::-1].tolist()
     flat = saliency.rank_supervoxels(np.zeros((3, 6, 6)), labels, table)
     assert flat.tolist() == list(range(9))
-
-
-def test_part_lift_by_hand():
-    parts = np.array([[[[0, 0, 0, 0, 0, 0, 1, 1, 2, 2]]], [[[0] * 5 + [1] * 5]]], np.uint8)
-    maps = np.ones(parts.shape)
-    assert np.allclose(saliency.part_lift(maps, parts)[0], 1)
-    maps[0, 0, 0] = [1, 0, 0, 0, 0, -9, 2, 1, 0, -1]
-    maps[1] = -1
-    lift = saliency.part_lift(maps, parts, n_parts=4)
-    assert np.allclose(lift[0], [0.25 / 0.6, 0.75 / 0.2, 0, np.nan], equal_nan=True)
-    assert np.isnan(lift[1]).all()
-    # A mask stands for a map.
-    assert saliency.part_lift(parts[:1] == 1, parts[:1])[0].tolist() == [0, 5, 0]
-    with pytest.raises(ValueError, match=r"both must be \(N, T, H, W\)"):
-        saliency.part_lift(maps[0], parts[0])
 
 
 def test_errors_name_the_remedy(world, monkeypatch):

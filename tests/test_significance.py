@@ -9,10 +9,10 @@ from book.campaigns import noise
 from stce import cav, gradients, tcav
 from stce.concepts import Concepts
 from stce.evaluation import nulls, significance
-from stce.models.adapt import Functions, adapt
+from stce.models.adapt import Explainable, Functions, adapt
 
 
-class Net(torch.nn.Module):
+class Net(torch.nn.Module, Explainable):
     """A linear head with given weights; only the head is used."""
 
     def __init__(self, weights):

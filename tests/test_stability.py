@@ -8,6 +8,7 @@ import torch
 from stce import tcav
 from stce.concepts import cluster
 from stce.evaluation import stability
+from stce.models.adapt import Explainable
 from stce.supervoxels import Supervoxels
 
 
@@ -75,7 +76,7 @@ def test_runs_of_other_classes_are_refused():
         stability.agreement(_scores(rng, ("a",)), _scores(rng, ("b",)))
 
 
-class Net(torch.nn.Module):
+class Net(torch.nn.Module, Explainable):
     def __init__(self, weights):
         super().__init__()
         self.weights = torch.nn.Parameter(torch.tensor(weights))

@@ -167,7 +167,7 @@ def test_textures_that_stood_in_for_hmdb_are_replaced_once_it_is_there(
     for i in range(12):
         path = hmdb / f"class{i % 3}" / f"film_class{i % 3}_{i}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
-        film.write(path, actors.read(i).repeat(3, axis=-1), fps=25)
+        film.write_video(path, actors.read(i).repeat(3, axis=-1), fps=25)
     study.execute("smoke", chosen, start="tcav", **how)
     assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "HMDB51"
     study.execute("smoke", chosen, start="tcav", **how)
@@ -281,7 +281,7 @@ def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_
         rows = actors.table[actors.table["class"] == name].groupby("person").head(2).index[:8]
         for i, row in enumerate(rows):
             path = tmp_path / "videos" / name / f"person{i // 2}_take{i % 2}.{ending[i // 2]}"
-            film.write(path, actors.read(int(row)).repeat(3, axis=-1), fps=25)
+            film.write_video(path, actors.read(int(row)).repeat(3, axis=-1), fps=25)
     (tmp_path / "videos" / "boxing" / "person0_take9.avi").write_bytes(b"not a video")
     small = {
         "dataset_options": {"folder": str(tmp_path / "videos"), "test_groups": ["person3"]},

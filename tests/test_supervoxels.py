@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from skimage.segmentation import slic
 
-from stce.overlap import deduplicate, jaccard, recovery
-from stce.supervoxels import Supervoxels, segment, segment_clip
+from stce.overlap import recovery
+from stce.supervoxels import Supervoxels, deduplicate, jaccard, segment, segment_clip
 
 
 @pytest.fixture
@@ -134,6 +134,16 @@ def test_on_disk_parallel_and_resumed_equal_in_memory(tmp_path, monkeypatch):
     assert memory.table.equals(again.table)
 
 
+def test_some_clips_keep_their_supervoxels():
+    whole = segment(_noise_clips(4), n_segments=(4, 8))
+    some = whole.select(np.array([2, 0]))
+    assert len(some.labels) == 2
+    for new, old in enumerate((2, 0)):
+        mine, theirs = some.rows_of(new), whole.rows_of(old)
+        assert len(mine) == len(theirs)
+        assert np.array_equal(some.mask(mine[3]), whole.mask(theirs[3]))
+
+
 def test_a_flat_clip_is_segmented():
     labels, table = segment_clip(np.zeros((4, 16, 16, 3), np.uint8), n_segments=(2, 4))
     assert labels.min() == 1
@@ -144,6 +154,19 @@ def test_a_flat_clip_is_segmented():
 def test_wrong_frames(frames):
     with pytest.raises(ValueError, match=r"uint8 of shape \(T, H, W, C\)"):
         segment_clip(frames)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_segments": (4.5,)}, r"n_segments is \(4.5,\); it takes a list of counts above 0"),
+        ({"compactness": 0}, "compactness is 0; it takes a number, at least 1e-06"),
+        ({"sigma": "1"}, "sigma is '1'; it takes a number, at least 0"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        segment(_noise_clips(1), **options)
 
 
 def test_levels_must_grow():

@@ -10,9 +10,10 @@ from stce import cav, gradients, tcav
 from stce.concepts import Concepts, cluster
 from stce.engine import logistic
 from stce.evaluation import nulls
+from stce.models.adapt import Explainable
 
 
-class LinearHead(torch.nn.Module):
+class LinearHead(torch.nn.Module, Explainable):
     """Stands for a network whose head is one linear map; only the head is used by TCAV."""
 
     def __init__(self, weights, curved=False):

@@ -11,8 +11,7 @@ from torch import nn
 from stce import models, supervoxels
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.evaluation import variants
-from stce.evaluation.variants import Inputs, Variant, compare, read, recommend
+from stce.evaluation.variants import Inputs, Variant, compare, read
 from stce.models.network import Network
 from stce.study.run import Run
 from stce.supervoxels import Supervoxels
@@ -188,15 +187,3 @@ def test_arguments_that_do_not_exist_are_refused(given, tmp_path):
         compare(given, [Variant("avgpool", features="pooled")])
     with pytest.raises(FileNotFoundError, match="does not hold"):
         read(tmp_path / "nothing")
-
-
-def test_the_recommendation_follows_its_rule(table):
-    rows = {"layer": list("abc"), "target": "logit", "features": "in place", "n_clips": 9}
-    rows |= {"gain": [0.30, 0.28, 0.2], "truth": [1.0, 2.0, 9.0], "speed": [1.0, 0.5, 50.0]}
-    made = pd.DataFrame(rows | {"change": 0.0, "change_low": -0.1, "change_high": 0.1})
-    assert recommend(made).startswith("Take b, logit, in place: of 3 variants 2 have")
-    assert recommend(made, share=0.5).startswith("Take c")
-    fastest = recommend(made.assign(truth=np.nan))
-    assert fastest.startswith("Take a") and fastest.endswith("It is the run's own variant.")
-    assert recommend(made.assign(gain=-0.1)).startswith("Take none of them")
-    assert variants.recommend(table).startswith("Take ")

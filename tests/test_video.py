@@ -118,7 +118,7 @@ def test_write_chooses_the_codec_by_the_ending(tmp_path):
         if codec not in av.codecs_available:
             pytest.skip(f"PyAV without {codec}")
         path = tmp_path / f"square{ending}"
-        film.write(path, frames, fps=25)
+        film.write_video(path, frames, fps=25)
         decoded, stream = read(path.read_bytes())
         assert decoded.shape == frames.shape
         assert np.abs(decoded.astype(int) - frames).mean() < 10
@@ -127,4 +127,4 @@ def test_write_chooses_the_codec_by_the_ending(tmp_path):
 
 def test_write_refuses_an_unknown_ending(tmp_path):
     with pytest.raises(ValueError, match=r"\.avi, \.mp4, \.mkv, \.webm"):
-        film.write(tmp_path / "square.xyz", moving_square())
+        film.write_video(tmp_path / "square.xyz", moving_square())

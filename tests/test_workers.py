@@ -51,9 +51,9 @@ def study(clips, folder):
     groups = tcav.random_groups(40, 5, 6, np.random.default_rng(0))
     result = tcav.score(network, found, z, mine, random, groups, clips.classes)
     rankings = {name: result.ranking(name) for name in found.centres}
-    inputs = network, clips, cut, found, rankings
-    how = {"q_max": 3, "n_random": 2, "stretch": False, "progress": False}
-    outcomes = pd.concat(ablation.run(*inputs, folder=folder / "clips", **how))
+    subject = ablation.Subject(network, clips, cut, found, rankings, stretch=False)
+    how = {"q_max": 3, "folder": folder / "clips", "progress": False}
+    outcomes = pd.concat(ablation.run(subject, ablation.ranked(2), **how))
     return cut.table, np.asarray(z[:]), found.table, result.scores, outcomes
 
 
@@ -147,7 +147,7 @@ def test_a_worker_finds_clips_that_were_opened_under_a_relative_path(clips, tmp_
     there, cut, same_z = pickle.loads(pickle.dumps((*opened, z)))
     np.testing.assert_array_equal(there.frames[:], clips.frames)
     assert cut.labels[:].min() > 0
-    np.testing.assert_array_equal(same_z[:], features.load(tmp_path / "z")[:])
+    np.testing.assert_array_equal(same_z[:], features.stored(tmp_path / "z")[:])
     assert np.abs(same_z[:]).max() > 0
 
 

@@ -9,11 +9,12 @@ import torch
 from stce import tcav
 from stce.concepts import Concepts, cluster
 from stce.evaluation import significance
+from stce.models.adapt import Explainable
 
 __all__ = ["false_discoveries", "study"]
 
 
-class _Head(torch.nn.Module):
+class _Head(torch.nn.Module, Explainable):
     """A random linear head."""
 
     def __init__(self, weights: np.ndarray):

@@ -8,10 +8,18 @@ import importlib
 import inspect
 import numbers
 import os
-import types
-import typing
+import re
 
-NAMES = ("actors", "folder", "kth", "kinetics")
+DATASETS = ("actors", "folder", "kth", "kinetics")
+# Of an option, as its loader writes it; a parameter file has whole numbers for rates, and lists.
+_TYPES = {
+    "bool": bool,
+    "int": numbers.Integral,
+    "float": numbers.Real,
+    "str": str,
+    "str | Path": str | os.PathLike,
+    "list[str]": list | tuple,
+}
 
 
 def load(name, split, **options):
@@ -20,7 +28,7 @@ def load(name, split, **options):
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `DATASETS`.
     split : {"train", "test"}
         Which part.
     **options
@@ -36,8 +44,6 @@ def load(name, split, **options):
         If the name, the split or an option is unknown, has the wrong type or is missing.
     """
     check_options(name, options)
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', not {split!r}.")
     return _loader(name)(split, **options)
 
 
@@ -47,7 +53,7 @@ def check_options(name, options):
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `DATASETS`.
     options : dict
         Options by name.
 
@@ -65,66 +71,67 @@ def check_options(name, options):
     ...
     ValueError: Option 'fps' of the data set 'folder' must be float, not 'fast' (str); ...
     """
-    signature = inspect.signature(_loader(name), eval_str=True)
-    valid = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-    listing = f"its options are {', '.join(_describe(p) for p in valid.values()) or 'none'}."
+    found = inspect.signature(_loader(name), eval_str=True).parameters.values()
+    valid = {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
+    needed = [p.name for p in valid.values() if p.default is p.empty]
+    words = (
+        f"{p.name} ({_kind(p)}, {'needed' if p.name in needed else repr(p.default)})"
+        for p in valid.values()
+    )
+    listing = f"its options are {', '.join(words) or 'none'}."
     for option, value in options.items():
         if option not in valid:
             raise ValueError(f"The data set {name!r} has no option {option!r}; {listing}")
         kind = _kind(valid[option])
         if not _fits(value, kind):
             raise ValueError(
-                f"Option {option!r} of the data set {name!r} must be {_spell(kind)}, not "
+                f"Option {option!r} of the data set {name!r} must be {kind}, not "
                 f"{value!r} ({type(value).__name__}); {listing}"
             )
-    missing = [p for p in valid.values() if p.default is p.empty and p.name not in options]
+    missing = [option for option in needed if option not in options]
     if missing:
-        raise ValueError(f"The data set {name!r} needs the option {missing[0].name!r}; {listing}")
+        raise ValueError(f"The data set {name!r} needs the option {missing[0]!r}; {listing}")
 
 
 def _loader(name):
-    if name not in NAMES:
-        raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(NAMES)}.")
+    if name not in DATASETS:
+        raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
     return importlib.import_module(f"{__name__}.{name}").load
 
 
 def _kind(parameter):
-    """Return the type of an option: as annotated, or else that of its default."""
-    if parameter.annotation is not parameter.empty:
-        return parameter.annotation
-    return typing.Any if parameter.default is parameter.empty else type(parameter.default)
+    """Return the type of an option in words: as annotated, or else that of its default."""
+    written = parameter.annotation is not parameter.empty
+    kind = parameter.annotation if written else type(parameter.default)
+    return re.sub(r"pathlib\.(_local\.)?", "", inspect.formatannotation(kind))
 
 
 def _fits(value, kind):
-    """Say whether a value is of a type; whole numbers are floats too, and text is a path."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is typing.Any:
-        return True
-    if kind is None or kind is types.NoneType:
-        return value is None
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, a) for a in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, numbers.Integral)
-    if kind is float:
-        return isinstance(value, numbers.Real)
-    if isinstance(kind, type) and issubclass(kind, os.PathLike):
-        return isinstance(value, str | os.PathLike)
-    if (origin or kind) in (list, tuple):  # a parameter file has only lists
-        element = arguments[0] if arguments else typing.Any
-        return isinstance(value, list | tuple) and all(_fits(v, element) for v in value)
-    return isinstance(value, origin or kind)
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    fits = isinstance(value, _TYPES[kind])
+    return fits and (kind != "list[str]" or all(isinstance(one, str) for one in value))
 
 
-def _spell(kind):
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+def check_split(split, of=""):
+    """Refuse a split that is neither "train" nor "test"; `of` says for what data set."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test'{of}, not {split!r}.")
 
 
-def _describe(parameter):
-    kind = _spell(_kind(parameter)).replace("pathlib.", "")
-    needed = parameter.default is parameter.empty
-    return f"{parameter.name} ({kind}, {'needed' if needed else repr(parameter.default)})"
+def check_whole(of, *values):
+    """Refuse what is no whole number in its range.
+
+    Parameters
+    ----------
+    of : str
+        Name of the data set.
+    *values : tuple
+        The value's name, itself, and the least and the largest one allowed.
+    """
+    for name, value, low, high in values:
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or not low <= value <= high:
+            raise ValueError(
+                f"{name} must be a whole number from {low} to {high} for {of}, not {value!r}."
+            )

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from stce.datasets import kinetics, kth
 
-DATA = kth.DATA.parent
-
 
 def main(arguments=None):
     """Run the command.
@@ -38,7 +36,8 @@ def _parser():
     names = parser.add_subparsers(dest="name", required=True, metavar="kth|kinetics")
     for name in ("kth", "kinetics"):
         one = names.add_parser(name)
-        one.add_argument("--folder", type=Path, default=DATA / name, help="default: %(default)s")
+        place = kth.DATA.parent / name
+        one.add_argument("--folder", type=Path, default=place, help="default: %(default)s")
         one.add_argument("--check", action="store_true", help="say what is missing (always done)")
         if name == "kth":
             one.add_argument("--download", action="store_true", help="fetch what is missing first")
@@ -54,17 +53,12 @@ def _parser():
 def _report(options):
     """Print how many files of each class are good, and each problem; return the status."""
     if options.name == "kth":
-        table = kth.check(options.folder)
+        table, keys = kth.check_films(options.folder), ["class"]
     else:
-        table = kinetics.check(
-            options.folder,
-            classes=options.classes,
-            n_classes=options.n_classes,
-            seed=options.seed,
-            annotations=options.annotations,
-        )
+        names = ("classes", "n_classes", "seed", "annotations")
+        given = {name: vars(options)[name] for name in names}
+        table, keys = kinetics.check_videos(options.folder, **given), ["class", "split"]
     bad = table[table["problem"] != ""]
-    keys = ["class"] if options.name == "kth" else ["class", "split"]
     counts = table.assign(good=table["problem"] == "").groupby(keys, sort=False)["good"]
     counts = counts.agg(files="size", good="sum")
     print(f"{options.name} in {options.folder}: {len(table)} files, {len(table) - len(bad)} good")

@@ -14,12 +14,11 @@ References
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 import pandas as pd
 
-from stce.datasets import kth
+from stce.datasets import check_split, check_whole
+from stce.datasets.kth import CLASSES, SHAPE, sequences
 from stce.datasets.render.canvas import Canvas
 from stce.datasets.render.figure import CUE, Figure
 from stce.datasets.render.motion import perform
@@ -27,12 +26,9 @@ from stce.datasets.render.people import person_body, person_look
 from stce.datasets.render.scenery import MARGIN, expose, film, indoors, outdoors
 from stce.videos import Videos
 
-CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 PARTS = ("background", "head", "torso", "arms", "legs", "cue")
-SCENARIOS = ("d1", "d2", "d3", "d4")
 PERSONS = tuple(range(1, 26))
 TEST_PERSONS = (2, 3, 5, 6, 7, 8, 9, 10, 22)
-SHAPE = (120, 160)
 RATE = 25.0
 CUE_SIZE = 20
 
@@ -44,12 +40,8 @@ class ActorVideos(Videos):
     ----------
     table : DataFrame
         One row a video: id, label, class, group, person, scenario (1 to 4), take.
-    n_frames : int
-        Frames of each video.
-    seed : int
-        Of the data set.
-    shortcut : str
-        Class with the planted cue, or "".
+    n_frames, seed, shortcut
+        See :func:`load`.
     """
 
     def __init__(self, table, n_frames, seed, shortcut):
@@ -104,11 +96,6 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
     ValueError
         If a value is of another type or out of range.
 
-    References
-    ----------
-    .. [1] C. Schuldt, I. Laptev and B. Caputo, "Recognizing human actions: a local SVM approach",
-           ICPR 2004, DOI 10.1109/ICPR.2004.1334462.
-
     Examples
     --------
     >>> videos = load("test", takes=1, n_frames=4)
@@ -117,24 +104,20 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
     >>> videos.read(0).shape, videos.parts(0).shape
     ((4, 120, 160, 1), (4, 120, 160))
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test' for the actors, not {split!r}.")
-    for name, value, low, high in (
+    check_split(split, " for the actors")
+    check_whole(
+        "the actors",
         ("takes", takes, 0, 100),
         ("n_frames", n_frames, 1, 1000),
         ("seed", seed, 0, 2**31 - 1),
         ("persons", persons, 0, 25),
-    ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-            raise ValueError(
-                f"{name} must be a whole number from {low} to {high} for the actors, not {value!r}."
-            )
+    )
     if shortcut != "" and shortcut not in CLASSES:
         raise ValueError(
             f"shortcut must be '' (no planted cue) or one of {', '.join(CLASSES)}, "
             f"not {shortcut!r}."
         )
-    count = {} if takes else kth.sequences().value_counts(["person", "class", "scenario"])
+    count = {} if takes else sequences().value_counts(["person", "class", "scenario"])
     cast = [p for p in PERSONS if (p in TEST_PERSONS) == (split == "test")][: persons or None]
     rows = [
         (f"person{p:02d}_{action}_d{d}_t{take}", label, action, f"person{p:02d}", p, d, take)
@@ -155,7 +138,7 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
     seed, person, scenario, label, take : int
         Seed of the data set, person 1 to 25, scenario 1 to 4, index into `CLASSES`, take from 0.
     n_frames : int
-        Number of frames T.
+        Frames T.
     cue : bool
         Whether to plant the spurious badge.
 

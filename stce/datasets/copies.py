@@ -9,10 +9,10 @@ import pandas as pd
 from stce.datasets.folder import ENDINGS, shuffled
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
-PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
-NAME = re.compile(r"(.+)_\d{6}_\d{6}")
-COLUMNS = ["label", "youtube_id", "time_start", "time_end", "split"]
-TABLE = ["file", "class", "split", "group", "path", "problem"]
+_PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
+_NAME = re.compile(r"(.+)_\d{6}_\d{6}")
+_COLUMNS = ["label", "youtube_id", "time_start", "time_end", "split"]
+_TABLE = ["file", "class", "split", "group", "path", "problem"]
 
 
 def listing(folder, annotations, test_share, seed):
@@ -21,18 +21,13 @@ def listing(folder, annotations, test_share, seed):
     Parameters
     ----------
     folder, annotations, test_share, seed
-        As for `stce.datasets.kinetics.load`.
+        As for :func:`stce.datasets.kinetics.load`, which raises the same errors.
 
     Returns
     -------
     table : DataFrame
         One row a video: file (``class/ID_START_END``, unique in a split), class, split, group (id
         on YouTube), path, and problem, which is empty where there is none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As for `stce.datasets.kinetics.load`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,7 +48,7 @@ def listing(folder, annotations, test_share, seed):
     if table.empty:
         raise ValueError(
             f"The Kinetics folder {folder} has no class folders with videos and no annotations; "
-            f"put a CSV file with the columns {', '.join(COLUMNS)} there, or give `annotations`."
+            f"put a CSV file with the columns {', '.join(_COLUMNS)} there, or give `annotations`."
         )
     parts = set(table["split"])
     if parts in ({"train"}, {"test"}):
@@ -73,8 +68,8 @@ def listing(folder, annotations, test_share, seed):
 
 def _scan(folder):
     """List the video files in the folder, its parts and class folders; class "" where flat."""
-    parts = [name for name in PARTS if (folder / name).is_dir()]
-    roots = [("", folder), *((PARTS[name], folder / name) for name in parts)]
+    parts = [name for name in _PARTS if (folder / name).is_dir()]
+    roots = [("", folder), *((_PARTS[name], folder / name) for name in parts)]
     rows = []
     for split, root in roots:
         for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
@@ -83,7 +78,7 @@ def _scan(folder):
             elif (split or not parts) and entry.name[0] not in "._":
                 for file in sorted(os.scandir(entry), key=lambda file: file.name):
                     rows += _row(file, plain(entry.name), split)
-    table = pd.DataFrame(rows, columns=TABLE)
+    table = pd.DataFrame(rows, columns=_TABLE)
     return table.drop_duplicates(["file", "split"])
 
 
@@ -92,23 +87,14 @@ def _row(entry, name, split):
     stem, ending = os.path.splitext(entry.name)
     if ending.lower() not in ENDINGS or entry.name[0] == "." or not entry.is_file():
         return []
-    match = NAME.fullmatch(stem)
+    match = _NAME.fullmatch(stem)
     problem = "" if match else "its name is not ID_START_END with six digits each"
     file = f"{name}/{stem}" if name else stem
     return [(file, name, split, match.group(1) if match else stem, entry.path, problem)]
 
 
 def plain(name):
-    """Return the name of a class with single spaces instead of underscores.
-
-    Parameters
-    ----------
-    name : str
-        Of a folder, or in the annotations.
-
-    Returns
-    -------
-    name : str
+    """Return the name of a class, of a folder or in the annotations, with single spaces alone.
 
     Examples
     --------
@@ -132,14 +118,14 @@ def _read_annotations(folder, annotations):
     usable = []
     for path in paths:
         table = _read_csv(path)
-        lacking = [column for column in COLUMNS if column not in table.columns]
+        lacking = [column for column in _COLUMNS if column not in table.columns]
         if not lacking:
-            usable.append(table[COLUMNS])
+            usable.append(table[_COLUMNS])
         # Those of the test part have no labels; other files are none of ours.
         elif annotations or (lacking != ["label"] and "youtube_id" in "".join(table.columns)):
             raise ValueError(
                 f"The annotations {path} lack the column {', '.join(lacking)}; they need "
-                f"{', '.join(COLUMNS)}, with commas between them. Repair or remove the file."
+                f"{', '.join(_COLUMNS)}, with commas between them. Repair or remove the file."
             )
     return pd.concat(usable, ignore_index=True) if usable else None
 
@@ -160,7 +146,7 @@ def _read_csv(path):
 
 def _join(listed, files):
     """Give each annotated video its file, or the problem that it is missing."""
-    listed = listed[listed["split"].isin(PARTS)]
+    listed = listed[listed["split"].isin(_PARTS)]
     times = listed[["time_start", "time_end"]].apply(pd.to_numeric, errors="coerce")
     if times.isna().any(axis=None):
         name = listed["youtube_id"][times.isna().any(axis=1)].iloc[0]
@@ -176,7 +162,7 @@ def _join(listed, files):
         {
             "file": [f"{name}/{stem}" for name, stem in zip(names, stems, strict=True)],
             "class": names,
-            "split": [PARTS[part] for part in listed["split"]],
+            "split": [_PARTS[part] for part in listed["split"]],
             "group": list(listed["youtube_id"]),
             "path": [paths.get(stem, "") for stem in stems],
         }

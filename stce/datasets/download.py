@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import pooch
 
 from stce.engine.progress import bar
+from stce.engine.storage import replacing
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 18
@@ -157,11 +158,6 @@ def _safe(member, archive):
 
 
 def _write(zipped, member, target):
-    partial = target.with_name(f".{target.name}.tmp")
-    try:
-        with zipped.open(member) as source, open(partial, "wb") as file:
-            while chunk := source.read(CHUNK):  # the last read checks the CRC
-                file.write(chunk)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial, zipped.open(member) as source, open(partial, "wb") as file:
+        while chunk := source.read(CHUNK):  # the last read checks the CRC
+            file.write(chunk)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stce.datasets import check_split
 from stce.videos import Videos, decode
 
 ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
@@ -73,8 +74,7 @@ def load(
         pattern does not match a name, or a test group does not exist.
     """
     folder = Path(folder)
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', not {split!r}.")
+    check_split(split)
     if not fps >= 0:
         raise ValueError(f"fps must be a positive rate, or 0 for each video's own, not {fps}.")
     table, classes = _table(folder, _compile(group_pattern))
@@ -161,17 +161,6 @@ def _known(test_groups, groups):
 
 def shuffled(names, seed):
     """Return names in an order that the seed decides; one more name moves none of the others.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Whatever is drawn from.
-    seed : int
-        Another seed gives another order.
-
-    Returns
-    -------
-    names : list of str
 
     Examples
     --------

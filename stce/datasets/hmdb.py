@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, deque
-from numbers import Integral
 from pathlib import Path
 
 import joblib
@@ -22,10 +21,10 @@ import numpy as np
 
 from stce.clips import Clips
 from stce.datasets.folder import ENDINGS, shuffled
+from stce.datasets.textures import CLASSES, check_clips
 from stce.videos import decode
 from stce.videos.frames import resize
 
-CLASSES = ("random",)
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
 SYNONYMS = {
     "walking": "walk",
@@ -62,14 +61,9 @@ def random_clips(
     n : int
         Number of clips N, 1 or more.
     folder : path
-        Holds one sub-folder a class with its videos. A relative one is taken from where the
-        notebook runs, ``notebooks/``.
-    n_frames : int
-        Frames T a clip, consecutive.
-    size : tuple of int
-        (H, W) in pixels, to which whole frames are resized.
-    channels : int
-        1 (grey) or 3 (RGB).
+        Holds one sub-folder a class with its videos; see :func:`stce.datasets.kth.load`.
+    n_frames, size, channels
+        See :func:`stce.datasets.textures.textures`; whole frames are resized.
     exclude : sequence of str
         Classes of the target: those of the same name are left out (case, spaces and underscores do
         not matter), and those of `SYNONYMS`.
@@ -91,22 +85,11 @@ def random_clips(
         If a value is out of range, all classes are excluded, or the videos give fewer than `n`
         clips.
     """
-    height, width = size
-    for name, value, low in (
-        ("n", n, 1),
-        ("n_frames", n_frames, 1),
-        ("height in size", height, 1),
-        ("width in size", width, 1),
-        ("seed", seed, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-            raise ValueError(f"{name} must be a whole number from {low} for HMDB51, not {value!r}.")
-    if isinstance(channels, bool) or channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (colour) for HMDB51, not {channels!r}.")
+    check_clips("HMDB51", n, n_frames, size, channels, seed)
     videos = _videos(folder, exclude)
     names = shuffled(videos, seed)
     queues = {name: deque((file, 0) for file in shuffled(videos[name], seed)) for name in names}
-    frames = np.empty((n, n_frames, height, width, channels), np.uint8)
+    frames = np.empty((n, n_frames, *size, channels), np.uint8)
     taken, skipped = [], []
     run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator")
     while len(taken) < n and any(queues.values()):

@@ -21,6 +21,7 @@ import shlex
 import warnings
 from pathlib import Path
 
+from stce.datasets import check_split
 from stce.datasets.copies import listing, plain
 from stce.datasets.folder import FolderVideos, shuffled
 from stce.videos import Videos
@@ -47,7 +48,7 @@ def load(
     split : {"train", "test"}
         The training part, or the validation part, on which the paper tests.
     folder : path
-        The copy, in one of the layouts above. A relative one is taken from where the notebook runs.
+        The copy, in one of the layouts above; see :func:`stce.datasets.kth.load`.
     classes : list of str
         Names of classes, in the order of their labels; case and underscores do not matter.
     n_classes : int
@@ -65,7 +66,7 @@ def load(
         Where neither sub-folders nor annotations say what is for testing: hold out this share of
         each class, by the id on YouTube, so that no source is on both sides. 0 to 1, exclusive.
     fps : float
-        Bring all videos to this rate by the nearest frames in time; 0 keeps each video's own.
+        See :func:`stce.datasets.folder.load`.
 
     Returns
     -------
@@ -80,16 +81,11 @@ def load(
         If an option is out of range, a class is unknown or has no video in one of the parts, or
         the layout is none of the above.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test' for Kinetics, not {split!r}.")
-    for name, value, low in (
-        ("n_classes", n_classes, 0),
-        ("max_train", max_train, 0),
-        ("max_test", max_test, 0),
-        ("fps", fps, 0),
-    ):
-        if value < low:
-            raise ValueError(f"{name} must be {low} or more for Kinetics, not {value!r}.")
+    check_split(split, " for Kinetics")
+    given = {"n_classes": n_classes, "max_train": max_train, "max_test": max_test, "fps": fps}
+    for name, value in given.items():
+        if value < 0:
+            raise ValueError(f"{name} must be 0 or more for Kinetics, not {value!r}.")
     table = listing(folder, annotations, test_share, seed)
     classes = _choose(table, folder, classes, n_classes, seed)
     table = table[table["class"].isin(classes)]
@@ -106,23 +102,18 @@ def load(
     return FolderVideos(table[["id", "label", "class", "group", "path"]], classes, fps or None)
 
 
-def check(folder, *, classes=(), n_classes=0, seed=0, annotations="", test_share=0.2):
+def check_videos(folder, *, classes=(), n_classes=0, seed=0, annotations="", test_share=0.2):
     """List the videos of the chosen classes, and open each one's header.
 
     Parameters
     ----------
     folder, classes, n_classes, seed, annotations, test_share
-        As for `load`.
+        As for :func:`load`, which raises the same errors.
 
     Returns
     -------
     table : DataFrame
         One row a video: file, class, split, and problem, which is empty where there is none.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As for `load`.
     """
     table = listing(folder, annotations, test_share, seed)
     chosen = _choose(table, folder, classes, n_classes, seed)
@@ -153,8 +144,7 @@ def _choose(table, folder, classes, n_classes, seed):
         raise ValueError(
             f"n_classes={n_classes or 10} classes cannot be drawn: only "
             f"{len(usable) + len(named)} in the Kinetics folder {folder} have videos to train and "
-            "to test on; lower n_classes, or add videos "
-            f"(`{_command(folder)}`)."
+            f"to test on; lower n_classes, or add videos (`{_command(folder)}`)."
         )
     return (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
 

@@ -5,8 +5,8 @@ scenario, with three or four sequences each. ``data/kth/sequences.csv`` of this 
 sequences' frames and the official split: 1,528 sequences of 16 persons for training (the official
 training and validation parts together) and 863 of 9 persons for testing.
 
-`load` takes a folder with the films, in it or in sub-folders. `download` fetches them, `check` says
-what is missing; ``python -m stce.datasets kth --check`` does so from the command line.
+`load` takes a folder with the films, in it or in sub-folders. `download` fetches them, and
+`check_films` says what is missing; ``python -m stce.datasets kth`` does both.
 
 References
 ----------
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stce.datasets import check_split
 from stce.datasets.download import fetch, unpack
 from stce.videos import Videos, decode
 from stce.videos.decoding import header
@@ -101,8 +102,7 @@ def load(split, *, folder: str | Path = "../data/kth", partial: bool = False) ->
     ValueError
         If `split` is something else.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test' for KTH, not {split!r}.")
+    check_split(split, " for KTH")
     table = sequences()
     table = table[(table["official_split"] == "test") == (split == "test")]
     films, there = table["file"].drop_duplicates(), _films(folder)
@@ -145,32 +145,24 @@ def sequences():
             f"The list of KTH's sequences {path} is not there; it is part of the repository: "
             "install stce from there with `pip install -e .`"
         )
-    table = pd.read_csv(path)
     order = ["person", "action", "scenario", "sequence"]
-    table = table.sort_values(order, ignore_index=True)
-    people = [f"person{person:02d}" for person in table["person"]]
-    films = [
-        f"{group}_{action}_d{scenario}"
-        for group, action, scenario in zip(people, table["action"], table["scenario"], strict=True)
-    ]
+    table = pd.read_csv(path).sort_values(order, ignore_index=True)
+    people = "person" + table["person"].map("{:02d}".format)
+    films = people + "_" + table["action"] + "_d" + table["scenario"].astype(str)
+    kept = ["person", "scenario", "sequence", "first_frame", "last_frame", "official_split"]
     return pd.DataFrame(
         {
-            "id": [f"{film}_s{s}" for film, s in zip(films, table["sequence"], strict=True)],
-            "label": [CLASSES.index(action) for action in table["action"]],
+            "id": films + "_s" + table["sequence"].astype(str),
+            "label": table["action"].map(CLASSES.index),
             "class": table["action"],
             "group": people,
-            "person": table["person"],
-            "scenario": table["scenario"],
-            "sequence": table["sequence"],
-            "first_frame": table["first_frame"],
-            "last_frame": table["last_frame"],
-            "official_split": table["official_split"],
-            "file": [f"{film}_uncomp.avi" for film in films],
+            **table[kept],
+            "file": films + "_uncomp.avi",
         }
     )
 
 
-def check(folder=DATA):
+def check_films(folder=DATA):
     """Look for each of the 599 films, and read its header: size and number of frames.
 
     Parameters
@@ -271,6 +263,5 @@ def _films(folder):
 
 
 def _command(folder, action):
-    return (
-        f"python -m stce.datasets kth {action} --folder {shlex.quote(str(Path(folder).resolve()))}"
-    )
+    quoted = shlex.quote(str(Path(folder).resolve()))
+    return f"python -m stce.datasets kth {action} --folder {quoted}"

@@ -20,11 +20,8 @@ def negatives(
     *,
     folder: str | Path = "../data/hmdb51",
     exclude: Iterable[str] = (),
-    n_frames: int = 16,
-    size: tuple[int, int] = (112, 112),
-    channels: int = 1,
-    seed: int = 0,
     n_jobs: int = 1,
+    **shape,
 ) -> tuple[Clips, str]:
     """Return random clips and what they are (paper 4.1: 50 groups of random HMDB videos).
 
@@ -33,16 +30,10 @@ def negatives(
     source : {"textures", "hmdb"}
         Moving textures, or the user's copy of HMDB51. Where that folder is missing the textures
         stand in, with a warning; the second value returned says so.
-    n : int
-        Number of clips N.
-    folder : path
-        Of HMDB51; holds one folder a class.
-    exclude : iterable of str
-        Classes of the network: HMDB's classes of the same meaning are left out.
-    n_frames, size, channels, seed
-        See :func:`stce.datasets.textures.textures`.
-    n_jobs : int, default 1
-        Processes that decode videos.
+    n, folder, exclude, n_jobs
+        See :func:`stce.datasets.hmdb.random_clips`.
+    **shape
+        n_frames, size, channels and seed, see :func:`stce.datasets.textures.textures`.
 
     Returns
     -------
@@ -64,15 +55,12 @@ def negatives(
     """
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {source!r}.")
-    shape = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
-    if source == "hmdb":
-        if Path(folder).is_dir():
-            from stce.datasets import hmdb
+    if source == "hmdb" and Path(folder).is_dir():
+        from stce.datasets import hmdb
 
-            return (
-                hmdb.random_clips(n, folder=folder, exclude=exclude, n_jobs=n_jobs, **shape),
-                "HMDB51",
-            )
+        clips = hmdb.random_clips(n, folder=folder, exclude=exclude, n_jobs=n_jobs, **shape)
+        return clips, "HMDB51"
+    if source == "hmdb":
         warnings.warn(
             f"There is no HMDB51 in {folder}: moving textures stand in for the random clips, and "
             "every table says so. Set random_folder to use your copy.",

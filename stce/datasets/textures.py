@@ -6,11 +6,10 @@ No clip shows a figure.
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 
 from stce.clips import Clips
+from stce.datasets import check_whole
 from stce.datasets.render.scenery import fractal
 
 CLASSES = ("random",)
@@ -52,28 +51,30 @@ def textures(n, *, n_frames=16, size=(112, 112), channels=1, seed=0):
     >>> clips.frames.shape, clips.classes
     ((3, 4, 16, 16, 1), ('random',))
     """
+    check_clips("textures", n, n_frames, size, channels, seed, smallest=8)
+    frames = np.empty((n, n_frames, *size, channels), np.uint8)
+    for i in range(n):
+        frames[i] = _clip(np.random.default_rng([seed, i]), (n_frames, *size), channels)
+    ids = np.array([f"texture{i:06d}" for i in range(n)])
+    return Clips(frames, np.zeros(n, np.int64), ids, ids, CLASSES)
+
+
+def check_clips(of, n, n_frames, size, channels, seed, smallest=1):
+    """Check what random clips are asked for; see :func:`textures`. `of` names what they are of."""
     try:
         height, width = size
     except (TypeError, ValueError):
         raise ValueError(f"size must be two whole numbers (H, W), not {size!r}.") from None
-    for name, value, low, high in (
+    check_whole(
+        of,
         ("n", n, 1, 10**7),
         ("n_frames", n_frames, 1, 1000),
-        ("height in size", height, 8, 2048),
-        ("width in size", width, 8, 2048),
+        ("height in size", height, smallest, 2048),
+        ("width in size", width, smallest, 2048),
         ("seed", seed, 0, 2**31 - 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-            raise ValueError(
-                f"{name} must be a whole number from {low} to {high} for textures, not {value!r}."
-            )
+    )
     if isinstance(channels, bool) or channels not in (1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (colour) for textures, not {channels!r}.")
-    frames = np.empty((n, n_frames, height, width, channels), np.uint8)
-    for i in range(n):
-        frames[i] = _clip(np.random.default_rng([seed, i]), (n_frames, height, width), channels)
-    ids = np.array([f"texture{i:06d}" for i in range(n)])
-    return Clips(frames, np.zeros(n, np.int64), ids, ids, CLASSES)
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour) for {of}, not {channels!r}.")
 
 
 def _clip(rng, shape, channels):

@@ -15,7 +15,7 @@ import torch
 
 from stce.engine.threads import forward
 
-__all__ = ["batches", "weights"]
+__all__ = ["by_clip", "weights"]
 
 
 def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
@@ -77,7 +77,7 @@ def _cells(shape, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def batches(
+def by_clip(
     network, clips, supervoxels, rows: np.ndarray, n_clips: int, device="cpu"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the features of supervoxels clip by clip, one forward pass each.
@@ -88,25 +88,15 @@ def batches(
 
     Parameters
     ----------
-    network : stce.models.network.Pooled
-        In evaluation mode, on the device.
-    clips : stce.clips.Clips
-        Of the network's input size.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
-    rows : numpy.ndarray
-        ``(k,) int``, rows of the table.
+    network, clips, supervoxels, rows, device
+        See :func:`stce.features.batches`; the network is in evaluation mode, on the device.
     n_clips : int
         Clips a forward pass.
-    device : torch.device, default "cpu"
-        Where the network runs.
 
     Yields
     ------
-    rows : numpy.ndarray
-        ``(s,) int``, those of a clip.
-    features : numpy.ndarray
-        ``(s, C) float32``.
+    rows, features : numpy.ndarray
+        ``(s,) int`` rows of the table, those of a clip, and ``(s, C) float32``.
     """
     owner = supervoxels.table["video"].to_numpy()[rows]
     videos = np.unique(owner)

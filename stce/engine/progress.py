@@ -35,24 +35,11 @@ class _Told(plain):
 
 
 def bar(iterable=None, *, show: bool = True, **options) -> plain:
-    """Return a tqdm bar; silent if not wanted and off a terminal.
+    """Return a tqdm bar; silent off a terminal, and if `show` is false.
 
     The variable STCE_PROGRESS silences it (``0``) or names a file to write progress to, which
     :func:`read` reads: stored notebooks show no bars, and yet the study tells how far they are.
-
-    Parameters
-    ----------
-    iterable : iterable, optional
-        What to loop over.
-    show : bool, default True
-        Whether a bar is wanted.
-    **options
-        Passed to tqdm: ``total``, ``desc``, ``unit``.
-
-    Returns
-    -------
-    tqdm.tqdm
-        To loop over, or to ``update`` by hand.
+    What is passed on to tqdm is ``total``, ``desc`` and ``unit``.
 
     Examples
     --------
@@ -94,14 +81,7 @@ def read(path: str | Path) -> str:
 def watch(name: str, report: Callable[[str], None] = print) -> Iterator[None]:
     """Show how far the bars of processes started in this block are: one line, kept current.
 
-    Off a terminal a line is reported about every minute instead.
-
-    Parameters
-    ----------
-    name : str
-        Set before the line.
-    report : callable, default print
-        Receives the lines off a terminal.
+    It begins with `name`. Off a terminal `report` receives a line about every minute instead.
     """
     before = os.environ.get("STCE_PROGRESS")
     live, done = sys.stdout.isatty(), threading.Event()

@@ -29,16 +29,8 @@ UNIT = 2.0**-30
 def lab(frames: torch.Tensor) -> torch.Tensor:
     """Return the Lab colour of clips, each stretched from its darkest to its brightest value.
 
-    Parameters
-    ----------
-    frames : torch.Tensor
-        ``(B, T, H, W, C) uint8``, C = 1 (grey) or 3 (RGB).
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, T, H, W, C) float32``: L (0 to 100), a and b, for an illuminant D65; only L for grey
-        clips, whose a and b are 0.
+    Of ``(B, T, H, W, C) uint8``, C = 1 (grey) or 3 (RGB), it makes ``(B, T, H, W, C) float32``:
+    L (0 to 100), a and b, for an illuminant D65; only L for grey clips, whose a and b are 0.
 
     Examples
     --------
@@ -71,14 +63,9 @@ def smooth(volume: torch.Tensor, sigma: tuple[float, float, float]) -> torch.Ten
     Parameters
     ----------
     volume : torch.Tensor
-        ``(B, T, H, W, C) float``.
+        ``(B, T, H, W, C) float``; what is returned is of that shape.
     sigma : tuple of float
         Width along time, height and width, in voxels; 0 for no smoothing.
-
-    Returns
-    -------
-    torch.Tensor
-        As `volume`.
 
     Examples
     --------
@@ -154,12 +141,7 @@ def join(nearest: np.ndarray, n_centres: int) -> np.ndarray:
         ``(T, H, W)`` of integer type, from 1 up.
     n_centres : int
         Regions smaller than half of a centre's share of the clip go to a neighbour, and no region
-        is larger than three shares, as in scikit-image.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int64``, from 1 up.
+        is larger than three shares, as in scikit-image. What is returned counts from 1 up too.
 
     Examples
     --------
@@ -199,11 +181,6 @@ def slic(
     numpy.ndarray
         ``(B, L, T, H, W) int64``, labels from 1 up, each a connected region.
 
-    References
-    ----------
-    Achanta et al., SLIC superpixels compared to state-of-the-art superpixel methods, 2012,
-    :doi:`10.1109/TPAMI.2012.120`.
-
     Examples
     --------
     >>> clips = np.zeros((2, 4, 16, 16, 1), np.uint8)
@@ -223,22 +200,10 @@ def slic(
 
 
 def clips_at_once(shape: tuple[int, int, int], n_segments: tuple[int, ...], device) -> int:
-    """Return how many clips :func:`slic` is best given at once.
+    """Return how many clips of a `shape` (T, H, W) :func:`slic` is best given at once.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(T, H, W)`` of a clip.
-    n_segments : tuple of int
-        Segments asked for at each level.
-    device : str or torch.device
-        On a CPU one clip at a time is as fast as many. On a GPU their distances fill a quarter
-        of a GiB: enough to keep it busy, and to have several threads feed it.
-
-    Returns
-    -------
-    int
-        At least 1.
+    On a CPU one clip at a time is as fast as many. On a GPU their distances fill a quarter of a
+    GiB: enough to keep it busy, and to have several threads feed it.
 
     Examples
     --------

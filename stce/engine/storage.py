@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +20,66 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
         raise OSError(error.errno, f"Cannot write into {folder}: {reason}; {remedy}.") from error
 
 
+@contextmanager
+def replacing(path, folder=False):
+    """Yield a hidden path beside this one, and move what is written there to its place.
+
+    A file or folder that is there already stays until the block ends well. If the block fails,
+    nothing of the new one stays. With `folder` the hidden path is made, and all above it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "note.txt") as partial:
+    ...     _ = partial.write_text("kept")
+    >>> [path.name for path in folder.iterdir()]
+    ['note.txt']
+    """
+    path = Path(path)
+    partial, old = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
+    try:
+        _remove(partial)  # left by a killed run
+        if folder:
+            with explain_write(path.parent):
+                partial.mkdir(parents=True)
+        yield partial
+        with explain_write(path.parent):
+            if path.is_dir():
+                _remove(old)
+                path.rename(old)
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+        _remove(old)
+
+
+def _remove(path):
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
+
+
 def write_npy(path, array):
-    """Write an array under a temporary name and rename it, so that a file is never half there."""
-    partial = path.with_name(f".{path.name}.tmp")
+    """Write an array, so that the file is complete or not there."""
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
-    try:
-        # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
-        with open(partial, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(array.data)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
+    with replacing(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
 
 
 def write_text(path, text):
     """Write a small text file likewise."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial, explain_write(path.parent):
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_table(path, table, index=None):
+    """Write a table to a parquet file likewise; `index` as pandas takes it."""
+    with replacing(path) as partial, explain_write(path.parent):
+        table.to_parquet(partial, index=index)
 
 
 def read_rows(array, indices):
@@ -61,13 +100,10 @@ def write_clips(folder, rows, table, classes, shape):
             f"The folder {folder} is there already, and clips are only written into a new one; "
             "choose another name, delete it, or read it with Clips.load."
         )
-    partial = folder.with_name(f".{folder.name}.tmp")
     names = np.asarray(classes, object)
     table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
-    try:
+    with replacing(folder, folder=True) as partial:
         with explain_write(folder.parent):
-            shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-            partial.mkdir(parents=True)
             frames, parts = new_array(partial / "frames.zarr", shape), None
         for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
             with explain_write(folder.parent):
@@ -78,11 +114,7 @@ def write_clips(folder, rows, table, classes, shape):
                     parts[i] = row_parts
         with explain_write(folder.parent):
             table.to_parquet(partial / "table.parquet", index=False)
-            write_text(partial / "classes.json", json.dumps(list(classes)))
-            os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
 
 
 def new_array(path, shape):

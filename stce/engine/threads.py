@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-__all__ = ["forward", "side_by_side"]
+__all__ = ["forward", "in_threads"]
 
 # Clips at a time, by their voxels: what so few pass from layer to layer stays in a core's cache.
 CLIPS, LARGE_CLIPS, LARGE = 4, 2, 2**17
 
 
-def side_by_side(work: Callable, items: Iterable, at_once: bool = True) -> list:
+def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
     """Do pieces of work, each by one thread, and as many at a time as PyTorch has threads.
 
     A piece does not share its sums out to several threads then, so its digits do not depend on
@@ -24,20 +24,15 @@ def side_by_side(work: Callable, items: Iterable, at_once: bool = True) -> list:
     Parameters
     ----------
     work : callable
-        Called with one item; it must not change what other calls see.
+        Called with one item; it must not change what other calls see. What it returns is listed.
     items : iterable
         The pieces.
     at_once : bool, default True
         Otherwise one piece after the other, by all threads: on a GPU, or where `work` is not safe.
 
-    Returns
-    -------
-    list
-        What `work` returned, in order.
-
     Examples
     --------
-    >>> side_by_side(lambda n: n * n, range(4))
+    >>> in_threads(lambda n: n * n, range(4))
     [0, 1, 4, 9]
     """
     threads = torch.get_num_threads() if at_once else 1
@@ -57,11 +52,11 @@ def side_by_side(work: Callable, items: Iterable, at_once: bool = True) -> list:
 
 
 def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
-    """Return what `work` gives for a slice of n clips, on a CPU for a few at a time.
+    """Return what `work` gives for n clips, ``(n, ...)``: on a CPU for a few at a time.
 
     Parameters
     ----------
-    network : stce.models.network.Network
+    network : stce.models.explainable.Explainable
         What `work` runs; its clips' size says how many are few, and unless it is `threadsafe`
         there is one call at a time.
     work : callable
@@ -70,11 +65,6 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
         How many clips there are.
     device : torch.device
         Where the network is: a GPU is given all of them together.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, ...)``.
 
     Examples
     --------
@@ -86,11 +76,11 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     """
     if torch.device(device).type != "cpu":
         return work(slice(0, n))
-    voxels = math.prod(getattr(network, "clip_shape", (1,))[1:])
+    voxels = math.prod(network.clip_shape[1:])
     few = CLIPS if voxels < LARGE else LARGE_CLIPS
     # Parts of like size: a last part of one clip would cost as much as three in a larger one.
     n_parts = -(-n // few)
     edges = [n * i // n_parts for i in range(n_parts + 1)]
     parts = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
     # Who knows what a module of somebody's own keeps between calls?
-    return torch.cat(side_by_side(work, parts, getattr(network, "threadsafe", False)))
+    return torch.cat(in_threads(work, parts, network.threadsafe))

@@ -39,37 +39,23 @@ class Local:
     def changed(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which of its cells differ where those from start to stop do that it is given.
 
-        Parameters
-        ----------
-        start, stop : numpy.ndarray
-            ``(B, 3) int``, half-open.
-
-        Returns
-        -------
-        start, stop : numpy.ndarray
-            ``(B, 3) int``.
+        As everywhere here, both are ``(B, 3) int`` and half-open.
         """
         return self.around(start // self.stride, -(-stop // self.stride))
 
     def window(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return windows of one size in which cells from start to stop are computed rightly.
 
-        A window that ends inside the clip is wrong within `reach` of its end: the layer takes what
-        lies beyond for zeros, as it does beyond the clip.
-
-        Returns
-        -------
-        start : numpy.ndarray
-            ``(B, 3) int``, in cells of its own map.
-        size : numpy.ndarray
-            ``(3,) int``.
+        They are told by where they start, ``(B, 3) int`` in cells of its own map, and by their
+        size ``(3,) int``. A window that ends inside the clip is wrong within `reach` of its end:
+        the layer takes what lies beyond for zeros, as it does beyond the clip.
         """
         start, stop = self.around(start, stop)
         size = (stop - start).max(0)
         return np.minimum(start, self.cells - size), size
 
     def around(self, start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the cells within `reach` of those from start to stop, ``(B, 3) int`` each."""
+        """Return the cells within `reach` of those from start to stop."""
         return np.maximum(start - self.reach, 0), np.minimum(stop + self.reach, self.cells)
 
 
@@ -139,13 +125,13 @@ def windows(network, boxes: np.ndarray) -> Windows | None:
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        Others, such as an adapted module, have no chain of layers to be cut.
+    network : stce.models.explainable.Explainable
+        One that has no `local` layers, such as an adapted module, has none to be cut.
     boxes : numpy.ndarray
         ``(B, 6) int``: ``t0 t1 y0 y1 x0 x1`` of the supervoxels to come.
     """
     start, stop, count = boxes[:, ::2], boxes[:, 1::2], 0
-    for local in getattr(network, "local", ()):
+    for local in network.local:
         start, stop = local.changed(start, stop)
         low, high = local.around(start, stop)
         if np.prod((high - low) / local.cells, axis=1).mean() > LARGEST:
@@ -173,7 +159,7 @@ class Windows:
         self.locals = network.local[:count]
         done = sum(len(local.module) for local in self.locals)
         self.rest = nn.Sequential(*list(_layers(network.trunk))[done:])
-        x = torch.zeros(1, *network.clip_shape, device=network.mean.device)
+        x = torch.zeros(1, *network.clip_shape, device=network.device)
         self.blanks = [x.contiguous(memory_format=torch.channels_last_3d)]
         with torch.inference_mode():
             for local in self.locals:
@@ -185,23 +171,10 @@ class Windows:
         return np.lexsort((*size.T, size.prod(1)))
 
     def features(self, clips, labels, label: list[int], boxes: np.ndarray) -> Tensor:
-        """Embed some supervoxels.
+        """Embed some supervoxels, ``(B, D) float32`` as of the whole clips.
 
-        Parameters
-        ----------
-        clips : sequence of torch.Tensor
-            ``(C, T, H, W) float32``, prepared: for each supervoxel the clip it lies in.
-        labels : sequence of torch.Tensor
-            ``(T, H, W)``: the label volume of its level.
-        label : list of int
-            Its label.
-        boxes : numpy.ndarray
-            ``(B, 6) int``.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(B, D) float32``, as of the whole clips.
+        For each are given the clip it lies in, prepared, ``(C, T, H, W) float32``; the label volume
+        of its level, ``(T, H, W)``; its label there; and its box, ``(6,) int``.
         """
         start, stop = boxes[:, ::2], boxes[:, 1::2]
         each = zip(clips, labels, label, boxes.tolist(), strict=True)

@@ -13,16 +13,9 @@ __all__ = ["connect", "spread"]
 def spread(value):
     """Return what tasks are given for something that all of them need, such as a network.
 
-    Parameters
-    ----------
-    value : object
-        Anything that can be pickled, a function included.
-
-    Returns
-    -------
-    object
-        The value itself; with a Dask cluster its future, in whose place each task finds the value.
-        All workers are sent a copy at once: one that is lost takes nothing with it.
+    That is the value itself, which can be anything that can be pickled; with a Dask cluster its
+    future, in whose place each task finds the value. All workers are sent a copy at once: one that
+    is lost takes nothing with it.
 
     Examples
     --------

@@ -146,12 +146,7 @@ def spread(labels: np.ndarray, n: int) -> np.ndarray:
 
 def take(clips: Clips, cut: Supervoxels, rows: np.ndarray) -> tuple[Clips, Supervoxels]:
     """Return some clips and their supervoxels, in memory."""
-    number = pd.Series(np.arange(len(rows)), index=rows)
-    table = cut.table[cut.table["video"].isin(rows)]
-    table = table.assign(video=number[table["video"]].to_numpy())
-    table = table.sort_values("video", kind="stable").reset_index(drop=True)
-    volumes = np.stack([np.asarray(cut.labels[int(i)]) for i in rows])
-    return clips.select(rows), Supervoxels(volumes, table)
+    return clips.select(rows), cut.select(rows)
 
 
 @dataclass(frozen=True)

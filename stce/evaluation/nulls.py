@@ -13,7 +13,6 @@ from stce import cav, tcav
 from stce.gradients import at_clips
 
 __all__ = [
-    "head_of",
     "p_value",
     "random_sets",
     "shuffle_weights",
@@ -186,13 +185,6 @@ def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (1 + len(null) - below) / (1 + len(null))
 
 
-def head_of(network) -> nn.Module | None:
-    """Return the module whose weights decide on the logits; None if there is none to be found."""
-    # An adapted model has no head of its own.
-    head = getattr(network, "head", None) or getattr(network, "model", network)
-    return head if isinstance(head, nn.Module) else None
-
-
 def unit_mean(gradient: np.ndarray) -> np.ndarray:
     """Return the mean over clips of gradients ``(N, D)`` brought to length 1, ``(D,)``."""
     return cav.unit(gradient.astype(np.float64)).mean(0)
@@ -229,7 +221,7 @@ def shuffled_gradients(
         ``(n, D) float64``, see :func:`unit_mean`.
     """
     network = copy.deepcopy(network)
-    head = head_of(network)
+    head = network.behind
     found = []
     for _ in range(n):
         shuffle_weights(head, rng)

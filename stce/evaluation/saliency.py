@@ -8,23 +8,287 @@ and see the very clip that they are tested on; a ranking of concepts is one for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
 
-from stce.evaluation import controls
-from stce.evaluation.attribution import grad_cam, integrated_gradients, last_convolution, occlusion
+from stce.ablation import Case, Order
+from stce.engine.progress import bar
+from stce.evaluation.controls import voxel_order
 
 __all__ = [
+    "along",
     "grad_cam",
     "integrated_gradients",
     "last_convolution",
     "occlusion",
-    "part_lift",
     "rank_supervoxels",
-    "run",
 ]
+
+
+def _captum():
+    """Import captum where it is used: only the baselines need it."""
+    try:
+        return importlib.import_module("captum.attr")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Grad-CAM, Integrated Gradients and occlusion come from captum, which is not "
+            "installed; install it with: pip install captum"
+        ) from error
+
+
+def last_convolution(network) -> str:
+    """Return the last block with a convolution whose output still has frames, rows or columns.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        Any chain of blocks.
+
+    Returns
+    -------
+    str
+        One of ``network.layers``: "conv5b" of c3d, "layer4" of r3d18, "Mixed_5c" of i3d.
+
+    Raises
+    ------
+    ValueError
+        If there is no such block.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> last_convolution(models.build("r3d18", 2, 0.125, input_size=(8, 32, 32)))
+    'layer4'
+    """
+    blocks = network.blocks()
+    for name in reversed(network.layers):
+        shape = network.split(name).feature_shape
+        if any(isinstance(m, nn.Conv3d) for m in blocks[name].modules()):
+            if len(shape) == 4 and max(shape[1:]) > 1:
+                return name
+    raise ValueError(
+        f"{network.name} has no 3D convolution whose output is more than one voxel, so Grad-CAM "
+        "has no map to read; name a layer, or take occlusion."
+    )
+
+
+def _maps(method, network, clips, labels, batch_size, device, progress, what) -> np.ndarray:
+    """Return the maps of all clips; `method` gives those of some prepared clips and labels."""
+    labels = clips.labels if labels is None else np.asarray(labels, np.int64)
+    if len(labels) != len(clips):
+        raise ValueError(
+            f"labels has {len(labels)} entries for {len(clips)} clips; give the class index whose "
+            "evidence is asked for, one a clip."
+        )
+    maps = np.empty(clips.frames.shape[:4], np.float32)
+    starts = range(0, len(clips), batch_size)
+    for start in bar(starts, show=progress, desc=what, unit="batch"):
+        rows = slice(start, min(start + batch_size, len(clips)))
+        frames = torch.from_numpy(np.asarray(clips.frames[rows])).to(device)
+        target = torch.from_numpy(labels[rows]).to(device)
+        found = method(network.prepare(frames).requires_grad_(), target)
+        maps[rows] = found.detach().cpu().numpy()
+    return maps
+
+
+def grad_cam(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    layer: str | None = None,
+    batch_size: int = 16,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels with 3-D Grad-CAM.
+
+    Each channel of a convolution's output is weighted with the mean gradient of the logit, and
+    the weighted sum is stretched to the clip, linearly. Where the output goes through a global
+    average pool into a linear layer the weights are that layer's own, and the map is that of
+    Saliency Tubes [2]_. It is as coarse as the layer: 2 x 7 x 7 for C3D of 16 x 112 x 112. The
+    ReLU at the end of [1]_ is left out, so that evidence against the class ranks last and does
+    not tie with no evidence.
+
+    Parameters
+    ----------
+    network : stce.models.network.Network
+        The network to explain.
+    clips : stce.clips.Clips
+        N clips.
+    labels : numpy.ndarray, optional
+        ``(N,) int``, the class whose logit is attributed; default the clips' own.
+    layer : str, optional
+        Whose output is read; default :func:`last_convolution`. An earlier one gives a finer map
+        that says less.
+    batch_size : int, default 16
+        Clips a pass.
+    device : torch.device, default "cpu"
+        Where the network runs.
+    progress : bool, default True
+        Show a progress bar on a terminal.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, T, H, W) float32``, positive for the class.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If captum is not installed.
+    ValueError
+        If there is no such layer, or labels and clips differ in number.
+
+    References
+    ----------
+    .. [1] R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via
+       gradient-based localization", ICCV 2017, :doi:`10.1109/ICCV.2017.74`.
+    .. [2] A. Stergiou et al., "Saliency Tubes: visual explanations for spatio-temporal
+       convolutions", ICIP 2019, :doi:`10.1109/ICIP.2019.8803153`.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> from stce.datasets.textures import textures
+    >>> network = models.build("c3d", 2, 0.125, in_channels=1, input_size=(8, 32, 32))
+    >>> grad_cam(network, textures(2, n_frames=8, size=(32, 32))).shape
+    (2, 8, 32, 32)
+    """
+    attr = _captum()
+    network = network.to(device).eval()
+    layer = layer or last_convolution(network)
+    if layer not in network.layers:
+        raise ValueError(
+            f"{network.name} has no layer {layer!r}; its layers are {', '.join(network.layers)}."
+        )
+    shape = network.split(layer).feature_shape
+    if len(shape) != 4:
+        raise ValueError(
+            f"The output of {layer!r} has shape {shape} and no place in the clip; name a layer "
+            f"before it, for example {last_convolution(network)!r}."
+        )
+    method = attr.LayerGradCam(network, network.blocks()[layer])
+
+    def attribute(x, target):
+        coarse = method.attribute(x, target=target).detach()
+        return functional.interpolate(coarse, x.shape[2:], mode="trilinear")[:, 0]
+
+    return _maps(attribute, network, clips, labels, batch_size, device, progress, "Grad-CAM")
+
+
+def integrated_gradients(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    n_steps: int = 50,
+    batch_size: int = 16,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels with Integrated Gradients.
+
+    The path runs from the data set's mean, which is what the ablation puts into hidden voxels. The
+    attributions of a clip sum to its logit less that of the blank clip, but for the error of
+    the sum that stands for the integral.
+
+    Parameters
+    ----------
+    network, clips, labels, device, progress
+        See :func:`grad_cam`.
+    n_steps : int, default 50
+        Points on the path (Gauss-Legendre). Log scale: 25, 50, 100, 200; more where the sum is
+        off by more than a hundredth.
+    batch_size : int, default 16
+        Points a pass.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, T, H, W) float32``, summed over channels, in units of the logit.
+
+    References
+    ----------
+    Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
+    """
+    method = _captum().IntegratedGradients(network.to(device).eval())
+    how = {"baselines": 0, "n_steps": n_steps, "internal_batch_size": batch_size}
+
+    def attribute(x, target):
+        return method.attribute(x, target=target, **how).detach().sum(1)
+
+    return _maps(attribute, network, clips, labels, 1, device, progress, "integrated gradients")
+
+
+def occlusion(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    window: tuple[int, int, int] | None = None,
+    stride: tuple[int, int, int] | None = None,
+    batch_size: int = 64,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels by hiding one box of the clip after the other.
+
+    A voxel gets the mean fall of the logit over the boxes that hide it. Hidden voxels hold the
+    data set's mean.
+
+    Parameters
+    ----------
+    network, clips, labels, device, progress
+        See :func:`grad_cam`.
+    window : tuple of int, optional
+        Frames, height and width of the box; default a quarter of the frames and a seventh of each
+        side, 4 x 16 x 16 of 16 x 112 x 112.
+    stride : tuple of int, optional
+        Steps of the box; default half of it, which makes 1183 passes for each clip of that size.
+        The whole box makes 196.
+    batch_size : int, default 64
+        Boxes a forward pass.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, T, H, W) float32``, in units of the logit.
+
+    Raises
+    ------
+    ValueError
+        If a window or stride does not fit the clip; and see :func:`grad_cam`.
+
+    References
+    ----------
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014,
+    :doi:`10.1007/978-3-319-10590-1_53`.
+    """
+    size = tuple(clips.frames.shape[1:4])
+    window = window or tuple(max(n // k, 1) for n, k in zip(size, (4, 7, 7), strict=True))
+    stride = stride or tuple(max(n // 2, 1) for n in window)
+    for name, value, most in (("window", window, size), ("stride", stride, window)):
+        if len(value) != 3 or not all(1 <= v <= m for v, m in zip(value, most, strict=True)):
+            raise ValueError(
+                f"{name} is {tuple(value)}; give frames, height and width from 1 to {most}."
+            )
+    method = _captum().Occlusion(network.to(device).eval())
+    channels = clips.frames.shape[-1]
+    how = {"sliding_window_shapes": (channels, *window), "strides": (channels, *stride)}
+    how |= {"baselines": 0, "perturbations_per_eval": batch_size}
+
+    def attribute(x, target):
+        # A box hides all channels at once, so each of them bears the same fall.
+        return method.attribute(x, target=target, **how)[:, 0]
+
+    return _maps(attribute, network, clips, labels, 1, device, progress, "occlusion")
 
 
 def rank_supervoxels(
@@ -63,108 +327,42 @@ def rank_supervoxels(
     return np.argsort(-mean, kind="stable")
 
 
-def run(
-    network,
-    clips,
-    supervoxels,
-    concepts,
-    rankings: dict[str, list[int]],
-    attributions: Mapping[str, np.ndarray],
-    *,
-    videos: np.ndarray | None = None,
-    **options,
-) -> Iterator[pd.DataFrame]:
-    """Show and hide the supervoxels of clips in the order of saliency maps.
+def along(
+    attributions: Mapping[str, np.ndarray], videos: np.ndarray | None = None
+) -> Callable[[Case, int], list[Order]]:
+    """Give the order of each clip's supervoxels along saliency maps.
 
-    At each step as many voxels of a clip as the most important concepts show there; the last
+    At each step as many voxels of a clip are chosen as by the most important concepts; the last
     supervoxel is cut to that, see :func:`stce.evaluation.controls.voxel_order`. The concepts'
-    own curve is the order "top" of :func:`stce.ablation.run`.
+    own curve is the order "top" of :func:`stce.ablation.ranked`.
 
     Parameters
     ----------
-    network, clips, supervoxels, concepts, rankings
-        See :func:`stce.ablation.run`; give both the same.
     attributions : mapping of str to array_like
         Maps ``(n, T, H, W)`` by the name of the order, for example ``{"grad-cam": maps}``: one
         for each of `videos`, of the class whose concepts explain the clip.
     videos : numpy.ndarray, optional
-        Indices of the clips to run, default all.
-    **options
-        Passed to :func:`stce.evaluation.controls.along`.
-
-    Yields
-    ------
-    pandas.DataFrame
-        Outcomes of one clip, as of :func:`stce.ablation.run`.
-
-    Raises
-    ------
-    ValueError
-        If there is not one map for each clip; and see :func:`stce.ablation.run`.
-    """
-    videos = np.arange(len(clips)) if videos is None else np.asarray(videos)
-    shape = (len(videos), *clips.frames.shape[1:4])
-    for name, maps in attributions.items():
-        if tuple(maps.shape) != shape:
-            raise ValueError(
-                f"The maps {name!r} are of shape {tuple(maps.shape)}, but {shape} is needed: one "
-                "map for each of the clips named by videos, in their order."
-            )
-    position = {int(n): i for i, n in enumerate(videos)}
-
-    def ranked(n: int) -> list[tuple[str, int, np.ndarray]]:
-        labels = np.asarray(supervoxels.labels[n])
-        table = supervoxels.table.iloc[supervoxels.rows_of(n)]
-        listed = []
-        for name, maps in attributions.items():
-            order = rank_supervoxels(np.asarray(maps[position[n]]), labels, table)
-            listed.append((name, 0, controls.voxel_order(labels, table, order)))
-        return listed
-
-    inputs = network, clips, supervoxels, concepts, rankings
-    yield from controls.along(*inputs, ranked, videos=videos, **options)
-
-
-def part_lift(attribution: np.ndarray, parts: np.ndarray, n_parts: int | None = None) -> np.ndarray:
-    """Tell how much more of the attribution lies on each part of a clip than of the voxels.
-
-    Parameters
-    ----------
-    attribution : numpy.ndarray
-        ``(N, T, H, W)``; what is negative counts as 0. A mask can stand for a map.
-    parts : numpy.ndarray
-        ``(N, T, H, W) uint8``, what each voxel shows.
-    n_parts : int, optional
-        Number of parts P; default as many as there are in `parts`.
+        Indices of the clips that the maps are of, default all.
 
     Returns
     -------
-    numpy.ndarray
-        ``(N, P) float64``: share of the positive attribution over share of the voxels; 1 where the
-        map knows nothing of the part, NaN where a clip lacks the part or nothing is positive.
-
-    Raises
-    ------
-    ValueError
-        If the two are not of the same shape.
-
-    Examples
-    --------
-    >>> part_lift(np.array([[[[3.0, 1.0, -5.0, 0.0]]]]), np.array([[[[1, 0, 0, 0]]]])).round(2)
-    array([[0.33, 3.  ]])
+    callable
+        For :func:`stce.ablation.run`; a ValueError tells if there is not one map for each clip.
     """
-    attribution, parts = np.asarray(attribution), np.asarray(parts)
-    if attribution.shape != parts.shape or parts.ndim != 4:
-        raise ValueError(
-            f"attribution is {attribution.shape} and parts {parts.shape}; both must be "
-            "(N, T, H, W), of the same clips."
-        )
-    n_parts = int(parts.max()) + 1 if n_parts is None else n_parts
-    lift = np.empty((len(parts), n_parts))
-    for i, (one, part) in enumerate(zip(attribution, parts, strict=True)):
-        part, positive = part.ravel(), np.clip(one, 0, None).ravel().astype(np.float64)
-        there = np.bincount(part, positive, n_parts)
-        voxels = np.bincount(part, minlength=n_parts).astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            lift[i] = (there / positive.sum()) / (voxels / part.size)
-    return lift
+
+    def orders(case: Case, q_max: int) -> list[Order]:
+        of = list(range(len(case.subject.clips)) if videos is None else videos)
+        shape = (len(of), *case.labels.shape[1:])
+        areas, listed = case.areas(q_max), []
+        for name, maps in attributions.items():
+            if tuple(maps.shape) != shape or case.video not in of:
+                raise ValueError(
+                    f"The maps {name!r} are of shape {tuple(maps.shape)}, but {shape} is needed: "
+                    f"one map for each of the clips named by videos, {case.video} among them."
+                )
+            one = np.asarray(maps[of.index(case.video)])
+            order = rank_supervoxels(one, case.labels, case.table)
+            listed.append(Order(name, 0, voxel_order(case.labels, case.table, order), areas))
+        return listed
+
+    return orders

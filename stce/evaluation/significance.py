@@ -151,7 +151,8 @@ def assess(
     >>> z = rng.normal(size=(60, 6)).astype(np.float32)
     >>> found = cluster(z, np.zeros(60, int), np.arange(60), ("a",), n_concepts=3, n_keep=10)
     >>> import torch
-    >>> class Net(torch.nn.Module):
+    >>> from stce.models.adapt import Explainable
+    >>> class Net(torch.nn.Module, Explainable):
     ...     def __init__(self):
     ...         super().__init__()
     ...         self.head = torch.nn.Linear(6, 1)
@@ -191,7 +192,7 @@ def assess(
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
         ours, null = vectors.mean(1) @ nulls.unit_mean(slope), None
-        if gradient is None and nulls.head_of(network) is not None:
+        if gradient is None and network.behind is not None:
             y = classes.index(name)
             shuffled = nulls.shuffled_gradients(
                 network, clips[name], y, n_shuffles, target, rng, device

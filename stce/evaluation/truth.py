@@ -259,8 +259,7 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     Parameters
     ----------
     outcomes : pandas.DataFrame
-        Rows of :func:`stce.ablation.run`, :func:`stce.evaluation.controls.run` and
-        :func:`stce.evaluation.saliency.run`, with ``held``.
+        Rows of :func:`stce.ablation.run`, of any orders, with ``held``.
     q_max : int, default 5
         The last step; lifts are averaged over steps 1 to `q_max`.
     seed : int, default 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from stce import ablation, concepts, curves, features, tcav
 from stce.datasets.actors import PARTS
-from stce.evaluation import controls, saliency, sanity, significance, stability, truth
+from stce.evaluation import controls, paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.inputs import spread
 from stce.study.evidence import Evidence
 
@@ -199,15 +200,15 @@ def repeated(it: Evidence, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.Da
     }
 
 
-def _tested(it: Evidence, n_clips: int, seed: int, device) -> tuple[tuple, dict]:
-    """Return the arguments of :func:`stce.ablation.run` for a few test clips of each class."""
+def _tested(it: Evidence, n_clips: int, device) -> tuple[ablation.Subject, np.ndarray]:
+    """Return what is ablated, and a few test clips of each class."""
     cut, videos = it.test_supervoxels, spread(it.test_clips.labels, n_clips)
     rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
     how = {"stretch": it.settings["cluster"]["stretch"], "device": device}
     z = np.zeros((len(cut), it.network.n_features), np.float32)
     z[rows] = features.extract_rows(it.network, it.test_clips, cut, rows, **how)
-    inputs = it.network, it.test_clips, cut, it.concepts, it.rankings
-    return inputs, {"features": z, "videos": videos, "seed": seed, "device": device}
+    given = it.network, it.test_clips, cut, it.concepts, it.rankings
+    return ablation.Subject(*given, features=z, device=device), videos
 
 
 def rivals(
@@ -231,24 +232,25 @@ def rivals(
     Returns
     -------
     pandas.DataFrame
-        Of :func:`stce.ablation.run`, :func:`stce.evaluation.controls.run` and
-        :func:`stce.evaluation.saliency.run`, over all concepts; with ``held`` where the parts are
-        known (:func:`stce.evaluation.truth.region`).
+        Of :func:`stce.ablation.run`, over all concepts; with ``held`` where the parts are known
+        (:func:`stce.evaluation.truth.region`).
     """
-    inputs, how = _tested(it, n_clips, seed, device)
-    how["q_max"] = min(len(ranking) for ranking in it.rankings.values())
+    subject, videos = _tested(it, n_clips, device)
     if it.test_clips.parts is not None:
-        how["region"] = truth.region(it.test_clips, truth.KTH_CARRIERS, PARTS)
-    few = it.test_clips.select(how["videos"])
+        region = truth.region(it.test_clips, truth.KTH_CARRIERS, PARTS)
+        subject = replace(subject, region=region)
+    few = it.test_clips.select(videos)
     maps = {
         "grad-cam": saliency.grad_cam(it.network, few, device=device),
         "integrated gradients": saliency.integrated_gradients(it.network, few, device=device),
         "occlusion": saliency.occlusion(it.network, few, device=device),
     }
+    q_max = min(len(ranking) for ranking in it.rankings.values())
+    kinds = ablation.ranked(n_controls, seed), controls.random(n_controls, seed)
     shown = [
-        *ablation.run(*inputs, n_random=n_controls, **how),
-        *controls.run(*inputs, n_repeats=n_controls, **how),
-        *saliency.run(*inputs, maps, **how),
+        table
+        for orders in (*kinds, saliency.along(maps, videos))
+        for table in ablation.run(subject, orders, q_max=q_max, seed=seed, videos=videos)
     ]
     return pd.concat(shown, ignore_index=True)
 
@@ -279,13 +281,14 @@ def fills(
         Of :func:`stce.curves.difference`, with ``fill`` in front; the last two rows, "mean,
         predicted class", are of clips explained with the concepts of the class that is predicted.
     """
-    inputs, how = _tested(it, n_clips, seed, device)
-    how["q_max"] = min(5, *(len(ranking) for ranking in it.rankings.values()))
-    ways = {name: {"fill": name} for name in names}
-    ways["mean, predicted class"] = {"assign": "predicted"}
-    tables = {}
-    for name, way in ways.items():
-        outcomes = pd.concat(ablation.run(*inputs, n_random=n_random, **way, **how))
+    subject, videos = _tested(it, n_clips, device)
+    how = {"q_max": min(5, *(len(ranking) for ranking in it.rankings.values()))}
+    how |= {"seed": seed, "videos": videos}
+    ways = {name: (subject, name) for name in names}
+    ways["mean, predicted class"] = replace(subject, assign="predicted"), "mean"
+    tables, orders = {}, ablation.ranked(n_random, seed)
+    for name, (who, fill) in ways.items():
+        outcomes = pd.concat(ablation.run(who, orders, fill=fill, **how))
         tables[name] = curves.difference(outcomes, seed=seed)
     return pd.concat(tables, names=["fill"]).reset_index(0)
 
@@ -305,19 +308,19 @@ def compare(outcomes: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.DataFrame]
     dict of str to pandas.DataFrame
         - ``accuracy``: of :func:`stce.curves.accuracy_table`.
         - ``areas``: of :func:`stce.curves.areas`, with ``steps``, the mean number of concepts until
-          a clip is recognised, or no longer is (:func:`stce.evaluation.controls.smallest`).
-        - ``paired``: of :func:`stce.evaluation.controls.mcnemar`, the order "top" against each
+          a clip is recognised, or no longer is (:func:`stce.curves.smallest`).
+        - ``paired``: of :func:`stce.evaluation.paired.mcnemar`, the order "top" against each
           other, up to five concepts.
         - ``pointed``: of :func:`stce.evaluation.truth.pointed`, where the parts are known.
     """
     areas = curves.areas(outcomes, seed=seed)
-    steps = controls.smallest(outcomes).groupby(["mode", "order"])["q"].mean().rename("steps")
+    steps = curves.smallest(outcomes).groupby(["mode", "order"])["q"].mean().rename("steps")
     others = [order for order in outcomes["order"].unique() if order != "top"]
     first = outcomes[outcomes["q"] <= 5]
     tables = {
         "accuracy": curves.accuracy_table(outcomes, seed=seed),
         "areas": areas.merge(steps.reset_index()),
-        "paired": pd.concat([controls.mcnemar(first, "top", order) for order in others]),
+        "paired": pd.concat([paired.mcnemar(first, "top", order) for order in others]),
     }
     if "held" in outcomes:
         tables["pointed"] = truth.pointed(outcomes, seed=seed)

@@ -17,7 +17,7 @@ from stce.engine.progress import bar
 from stce.evaluation import stability, truth
 from stce.evaluation.inputs import FEATURES, Embedded, Inputs, Variant, cluster, embed, read, view
 
-__all__ = ["FEATURES", "Inputs", "Variant", "compare", "read", "recommend"]
+__all__ = ["FEATURES", "Inputs", "Variant", "compare", "read"]
 
 
 def _score(given: Inputs, seen: Embedded, variant: Variant, n_groups: int, seed: int, device):
@@ -106,7 +106,7 @@ def compare(
     n_groups : int, default 10
         See :func:`stce.tcav.random_groups`.
     n_random, q_max : int, default 3 and 5
-        See :func:`stce.ablation.run`.
+        See :func:`stce.ablation.ranked` and :func:`stce.ablation.run`.
     seed : int, default 0
         Seeds everything random.
     batch_size : int, default 64
@@ -143,8 +143,9 @@ def compare(
     variants = list(dict.fromkeys([given.own, *variants]))
     for variant in variants:
         view(given.network, variant.layer, variant.features)
-    steps = {"q_max": q_max, "n_random": n_random, "seed": seed, "progress": False}
-    steps |= {"batch_size": batch_size, "device": device}
+    orders = ablation.ranked(n_random, seed)
+    steps = {"q_max": q_max, "seed": seed, "progress": False}
+    how = {"batch_size": batch_size, "device": device}
     scoring = {"n_groups": n_groups, "seed": seed, "device": device}
     rows, own = {}, None
     embedded = dict.fromkeys((v.layer, v.features) for v in variants)
@@ -155,7 +156,8 @@ def compare(
             result = _score(given, at, variant, **scoring)
             rankings = {name: result.ranking(name) for name in at.found.centres}
             tested = at.network, given.test, given.test_cut, at.found, rankings
-            outcomes = pd.concat(ablation.run(*tested, features=at.test, **steps))
+            subject = ablation.Subject(*tested, features=at.test, **how)
+            outcomes = pd.concat(ablation.run(subject, orders, **steps))
             if own:
                 like, other = alike, result.scores
             else:
@@ -172,59 +174,3 @@ def compare(
             row |= {f"agreement_{end}": told[f"ci_{end}"] for end in ("low", "high")}
             rows[variant] = row
     return pd.DataFrame([rows[variant] for variant in variants])
-
-
-def recommend(table: pd.DataFrame, share: float = 0.9) -> str:
-    """Say which variant to take, and why.
-
-    Of the variants whose gain on the curves is at least `share` of the largest, the one whose
-    ranking holds most of the truth; without truth, the one that is cheapest to embed.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`compare`.
-    share : float, default 0.9
-        Of the largest gain, 0 to 1.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> rows = {"layer": ["fc7", "conv5b"], "target": "logit", "features": ["in place", "pooled"]}
-    >>> rows |= {"gain": [0.30, 0.29], "truth": [1.0, 1.5], "speed": [1.0, 50.0]}
-    >>> rows |= {"change": [0.0, -0.01], "change_low": [0.0, -0.05], "change_high": [0.0, 0.03]}
-    >>> print(recommend(pd.DataFrame(rows | {"n_clips": 36})))
-    Take conv5b, logit, pooled: of 2 variants 2 have at least 90 % of the largest gain of top over
-    least (30 points; this one 29), and of these its ranking holds most of the truth (lift +1.50;
-    own variant +1.00). It embeds at 50 times the own variant's speed, and its gain differs from the
-    own variant's by -1 points (-5 to 3, 36 clips).
-    """
-    largest = table["gain"].max()
-    if not largest > 0:
-        return (
-            f"Take none of them: in no variant the first concepts do better than the last "
-            f"({100 * largest:.0f} points at most, {table['n_clips'].iloc[0]} clips)."
-        )
-    good = table[table["gain"] >= share * largest]
-    known = table["truth"].notna().any()
-    best, own = good.loc[good["truth" if known else "speed"].idxmax()], table.iloc[0]
-    why = "it is the fastest to embed"
-    if known:
-        why = "its ranking holds most of the truth "
-        why += f"(lift {best['truth']:+.2f}; own variant {own['truth']:+.2f})"
-    text = (
-        f"Take {best['layer']}, {best['target']}, {best['features']}: of {len(table)} variants "
-        f"{len(good)} have at least {100 * share:.0f} % of the largest gain of top over least "
-        f"({100 * largest:.0f} points; this one {100 * best['gain']:.0f}), and of these {why}."
-    )
-    if best.name == own.name:
-        return f"{text} It is the run's own variant."
-    points = [100 * best[name] for name in ("change", "change_low", "change_high")]
-    return (
-        f"{text} It embeds at {best['speed']:.2g} times the own variant's speed, and its gain "
-        "differs from the own variant's by {:.0f} points ({:.0f} to {:.0f}, ".format(*points)
-        + f"{best['n_clips']} clips)."
-    )

@@ -5,6 +5,6 @@
 
 from stce.models.network import Network, Pooled
 from stce.models.store import FEATURES, load, save
-from stce.models.zoo import NAMES, build
+from stce.models.zoo import NETWORKS, build
 
-__all__ = ["FEATURES", "NAMES", "Network", "Pooled", "build", "load", "save"]
+__all__ = ["FEATURES", "NETWORKS", "Network", "Pooled", "build", "load", "save"]

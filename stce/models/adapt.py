@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from stce.models.borrow import borrowed, hooked
-from stce.models.explainable import Explainable, Functions, Prepared, is_explainable
-from stce.models.probe import probe, through
+from stce.models.borrow import borrowed, hooked, running
+from stce.models.explainable import Explainable, Functions
+from stce.models.probe import Findings, probe
 
-__all__ = ["Adapted", "Explainable", "Functions", "adapt", "is_explainable"]
+__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_names"]
 
 
 def adapt(
@@ -39,10 +39,8 @@ def adapt(
         Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``.
     layer : str
         A name in ``dict(model.named_modules())``, run once in a forward pass.
-    clip_shape : tuple of int
-        (C, T, H, W) of a clip.
-    mean, std : float or sequence of float, default 0 and 1
-        The model's own normalisation: it is given ``(pixel / 255 - mean) / std``.
+    clip_shape, mean, std
+        See :class:`Explainable`; the normalisation is the model's own.
     classes : sequence of str, optional
         Names of the logits, in order; default "0", "1", ...
     pool : bool, default True
@@ -81,22 +79,73 @@ def adapt(
             "own stce.models.adapt.Functions."
         )
     adapted = Adapted(model, layer, clip_shape, mean, std, pool, channel_axis)
-    n_classes = probe(adapted)
-    names = [str(y) for y in range(n_classes)] if classes is None else [str(c) for c in classes]
-    if len(names) != n_classes:
+    findings = probe(adapted)
+    names = range(findings.n_classes) if classes is None else classes
+    if len(names) != findings.n_classes:
         raise ValueError(
-            f"classes has {len(names)} names, but {adapted.name} has {n_classes} logits; name "
-            "every one, in their order."
+            f"classes has {len(names)} names, but {adapted.name} has {findings.n_classes} logits; "
+            "name every one, in their order."
         )
-    adapted.classes = tuple(names)
+    adapted = adapted.believing(findings)
+    adapted.classes = tuple(map(str, names))
     return adapted
+
+
+@contextmanager
+def lent(
+    model: nn.Module | Explainable, layer: str | None, features: str, device=None, **how
+) -> Iterator[Explainable]:
+    """See a model at a layer for a while, on a device; a module comes back as it was.
+
+    Parameters
+    ----------
+    model, layer
+        See :func:`stce.explanation.explain`.
+    features : {"supervoxels", "pooled"}
+        See :func:`stce.models.load`.
+    device : torch.device, optional
+        Default: where the model is.
+    **how
+        See :func:`adapt`; of what is explainable as it is, only ``clip_shape`` is compared.
+    """
+    network = module = model
+    if isinstance(model, Explainable):
+        network = model if layer in (None, model.layer) else model.split(layer)
+        module = network.model if isinstance(network, Adapted) else network
+        if tuple(network.clip_shape) != how["clip_shape"]:
+            raise ValueError(
+                f"clips have (C, T, H, W) = {how['clip_shape']}, but the model takes "
+                f"{network.clip_shape}; bring them to this size."
+            )
+    with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
+        network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
+        network = network.pooled() if features == "pooled" else network
+        network.to(network.device if device is None else torch.device(device))
+        yield network
+    network.to(network.device)  # where its module is back now
+
+
+def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
+    """Return the names of the logits: as given, the network's own, the clips', or numbers."""
+    with torch.no_grad():
+        count = network(network.prepare(torch.from_numpy(clips.frames[:1]))).shape[1]
+    numbers = tuple(map(str, range(count)))
+    named = network.classes if classes is None else classes
+    if named is None or tuple(named) == numbers:
+        named = clips.classes if len(clips.classes) == count and clips.classes[0] else numbers
+    if len(named) != count:
+        raise ValueError(
+            f"classes has {len(named)} names, but the model has {count} logits; name every one, "
+            "in their order."
+        )
+    return tuple(str(name) for name in named)
 
 
 class _Reached(BaseException):
     """Ends a forward pass at the layer; no model's own ``except Exception`` can hold it up."""
 
 
-class Adapted(Prepared):
+class Adapted(Explainable):
     """A module seen at one layer; made by :func:`adapt`.
 
     The module is run with a temporary hook at the layer and is between calls as its owner left
@@ -104,36 +153,44 @@ class Adapted(Prepared):
 
     Attributes
     ----------
-    model : torch.nn.Module
-        The module itself, not a copy.
-    layer : str
-        Name of the layer l.
+    model, module : torch.nn.Module
+        The network itself, not a copy, and the layer in it.
+    dtype : torch.dtype
+        Of its numbers.
     classes : tuple of str
         Names of the logits.
     n_features : int
         D: the layer's channels if its output is averaged over positions.
+    findings : stce.models.probe.Findings
+        What was found out about the layer.
     splits : str
         How `logits` gets from the features to the logits: ``"chain"`` (through the modules after
         the layer), ``"replay"`` (through the whole module, with the layer's output replaced), or
         ``"no"`` (the features alone do not decide on the logits; `gradient` is used).
     """
 
+    findings: Findings
+
     def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis):
         super().__init__(clip_shape, mean, std)
         self.model, self.layer, self.name = model, layer, type(model).__name__
-        self._at = _find(model, layer)
+        self.module = _find(model, layer)
         self._pool, self._channel_axis = pool, channel_axis
-        self.classes: tuple[str, ...] = ()
-        self.n_features = 0
         tensors = [*model.parameters(), *model.buffers()]
         floating = [t.dtype for t in tensors if t.is_floating_point()]
-        self._dtype = floating[0] if floating else torch.float32
-        self._shape: tuple[int, ...] = ()  # of the layer's output for one clip
-        self._per_clip = 1  # rows of the layer's output a clip: frames, if it sees them one by one
-        self._layout = torch.channels_last_3d
-        self._head: list[nn.Module] = []
-        self.splits = "no"
+        self.dtype = floating[0] if floating else torch.float32
         self.to(self.device)
+
+    def believing(self, findings: Findings) -> Adapted:
+        """Return this view with something found out about the layer."""
+        other = copy.copy(self)
+        other.findings, other.splits = findings, findings.splits
+        other.n_features = other.vectors(other._blank()).shape[1]
+        return other
+
+    def _blank(self) -> Tensor:
+        """Return a layer's output for one clip, without memory."""
+        return torch.empty(self.findings.per_clip, *self.findings.shape, device="meta")
 
     @property
     def device(self) -> torch.device:
@@ -141,19 +198,26 @@ class Adapted(Prepared):
         first = next(iter([*self.model.parameters(), *self.model.buffers()]), None)
         return torch.device("cpu") if first is None else first.device
 
+    @property
+    def behind(self) -> nn.Module:
+        """The whole module; where the features are given, what comes before the layer is idle."""
+        return self.model
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse clips whose classes are not its own; of numbers only how many is known."""
+        if self.classes != tuple(map(str, range(len(classes)))):
+            super().check_classes(classes)
+
     def pooled(self) -> Adapted:
         """Return this view with supervoxels pooled from the layer's map, one pass a clip.
 
-        Raises
-        ------
-        ValueError
-            If features are not averages over positions in time, height and width.
+        That is only possible where features are averages over positions in time, height and width.
         """
-        seen = self._map(torch.empty(self._per_clip, *self._shape))
+        seen = self._map(self._blank())
         if not self._pool or seen.ndim != 5:
             raise ValueError(
                 f"supervoxels cannot be pooled from {self.layer!r} of {self.name}: its output for "
-                f"a clip is {(self._per_clip, *self._shape)}; take a layer with channels, frames, "
+                f"a clip is {tuple(self._blank().shape)}; take a layer with channels, frames, "
                 "height and width, and leave pool=True."
             )
         other = copy.copy(self)
@@ -173,22 +237,16 @@ class Adapted(Prepared):
 
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
-        with self._running():
-            return self._vector(self._activation(self._input(x)), torch.mean)
+        with running(self.model):
+            return self.vectors(self._activation(self._input(x)))
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
-        with self._running():
+        with running(self.model):
             return self._map(self._activation(self._input(x)))
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return the logits ``(N, Y) float32`` of features ``(N, D)``, differentiable.
-
-        Raises
-        ------
-        ValueError
-            If `splits` is "no".
-        """
+        """Return the logits ``(N, Y) float32`` of features ``(N, D)``, unless `splits` is "no"."""
         if self.splits == "no":
             raise ValueError(
                 f"the features of {self.name} at {self.layer!r} do not decide on its logits by "
@@ -198,10 +256,12 @@ class Adapted(Prepared):
         a = self._unvector(z)
         with borrowed(self.model):
             if self.splits == "chain":
-                return through(self._head, a).float()
-            blank = torch.zeros(len(z), *self.clip_shape, device=a.device, dtype=self._dtype)
-            blank = blank.contiguous(memory_format=self._layout)
-            with hooked(self._at, lambda output: a):
+                for module in self.findings.chain:
+                    a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
+                return a.float()
+            blank = torch.zeros(len(z), *self.clip_shape, device=a.device, dtype=self.dtype)
+            blank = blank.contiguous(memory_format=self.findings.layout)
+            with hooked(self.module, lambda output: a):
                 return self.model(blank).float()
 
     def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
@@ -211,19 +271,8 @@ class Adapted(Prepared):
         position along it. By the chain rule the derivative along a vector v is then the dot
         product of v with the sum of the gradient over positions, which is what is returned.
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(N, C, T, H, W)``, prepared clips.
-        class_index : int
-            The class y.
-        target : {"logit", "log_prob"}, default "logit"
-            See :func:`stce.gradients.at_clips`.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(N, D) float32``.
+        Given are prepared clips ``(N, C, T, H, W)`` and the rest as to
+        :func:`stce.gradients.at_clips`; it is ``(N, D) float32``.
         """
         reached = []
 
@@ -232,7 +281,7 @@ class Adapted(Prepared):
             return reached[0].clone()  # a later step may write to it in place
 
         with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
-            with hooked(self._at, replace):
+            with hooked(self.module, replace):
                 output = self.model(self._input(x)).float()
             if target == "log_prob":
                 output = output.log_softmax(dim=1)
@@ -243,23 +292,17 @@ class Adapted(Prepared):
                     "that they depend on, and take torch.no_grad and argmax out of its forward."
                 )
             (slope,) = torch.autograd.grad(chosen, reached[0])
-        return self._vector(slope, torch.sum).detach()
+        return self.vectors(slope, torch.sum).detach()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of prepared clips."""
-        with self._running():
+        with running(self.model):
             return self.model(self._input(x)).float()
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        # Not in inference mode: what the module may keep of a forward pass stays usable to it.
-        with borrowed(self.model), torch.inference_mode(False), torch.no_grad():
-            yield
 
     def _input(self, x: Tensor) -> Tensor:
         # A copy: the model may write to its input, and the caller's may be an inference tensor.
-        x = self._check(x).to(self._dtype, copy=True)
-        return x.contiguous(memory_format=self._layout)
+        x = self._check(x).to(self.dtype, copy=True)
+        return x.contiguous(memory_format=self.findings.layout)
 
     def _activation(self, x: Tensor) -> Tensor:
         reached = []
@@ -269,21 +312,21 @@ class Adapted(Prepared):
             raise _Reached
 
         try:
-            with hooked(self._at, stop):
+            with hooked(self.module, stop):
                 self.model(x)
         except _Reached:
             pass
         return reached[0]
 
-    def _vector(self, a: Tensor, reduce) -> Tensor:
+    def vectors(self, a: Tensor, reduce=torch.mean) -> Tensor:
         """Turn a layer's output, or a gradient by it, into one row a clip."""
         if not self._pool:
-            return a.float().unflatten(0, (-1, self._per_clip)).flatten(1)
+            return a.float().unflatten(0, (-1, self.findings.per_clip)).flatten(1)
         return reduce(self._placed(a).flatten(2), dim=2)
 
     def _placed(self, a: Tensor) -> Tensor:
         """Return a layer's output with one row a clip, its channels, then its positions."""
-        a = a.float().unflatten(0, (-1, self._per_clip))
+        a = a.float().unflatten(0, (-1, self.findings.per_clip))
         axis = self._channel_axis
         if axis is None:
             axis = -1 if a.ndim == 4 else 1  # (N, L, C) are a transformer's tokens
@@ -292,7 +335,7 @@ class Adapted(Prepared):
     def _map(self, a: Tensor) -> Tensor:
         """Return a layer's output as ``(N, C, t, h, w)``, if it has these axes."""
         a = self._placed(a)
-        return a.squeeze(2) if a.ndim == 6 and self._per_clip == 1 else a
+        return a.squeeze(2) if a.ndim == 6 and self.findings.per_clip == 1 else a
 
     def _unvector(self, z: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.n_features:
@@ -301,7 +344,8 @@ class Adapted(Prepared):
                 f"{tuple(z.shape)}; were they computed at another layer?"
             )
         # A copy, since the step after the layer may write to it in place.
-        return z.reshape(len(z) * self._per_clip, *self._shape).to(self._dtype).clone()
+        rows = len(z) * self.findings.per_clip
+        return z.reshape(rows, *self.findings.shape).to(self.dtype).clone()
 
 
 def _find(model: nn.Module, layer: str) -> nn.Module:

@@ -8,20 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["borrowed", "hooked"]
+__all__ = ["borrowed", "hooked", "running"]
 
 
 @contextmanager
 def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     """Put a module into evaluation mode without gradients, and undo that whatever happens.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Restored are the mode of every submodule, ``requires_grad``, the values of the buffers,
-        and the tensors themselves if it was moved. ``.grad`` is never written to.
-    device : torch.device, optional
-        Move it there for the time being; by default it stays where it is.
+    Restored are the mode of every submodule, ``requires_grad``, the values of the buffers, and the
+    tensors themselves if it was moved to a device. ``.grad`` is never written to.
 
     Examples
     --------
@@ -81,3 +76,11 @@ def hooked(layer: nn.Module, hook) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def running(module: nn.Module) -> Iterator[nn.Module]:
+    """Borrow a module for forward passes without gradients."""
+    # Not in inference mode: what the module may keep of a forward pass stays usable to it.
+    with borrowed(module), torch.inference_mode(False), torch.no_grad():
+        yield module

@@ -28,11 +28,7 @@ POOLS = {"conv1": (1, 0), "conv2": (2, 0), "conv3b": (2, 0), "conv4b": (2, 0), "
 
 
 def blocks(
-    n_classes: int,
-    width: float = 1.0,
-    in_channels: int = 3,
-    input_size: tuple[int, int, int] = (16, 112, 112),
-    dropout: float = DROPOUT,
+    n_classes: int, width=1.0, in_channels=3, input_size=(16, 112, 112), dropout=DROPOUT
 ) -> dict[str, nn.Module]:
     """Return the blocks of C3D, conv1 to fc8; each convolution and fc6, fc7 end in their ReLU.
 
@@ -40,14 +36,8 @@ def blocks(
     only one frame, row or column left, that axis is not pooled any more, so every size is
     possible; fc6 takes what is there.
 
-    Parameters
-    ----------
-    n_classes, width, in_channels, input_size, dropout
-        See :func:`stce.models.build`. `width` also scales the 4096 units of fc6 and fc7.
-
-    Returns
-    -------
-    dict of str to torch.nn.Module
+    For its arguments see :func:`stce.models.build`. `width` also scales the 4096 units of fc6 and
+    fc7.
 
     Examples
     --------

@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stce.models.network import Network
-
-__all__ = ["Explainable", "Functions", "Prepared", "is_explainable"]
-
-MEMBERS = ("clip_shape", "n_features", "mean", "to", "eval", "prepare", "features", "logits")
+__all__ = ["Explainable", "Functions"]
 
 
-class Explainable(Protocol):
-    """What the stages of the method need of a network; `Network` and `Adapted` have it.
+class Explainable:
+    """What the stages of the method need of a network; `Network` and `Adapted` are such.
+
+    One of your own derives from it, sets `n_features`, and gives `features` and `logits`; all else
+    has a default. Where all features are there already, as for :func:`stce.tcav.score`, `logits`
+    alone will do. A module may be one itself: it derives from ``torch.nn.Module`` first, sets
+    `clip_shape`, `mean` and `std`, and has no child with the name of an attribute below.
+
+    Parameters
+    ----------
+    clip_shape : tuple of int
+        (C, T, H, W) of a clip, C = 1 or 3.
+    mean, std : float or sequence of float, default 0 and 1
+        Clips are prepared as ``(pixel / 255 - mean) / std``.
 
     Attributes
     ----------
-    clip_shape : tuple of int
-        (C, T, H, W) of a clip.
     n_features : int
         Number of features D.
-    mean : torch.Tensor
-        ``(C,)``, in 0..1: what hidden voxels show.
-    """
-
-    clip_shape: tuple[int, int, int, int]
-    n_features: int
-    mean: Tensor
-
-    def to(self, device): ...  # noqa: D102
-    def eval(self): ...  # noqa: D102
-
-    def prepare(self, frames: Tensor) -> Tensor:
-        """Turn ``(N, T, H, W, C) uint8`` into the input ``(N, C, T, H, W)``; 0 is the fill."""
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return f_l of prepared clips, ``(N, D) float32``."""
-
-    def logits(self, z: Tensor) -> Tensor:
-        """Return the logits ``(N, Y)`` of features ``(N, D)``, differentiable."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits ``(N, Y)`` of prepared clips."""
-
-
-def is_explainable(model) -> bool:
-    """Tell whether an object has the members of :class:`Explainable`.
-
-    ``isinstance`` cannot tell: since Python 3.12 it overlooks what a module keeps as a buffer.
+    mean, std : torch.Tensor
+        ``(C,) float32``, of pixels in 0..1. Hidden voxels show the mean.
+    name : str
+        What messages call it.
+    layer : str or None
+        The layer l at which it is seen, where it has a name.
+    classes : tuple of str or None
+        Names of the logits, where it knows them.
+    splits : str
+        ``"no"`` if the features alone do not decide on the logits. Then `gradient` is asked for, as
+        of :class:`stce.models.adapt.Adapted`, not `logits`.
+    behind : torch.nn.Module or None
+        The module whose weights decide on the logits of given features.
+    grid : tuple of int or None
+        (t, h, w) of the map from which supervoxels are pooled: then `maps` gives it, as of
+        :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.
+    threadsafe : bool
+        True if to run it changes nothing in it, so that several threads may at once.
+    local : sequence of stce.engine.windows.Local
+        Its first layers by how far they look, where it is a chain of layers.
 
     Examples
     --------
-    >>> is_explainable(torch.nn.Linear(2, 2))
-    False
+    >>> class Brightness(Explainable):
+    ...     n_features = 1
+    ...     def features(self, x):
+    ...         return x.mean((2, 3, 4))
+    ...     def logits(self, z):
+    ...         return torch.cat([z, -z], 1)
+    >>> own = Brightness((1, 4, 8, 8), mean=0.5)
+    >>> own(own.prepare(torch.full((1, 4, 8, 8, 1), 255, dtype=torch.uint8)))
+    tensor([[ 0.5000, -0.5000]])
     """
-    return callable(model) and all(hasattr(model, name) for name in MEMBERS)
 
-
-class Prepared:
-    """Shape and normalisation of the clips, as in `Network`."""
-
+    clip_shape: tuple[int, ...] = ()
+    n_features: int
+    mean: Tensor
+    std: Tensor
     name = "the model"
+    layer: str | None = None
+    classes: tuple[str, ...] | None = None
+    splits = "chain"
     grid: tuple[int, int, int] | None = None
-    prepare = Network.prepare
+    threadsafe = False
+    local: Sequence = ()
+    training = False
+    _other_size = (
+        "was adapted to clips (N, {}), got {}; cut the clips to this size, or adapt it to another "
+        "clip_shape."
+    )
 
-    def __init__(self, clip_shape, mean, std):
+    def __init__(self, clip_shape, mean=0.0, std=1.0):
         self.clip_shape = tuple(int(n) for n in clip_shape)
         if len(self.clip_shape) != 4 or min(self.clip_shape) < 1 or clip_shape[0] not in (1, 3):
             raise ValueError(
@@ -91,21 +103,88 @@ class Prepared:
             raise ValueError(f"mean is {value}; give it for pixels in 0..1: divide it by 255.")
         return torch.from_numpy(np.broadcast_to(array, self.clip_shape[:1]).copy())
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is now."""
+        return self.mean.device
+
+    @property
+    def behind(self) -> nn.Module | None:
+        """The module whose weights decide on the logits of given features."""
+        return self if isinstance(self, nn.Module) else None
+
+    def to(self, device):
+        """Prepare clips on a device from now on; returns itself."""
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
     def eval(self):
         """Return itself: it always runs in evaluation mode."""
         return self
 
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Normalise clips ``(N, T, H, W, C) uint8``, on the network's device.
+
+        They become ``(N, C, T, H, W) float32`` in channels_last_3d, the layout in which 3D
+        convolutions are fast; 0 is the mean.
+        """
+        frames = torch.as_tensor(frames)
+        channels = self.clip_shape[0]
+        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != channels:
+            raise ValueError(
+                f"{self.name} prepares frames (N, T, H, W, {channels}) uint8, got "
+                f"{tuple(frames.shape)} {str(frames.dtype).removeprefix('torch.')}."
+            )
+        x = frames.to(self.mean.device).float()
+        # One multiplication and one addition in place: this runs on every training batch.
+        x = x.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
+        raise NotImplementedError
+
+    def at_layer(self, x: Tensor) -> Tensor:
+        """Return all that `logits` takes, one row a clip: the features, unless they are pooled."""
+        return self.features(x)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return the logits ``(N, Y)`` of what `at_layer` gives, differentiable."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits ``(N, Y)`` of prepared clips."""
+        return self.logits(self.at_layer(x))
+
+    def split(self, layer: str) -> Explainable:
+        """Return it as it is seen at another layer, of which it has none by default."""
+        raise ValueError(
+            f"layer is {layer!r}, but the features of model are fixed; give layer=None."
+        )
+
+    def pooled(self) -> Explainable:
+        """Return a view with supervoxels pooled from the layer's map, one pass a clip."""
+        raise ValueError(
+            "features is 'pooled', but model is features of your own, without a map to pool from; "
+            "leave features='supervoxels'."
+        )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse clips whose classes are not the network's, as far as it knows them."""
+        if self.classes and tuple(self.classes) != tuple(classes):
+            raise ValueError(
+                f"{self.name} was trained for the classes {', '.join(self.classes)}, "
+                f"not for {', '.join(classes)}."
+            )
+
     def _check(self, x: Tensor) -> Tensor:
         if x.ndim != 5 or tuple(x.shape[1:]) != self.clip_shape:
-            raise ValueError(
-                f"{self.name} was adapted to clips (N, {', '.join(map(str, self.clip_shape))}), "
-                f"got {tuple(x.shape)}; cut the clips to this size, or adapt it to another "
-                "clip_shape."
-            )
+            size = ", ".join(map(str, self.clip_shape))
+            raise ValueError(f"{self.name} {self._other_size.format(size, tuple(x.shape))}")
         return x
 
 
-class Functions(Prepared):
+class Functions(Explainable):
     """Features of one's own: two functions in place of a network.
 
     Parameters
@@ -114,10 +193,8 @@ class Functions(Prepared):
         Prepared clips ``(N, C, T, H, W) float32`` to ``(N, D) float32``.
     logits : callable
         ``(N, D)`` to logits ``(N, Y)``, written in torch so that it can be differentiated.
-    clip_shape : tuple of int
-        (C, T, H, W) of a clip.
-    mean, std : float or sequence of float, default 0 and 1
-        Clips are prepared as ``(pixel / 255 - mean) / std``.
+    clip_shape, mean, std
+        See :class:`Explainable`. On another device (`to`) the functions must cope with it.
 
     Examples
     --------
@@ -129,7 +206,6 @@ class Functions(Prepared):
     def __init__(self, features: Callable, logits: Callable, clip_shape, mean=0.0, std=1.0):
         super().__init__(clip_shape, mean, std)
         self._features, self._logits = features, logits
-        self.head = logits if isinstance(logits, nn.Module) else None
         z = self.features(torch.zeros(1, *self.clip_shape))
         if z.ndim != 2 or len(z) != 1:
             raise ValueError(
@@ -138,10 +214,10 @@ class Functions(Prepared):
             )
         self.n_features = z.shape[1]
 
-    def to(self, device):
-        """Prepare clips on a device; the functions must cope with it. Returns itself."""
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
+    @property
+    def behind(self) -> nn.Module | None:
+        """The second function, if it is a module."""
+        return self._logits if isinstance(self._logits, nn.Module) else None
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features ``(N, D) float32`` of prepared clips."""
@@ -150,23 +226,3 @@ class Functions(Prepared):
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of features ``(N, D)``."""
         return self._logits(z)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits ``(N, Y)`` of prepared clips."""
-        return self.logits(self.features(x))
-
-
-def check_classes(network, classes) -> None:
-    """Refuse clips whose classes are not the network's, as far as it knows them."""
-    n_classes = getattr(network, "settings", {}).get("n_classes", len(classes))
-    if n_classes != len(classes):
-        raise ValueError(
-            f"{network.name} has {n_classes} logits for {len(classes)} classes; build it with "
-            f"n_classes={len(classes)}."
-        )
-    known = getattr(network, "classes", None)
-    if known and tuple(known) != tuple(classes):
-        raise ValueError(
-            f"{network.name} was trained for the classes {', '.join(known)}, "
-            f"not for {', '.join(classes)}."
-        )

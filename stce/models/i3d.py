@@ -108,25 +108,14 @@ class _Inception(nn.Module):
 
 
 def blocks(
-    n_classes: int,
-    width: float = 1.0,
-    in_channels: int = 3,
-    input_size: tuple[int, int, int] = (16, 224, 224),
-    dropout: float = DROPOUT,
+    n_classes: int, width=1.0, in_channels=3, input_size=(16, 224, 224), dropout=DROPOUT
 ) -> dict[str, nn.Module]:
     """Return the blocks of I3D: Conv3d_1a_7x7 to Mixed_5c, avgpool (global), dropout, logits.
 
     For clips of 16 frames of 224 x 224 the global pool is the paper's 2 x 7 x 7 pool. The logits
     are a fully connected layer, which after that pool is the paper's 1x1x1 convolution.
 
-    Parameters
-    ----------
-    n_classes, width, in_channels, input_size, dropout
-        See :func:`stce.models.build`; any input size is possible.
-
-    Returns
-    -------
-    dict of str to torch.nn.Module
+    For its arguments see :func:`stce.models.build`; any input size is possible.
 
     Examples
     --------

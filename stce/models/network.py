@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stce.engine.windows import Local, local_layers
+from stce.models.explainable import Explainable
 
 __all__ = ["Network", "Pooled", "scaled"]
 
@@ -20,8 +21,7 @@ __all__ = ["Network", "Pooled", "scaled"]
 def scaled(channels: int, width: float) -> int:
     """Return a number of channels times `width`, to the nearest multiple of 8 and at least 8.
 
-    Each network's own numbers are multiples of 8, so width 1 leaves them as they are; and 8
-    floats are what a CPU handles at once.
+    Each network's own numbers are multiples of 8; and 8 floats are what a CPU handles at once.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def scaled(channels: int, width: float) -> int:
     return max(8, 8 * math.floor(channels * width / 8 + 0.5))
 
 
-class Network(nn.Module):
+class Network(nn.Module, Explainable):
     """A 3D ConvNet f, cut in two at layer l: ``f(x) = head(trunk(x))``.
 
     The trunk computes f_l of equation 1 (clip to layer l) and the head h_l (layer l to logits),
@@ -58,17 +58,8 @@ class Network(nn.Module):
         ``(C,) float32`` moments of the training set in 0..1; 0 and 1 until it is trained.
     feature_shape : tuple of int
         Shape of the trunk's output for one clip; ``n_features`` is its product D.
-    grid : None
-        Supervoxels are shown to it one by one; see :class:`stce.models.network.Pooled`.
-    threadsafe : bool
-        True: to run it changes nothing in it, so that several threads may at once.
     metadata : dict
         What was given to ``save`` beside the network; empty for one that was not loaded.
-
-    Raises
-    ------
-    ValueError
-        If there is no such layer.
 
     Examples
     --------
@@ -81,10 +72,11 @@ class Network(nn.Module):
     torch.Size([2, 6])
     """
 
-    mean: Tensor
-    std: Tensor
-    grid: tuple[int, int, int] | None = None
     threadsafe = True
+    _other_size = (
+        "takes clips (N, {}), got {}; cut the clips to this size, or build the network with "
+        "another input_size or in_channels."
+    )
 
     def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
         super().__init__()
@@ -136,6 +128,11 @@ class Network(nn.Module):
         with self._evaluating():
             return local_layers(self.trunk, self.clip_shape, self.mean.device)
 
+    @property
+    def behind(self) -> nn.Sequential:
+        """The head."""
+        return self.head
+
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""
         return {**dict(self.trunk.named_children()), **dict(self.head.named_children())}
@@ -165,59 +162,20 @@ class Network(nn.Module):
             )
         return self.head(z.unflatten(1, self.feature_shape))
 
-    def _check(self, x: Tensor) -> Tensor:
-        if x.ndim != 5 or tuple(x.shape[1:]) != self.clip_shape:
-            channels, *size = self.clip_shape
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse clips whose classes are not the network's, as far as it knows them."""
+        n_classes = self.settings.get("n_classes", len(classes))
+        if n_classes != len(classes):
             raise ValueError(
-                f"{self.name} takes clips (N, {channels}, {', '.join(map(str, size))}), got "
-                f"{tuple(x.shape)}; cut the clips to this size, or build the network with another "
-                "input_size or in_channels."
+                f"{self.name} has {n_classes} logits for {len(classes)} classes; build it with "
+                f"n_classes={len(classes)}."
             )
-        return x
-
-    def prepare(self, frames: Tensor) -> Tensor:
-        """Normalise clips with the moments of the training set, on the network's device.
-
-        Parameters
-        ----------
-        frames : torch.Tensor or numpy.ndarray
-            ``(N, T, H, W, C) uint8``.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(N, C, T, H, W) float32`` in channels_last_3d, the layout in which 3D convolutions
-            are fast; 0 is the data set's mean.
-
-        Raises
-        ------
-        ValueError
-            If the frames are of another type or number of channels.
-        """
-        frames = torch.as_tensor(frames)
-        channels = self.clip_shape[0]
-        if frames.dtype != torch.uint8 or frames.ndim != 5 or frames.shape[-1] != channels:
-            raise ValueError(
-                f"{self.name} prepares frames (N, T, H, W, {channels}) uint8, got "
-                f"{tuple(frames.shape)} {str(frames.dtype).removeprefix('torch.')}."
-            )
-        x = frames.to(self.mean.device).float()
-        # One multiplication and one addition in place: this runs on every training batch.
-        x = x.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
-        return x.permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
+        super().check_classes(classes)
 
     def set_moments(self, mean, std) -> None:
-        """Set the moments by which clips are normalised.
+        """Set the moments by which clips are normalised, ``(C,)`` each, of pixels in 0..1.
 
-        Parameters
-        ----------
-        mean, std : array_like
-            ``(C,)`` in 0..1. A deviation below one grey level counts as one.
-
-        Raises
-        ------
-        ValueError
-            If they are not of the network's number of channels.
+        A deviation below one grey level counts as one.
         """
         moments = np.array([mean, np.maximum(std, 1 / 255)], np.float32).reshape(2, -1)
         if moments.shape[1] != len(self.mean):
@@ -229,24 +187,12 @@ class Network(nn.Module):
         self.std.copy_(torch.from_numpy(moments[1]))
 
     def split(self, layer: str) -> Network:
-        """Return the network cut at another layer.
-
-        Parameters
-        ----------
-        layer : str
-            One of `layers`.
-
-        Returns
-        -------
-        Network
-            With the same weights (shared, not copied).
-
-        Raises
-        ------
-        ValueError
-            If there is no such layer.
-        """
+        """Return the network cut at another of its `layers`, with the same weights (shared)."""
         return self._as(type(self), layer)
+
+    def pooled(self) -> Pooled:
+        """Return it with supervoxels pooled from the layer's map, see :class:`Pooled`."""
+        return Pooled.of(self)
 
     def _as(self, kind: type[Network], layer: str) -> Network:
         other = kind(self.blocks(), layer, self.settings, self.classes)
@@ -275,14 +221,8 @@ class Pooled(Network):
     n_features : int
         Its channels.
 
-    Raises
-    ------
-    ValueError
-        If the layer has no positions, with those that have.
-
     Examples
     --------
-    >>> import torch
     >>> from stce import models
     >>> network = models.build("r3d18", 2, 0.125, 1, (8, 24, 24), layer="layer4")
     >>> pooled = Pooled.of(network)

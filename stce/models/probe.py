@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from stce.models.borrow import hooked
+from stce.models.borrow import hooked, running
 
-__all__ = ["probe", "through"]
-
-
-def through(chain: list[nn.Module], a: Tensor) -> Tensor:
-    """Pass a batch through modules one after the other; a linear one sees it flattened."""
-    for module in chain:
-        a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
-    return a
+__all__ = ["Findings", "probe"]
 
 
-def _kind(value) -> str:
-    """Say what came instead of a tensor."""
-    if isinstance(value, dict):
-        return f"a dict with {', '.join(map(repr, value))}"
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")
+@dataclass(frozen=True)
+class Findings:
+    """What is known of a module, seen at one of its layers.
+
+    Attributes
+    ----------
+    n_classes : int
+        Number of logits Y.
+    shape : tuple of int
+        Of a row of the layer's output.
+    per_clip : int
+        Rows of the layer's output a clip: frames, where it sees them one by one.
+    layout : torch.memory_format
+        Of the clips: the one that is fast for 3D convolutions, if the module can take it.
+    splits : {"chain", "replay", "no"}
+        See :class:`stce.models.adapt.Adapted`.
+    chain : tuple of torch.nn.Module
+        The modules after the layer, where they alone lead to the logits.
+    """
+
+    n_classes: int
+    shape: tuple[int, ...]
+    per_clip: int
+    layout: torch.memory_format
+    splits: str = "no"
+    chain: tuple[nn.Module, ...] = ()
 
 
 @torch.no_grad()
-def probe(adapted) -> int:
-    """Send two clips through the model, note what its layer gives, return the number of logits."""
+def probe(adapted) -> Findings:
+    """Send two clips through a module and find out what its layer gives.
+
+    Parameters
+    ----------
+    adapted : stce.models.adapt.Adapted
+        Stays as it is; views of it that believe this or that (`believing`) are tried.
+    """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
     x = x.to(adapted.device)
-    logits, outputs = _first_pass(adapted, x)
+    logits, outputs, layout = _first_pass(adapted, x)
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"{name} returns {_kind(logits)}, not a tensor of logits; wrap it in a module whose "
@@ -49,40 +70,42 @@ def probe(adapted) -> int:
             f"layer {layer!r} of {name} {how} a forward pass; choose one that runs once, such as "
             "the block around it or a layer inside it."
         )
-    a = outputs[0]
+    (a,) = outputs
     if not isinstance(a, Tensor) or not a.is_floating_point() or a.ndim < 2 or len(a) % 2:
         got = f"{tuple(a.shape)} {a.dtype}" if isinstance(a, Tensor) else _kind(a)
         raise ValueError(
             f"layer {layer!r} of {name} gives {got} for two clips, not one tensor of floats (N, "
             "...); choose a layer inside it or after it."
         )
-    adapted._per_clip, adapted._shape = len(a) // 2, tuple(a.shape[1:])
-    z = adapted._vector(a, torch.mean)
-    adapted.n_features = z.shape[1]
-    if not _close(adapted, adapted.features(x[1:]), z[1:]) or not _close(
-        adapted, adapted(x[1:]), logits[1:]
-    ):
+    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, layout)
+    seen = adapted.believing(found)
+    z = seen.vectors(a)
+    if not _close(seen, seen.features(x[1:]), z[1:]) or not _close(seen, seen(x[1:]), logits[1:]):
         raise ValueError(
             f"what {name} gives for a clip depends on the other clips of the batch, at {layer!r} "
             "or in its logits; if it takes frames one by one, let those of a clip follow each "
             "other (x.transpose(1, 2).flatten(0, 1)), and use batch normalisation with running "
             "statistics."
         )
-    if (logits >= 0).all() and _close(adapted, logits.sum(1), torch.ones_like(logits[:, 0])):
+    if (logits >= 0).all() and _close(seen, logits.sum(1), torch.ones_like(logits[:, 0])):
         warnings.warn(
             f"{name} seems to return probabilities; the method is about logits, so take the last "
             "softmax out of it.",
             stacklevel=4,
         )
-    if z.numel() == a.numel():
-        _prove(adapted, z, logits)
-    return logits.shape[1]
+    return found if z.numel() < a.numel() else _with_way(seen, found, z, logits)
 
 
-def _first_pass(adapted, x: Tensor) -> tuple[object, list]:
-    """Return the logits and what the layer gave, in the fast memory layout if the model can."""
+def _kind(value) -> str:
+    """Say what came instead of a tensor."""
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(map(repr, value))}"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")
+
+
+def _first_pass(adapted, x: Tensor) -> tuple[object, list, torch.memory_format]:
+    """Return the logits, what the layer gave, and the fast memory layout if the model can."""
     for layout in (torch.channels_last_3d, torch.contiguous_format):
-        adapted._layout = layout
         outputs: list = []
 
         def keep(output, outputs=outputs):
@@ -90,9 +113,10 @@ def _first_pass(adapted, x: Tensor) -> tuple[object, list]:
             outputs.append(output.clone() if isinstance(output, Tensor) else output)
 
         try:
-            with adapted._running(), hooked(adapted._at, keep):
-                logits = adapted.model(adapted._input(x))
-            return logits.float() if isinstance(logits, Tensor) else logits, outputs
+            with running(adapted.model), hooked(adapted.module, keep):
+                own = x.to(adapted.dtype, copy=True).contiguous(memory_format=layout)
+                logits = adapted.model(own)
+            return logits.float() if isinstance(logits, Tensor) else logits, outputs, layout
         except Exception as error:
             failure = error
     paths = any("MultiPath" in type(m).__name__ for m in adapted.model.modules())
@@ -110,25 +134,23 @@ def _first_pass(adapted, x: Tensor) -> tuple[object, list]:
     ) from failure
 
 
-def _prove(adapted, z: Tensor, logits: Tensor) -> None:
+def _with_way(adapted, found: Findings, z: Tensor, logits: Tensor) -> Findings:
     """Find out whether the features decide on the logits, and whether a chain of modules does."""
-    adapted.splits = "replay"  # the clip shown is blank: the logits must come from z alone
-    if not _close(adapted, adapted.logits(z), logits):
-        adapted.splits = "no"
-        return
+    # The clip shown in a replay is blank: the logits must come from z alone.
+    replay = adapted.believing(replace(found, splits="replay"))
+    if not _close(adapted, replay.logits(z), logits):
+        return found
     # Other features as well, of both signs: those of clips may hide a ReLU in the forward.
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)).to(z)
     trials = [z, z.std() * noise]
-    wanted = [adapted.logits(trial) for trial in trials]
-    adapted._head, adapted.splits = _after(adapted.model, adapted.layer), "chain"
+    wanted = [replay.logits(trial) for trial in trials]
+    after = tuple(_after(adapted.model, adapted.layer))
+    chain = adapted.believing(replace(found, splits="chain", chain=after))
     try:
-        proved = all(
-            _close(adapted, adapted.logits(t), w) for t, w in zip(trials, wanted, strict=True)
-        )
+        same = all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True))
     except Exception:  # these modules are no chain: the forward does more than call them in order
-        proved = False
-    if not proved:
-        adapted._head, adapted.splits = [], "replay"
+        same = False
+    return chain.findings if same else replay.findings
 
 
 def _after(model: nn.Module, layer: str) -> list[nn.Module]:
@@ -153,5 +175,5 @@ def _close(adapted, a: Tensor, b: Tensor) -> bool:
     """
     if a.shape != b.shape:
         return False
-    tolerance = max(1e-3, torch.finfo(adapted._dtype).eps ** 0.5)
+    tolerance = max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5)
     return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-12))

@@ -47,22 +47,11 @@ class _Residual(nn.Module):
 
 
 def blocks(
-    n_classes: int,
-    width: float = 1.0,
-    in_channels: int = 3,
-    input_size: tuple[int, int, int] = (16, 112, 112),
-    dropout: float = DROPOUT,
+    n_classes: int, width=1.0, in_channels=3, input_size=(16, 112, 112), dropout=DROPOUT
 ) -> dict[str, nn.Module]:
     """Return the blocks of R3D-18: stem, layer1 to layer4, avgpool (global), dropout, fc.
 
-    Parameters
-    ----------
-    n_classes, width, in_channels, input_size, dropout
-        See :func:`stce.models.build`; any input size is possible.
-
-    Returns
-    -------
-    dict of str to torch.nn.Module
+    For its arguments see :func:`stce.models.build`; any input size is possible.
 
     Examples
     --------

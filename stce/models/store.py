@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from stce.models.network import Network, Pooled
+from stce.engine.storage import replacing
+from stce.models.network import Network
 from stce.models.zoo import assemble, complete
 
-__all__ = ["FEATURES", "load", "read", "save", "write"]
+__all__ = ["FEATURES", "load", "read_tensors", "save", "write_tensors"]
 
 FEATURES = ("supervoxels", "pooled")
 
@@ -28,9 +28,7 @@ def _state(network: Network) -> dict[str, torch.Tensor]:
 
 
 def save(path: str | Path, network: Network, **metadata) -> None:
-    """Write weights, moments and settings to one safetensors file.
-
-    The file appears complete or not at all.
+    """Write weights, moments and settings to one safetensors file, complete or not at all.
 
     Parameters
     ----------
@@ -41,30 +39,21 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     **metadata
         Anything JSON can hold, such as ``epoch=150``; `load` gives it back as
         ``network.metadata``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder does not exist.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
-    write(path, _state(network), {"stce": json.dumps(header)})
+    write_tensors(path, _state(network), {"stce": json.dumps(header)})
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, partial, header)
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Return the tensors and the JSON header of a file of ours."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -106,13 +95,6 @@ def load(
     Network
         In evaluation mode.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not one of ours, or has no such layer, or no map there to pool from.
-
     Examples
     --------
     >>> import tempfile
@@ -126,7 +108,7 @@ def load(
     """
     if features not in FEATURES:
         raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
-    tensors, header = read(Path(path))
+    tensors, header = read_tensors(Path(path))
     settings = complete(header["settings"])
     network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
     state = dict(zip(_state(network), network.state_dict(), strict=True))
@@ -135,5 +117,5 @@ def load(
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     network.metadata = header["metadata"]
-    network = Pooled.of(network) if features == "pooled" else network
+    network = network.pooled() if features == "pooled" else network
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()

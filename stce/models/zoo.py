@@ -13,10 +13,9 @@ from torch import nn
 from stce.models import c3d, i3d, r3d
 from stce.models.network import Network
 
-__all__ = ["NAMES", "assemble", "build", "complete"]
+__all__ = ["NETWORKS", "assemble", "build", "complete"]
 
-_MODULES = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
-NAMES = tuple(_MODULES)
+NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 
 def build(
@@ -58,11 +57,6 @@ def build(
     Network
         On the CPU in channels_last_3d, in training mode.
 
-    Raises
-    ------
-    ValueError
-        If a name does not exist or a number is out of range.
-
     Notes
     -----
     Convolutions and hidden fully connected layers get Kaiming's normal weights (the small
@@ -75,18 +69,10 @@ def build(
     >>> network(torch.zeros(2, 1, 8, 32, 32)).shape
     torch.Size([2, 6])
     """
-    settings = complete(
-        {
-            "name": name,
-            "n_classes": n_classes,
-            "width": width,
-            "in_channels": in_channels,
-            "input_size": input_size,
-            "layer": layer,
-            "dropout": dropout,
-            "seed": seed,
-        }
-    )
+    settings = complete({
+        "name": name, "n_classes": n_classes, "width": width, "in_channels": in_channels,
+        "input_size": input_size, "layer": layer, "dropout": dropout, "seed": seed,
+    })  # fmt: skip
     network = assemble(settings).to_empty(device="cpu")
     _initialise(network, settings["seed"])
     return network.to(memory_format=torch.channels_last_3d)
@@ -95,11 +81,11 @@ def build(
 def complete(settings: Mapping) -> dict:
     """Return the settings with their defaults filled in."""
     values = dict(settings)
-    if values["name"] not in _MODULES:
+    if values["name"] not in NETWORKS:
         raise ValueError(
-            f"there is no network {values['name']!r}; the networks are {', '.join(NAMES)}."
+            f"there is no network {values['name']!r}; the networks are {', '.join(NETWORKS)}."
         )
-    module = _MODULES[values["name"]]
+    module = NETWORKS[values["name"]]
     if values["dropout"] is None:
         values["dropout"] = module.DROPOUT
     if values["layer"] is None:
@@ -123,7 +109,7 @@ def assemble(settings: dict, classes=None) -> Network:
     """Return the network without memory for its weights: they are filled in by the caller."""
     keys = ("n_classes", "width", "in_channels", "input_size", "dropout")
     with torch.device("meta"):
-        blocks = _MODULES[settings["name"]].blocks(**{key: settings[key] for key in keys})
+        blocks = NETWORKS[settings["name"]].blocks(**{key: settings[key] for key in keys})
         return Network(blocks, settings["layer"], settings, classes)
 
 

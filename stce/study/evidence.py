@@ -116,7 +116,7 @@ class Evidence:
             clips,
             Supervoxels.load(run.path("segment") / "train-supervoxels"),
             Concepts.load(run.path("cluster")),
-            features.load(run.path("cluster")),
+            features.stored(run.path("cluster")),
             features.extract_layer(network, clips, device=device),
             random_clips,
             random,

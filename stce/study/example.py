@@ -25,21 +25,22 @@ class Example:
         Index of the clip.
     outcomes : pandas.DataFrame
         Rows of :func:`stce.ablation.run` of all test clips of the class, most important first.
-    bits : numpy.ndarray
-        ``(T, H, W) int64``, the concepts of each voxel, see :func:`stce.ablation.concept_bits`.
+    case : stce.ablation.Case
+        The clip with its concepts.
     """
 
     finding: Finding
     clip: int
     outcomes: pd.DataFrame
-    bits: np.ndarray
+    case: ablation.Case
 
     @classmethod
     def load(cls, run, class_name: str) -> Example:
         """Read it from a run.
 
-        Of all test clips it is the one that stays recognised longest, and is recognised first: the
-        probability of its class, averaged over the steps, differs most between adding and removing.
+        Of all test clips in which the most important concept is seen it is the one that stays
+        recognised longest, and is recognised first: the probability of its class, averaged over
+        the steps, differs most between adding and removing.
 
         Parameters
         ----------
@@ -64,10 +65,12 @@ class Example:
                 f"concepts; choose one of {', '.join(sorted(outcomes['class'].unique()))}."
             )
         chance = mine.groupby(["video", "mode"])["probability"].mean().unstack()
-        clip = int((chance["add"] - chance["remove"]).idxmax())
+        lead = chance["add"] - chance["remove"]
+        first = mine[(mine["mode"] == "add") & (mine["q"] == 1) & (mine["revealed"] > 0)]
+        clip = int((lead[first["video"]] if len(first) else lead).idxmax())
         stretch = run.manifest("cluster")["parameters"]["stretch"]
-        given = it.network, it.clips, it.supervoxels, clip, it.concepts.centres[class_name]
-        return cls(it, clip, mine, ablation.clip_bits(*given, stretch=stretch))
+        given = it.network, it.clips, it.supervoxels, it.concepts, {class_name: it.ranking}
+        return cls(it, clip, mine, ablation.Subject(*given, stretch=stretch).case(clip))
 
     @property
     def frames(self) -> np.ndarray:
@@ -88,7 +91,7 @@ class Example:
     def masks(self, mode: str) -> list[np.ndarray]:
         """Return what is visible at each step, ``(T, H, W) bool`` each."""
         order = self.finding.ranking[: self.steps(mode)["q"].max()]
-        return ablation.visible(self.bits, order, mode)
+        return self.case.order("top", 0, order).masks(mode)
 
     def titles(self, mode: str) -> list[str]:
         """Return for each step what was changed, and the probability of the class."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from stce.models.explainable import check_classes
-
 SCHEDULES = ("step", "onecycle")
 
 
@@ -34,7 +32,7 @@ def check_training(network, videos, test, settings, evaluate_every) -> None:
             f"clips of n_frames and crop {drawn} do not fit the network's input_size {size}; "
             "give both the same."
         )
-    check_classes(network, videos.classes)
+    network.check_classes(videos.classes)
     counts = np.bincount(videos.table["label"], minlength=len(videos.classes))
     empty = [name for name, n in zip(videos.classes, counts, strict=True) if not n]
     if empty:
@@ -43,7 +41,7 @@ def check_training(network, videos, test, settings, evaluate_every) -> None:
             "class needs at least one. Add videos, or leave the class out."
         )
     if test is not None:
-        check_classes(network, test.classes)
+        network.check_classes(test.classes)
         if tuple(test.classes) != tuple(videos.classes):
             raise ValueError(
                 f"the test clips' classes {test.classes} are not the training videos' "

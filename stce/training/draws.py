@@ -19,10 +19,8 @@ class RandomClips:
         With a cheap `read`, such as the memory-mapped one of cached videos.
     size : tuple of int
         Frames, height and width of a clip.
-    flip : bool
-        Mirror left to right with probability 1/2.
-    batch_size : int
-        Most clips in a batch.
+    flip, batch_size
+        See :func:`stce.training.train`.
     seed : int
         With the epoch's number it fixes order, places and flips of that epoch.
     part : tuple of int, default (0, 1)

@@ -14,11 +14,10 @@ from torch import nn
 from stce import models
 from stce.engine import device as devices
 from stce.engine.progress import bar
-from stce.models.explainable import check_classes
 from stce.training import ranks
 from stce.training.checks import SCHEDULES, check_training
 from stce.training.draws import RandomClips
-from stce.training.resume import keep, restore
+from stce.training.resume import keep_state, restore_state
 from stce.videos import moments
 
 __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
@@ -27,7 +26,7 @@ __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
 OPTIONS = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule")
 OPTIONS += ("lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed", "device", "amp")
 
-COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
+_COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
 
 
 def learning_rate(
@@ -136,10 +135,8 @@ def train(
         Most clips in a step; an epoch's clips are dealt evenly over its steps.
     lr : float, default 0.01
         Learning rate; log scale: 0.001, 0.003, 0.01, 0.03.
-    momentum : float, default 0.9
-        Of SGD.
-    weight_decay : float, default 5e-4
-        L2 penalty on all weights (the paper gives none; this is C3D's).
+    momentum, weight_decay : float, default 0.9 and 5e-4
+        Of SGD; the second is the L2 penalty on all weights (the paper gives none; this is C3D's).
     schedule, lr_step, lr_gamma
         See :func:`learning_rate`. The paper's: a tenth each 50 epochs.
     label_smoothing : float, default 0.0
@@ -170,8 +167,7 @@ def train(
     Raises
     ------
     ValueError
-        If an argument is out of range, a class has no video, the videos do not fit the network,
-        or `folder` holds the state of a training with other arguments.
+        If arguments, videos and network do not fit, or not to a training to be gone on with.
     RuntimeError
         If the loss or a weight is not finite; the files of earlier epochs stay.
 
@@ -214,24 +210,19 @@ def train(
     optimizer = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
     )
-    history = restore(state, network, optimizer, settings) if resumed else []
+    history = restore_state(state, network, optimizer, settings) if resumed else []
     model = ranks.parallel(network, target)
     chosen_by = "accuracy" if test is None else "test_accuracy"
     part = ranks.rank(), ranks.size()
     clips = RandomClips(videos, (n_frames, *crop), flip, batch_size, seed, part)
-    shown = bar(
-        range(len(history), epochs), show=progress and first, initial=len(history), total=epochs,
-        desc="train", unit="epoch",
-    )  # fmt: skip
+    how = {"show": progress and first, "initial": len(history), "total": epochs}
+    shown = bar(range(len(history), epochs), **how, desc="train", unit="epoch")
     for epoch in shown:
         with _seeded(seed, epoch, target):
             row = _epoch(model, network, optimizer, clips, epoch, settings, target)
         row["test_accuracy"] = float("nan")
-        if (
-            first
-            and test is not None
-            and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs)
-        ):
+        due = (epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs
+        if first and test is not None and due:
             table = evaluate(network, test, batch_size, target)
             row["test_accuracy"] = float(table["correct"].mean())
         history.append(row)
@@ -241,10 +232,10 @@ def train(
         if scores[-1] > np.nanmax([-1.0, *scores[:-1]]):
             best = {"epoch": epoch + 1, chosen_by: scores[-1]}
             models.save(folder / "best.safetensors", network, **best)
-        keep(state, network, optimizer, settings, history)
+        keep_state(state, network, optimizer, settings, history)
         shown.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
     network.eval()
-    table = pd.DataFrame(history)[COLUMNS]
+    table = pd.DataFrame(history)[_COLUMNS]
     if first:
         models.save(folder / "last.safetensors", network, epoch=settings["epochs"])
         table.to_csv(folder / "history.csv", index=False)
@@ -262,7 +253,7 @@ def evaluate(
     network : Network
         Moved to `device`; its mode is left as it was.
     clips : stce.clips.Clips
-        N clips of the network's input size.
+        N clips of the network's classes and input size.
     batch_size : int, default 32
         Clips a forward pass.
     device : str or torch.device, default "cpu"
@@ -274,11 +265,6 @@ def evaluate(
         One row a clip: ``id``, ``class`` (the true one), ``predicted``, ``correct`` (bool),
         ``probability`` (of the true class, 0..1).
 
-    Raises
-    ------
-    ValueError
-        If the classes or the size of the clips are not the network's.
-
     Examples
     --------
     >>> from stce import models
@@ -289,9 +275,9 @@ def evaluate(
     >>> evaluate(network, clips).columns.tolist()
     ['id', 'class', 'predicted', 'correct', 'probability']
     """
-    check_classes(network, clips.classes)
+    network.check_classes(clips.classes)
     network.to(devices.resolve(device))
-    training, probabilities = getattr(network, "training", False), []
+    training, probabilities = network.training, []
     network.eval()
     try:
         with torch.inference_mode():
@@ -305,15 +291,10 @@ def evaluate(
     values = np.concatenate(probabilities) if probabilities else np.empty((0, len(clips.classes)))
     labels, classes = np.asarray(clips.labels), np.asarray(clips.classes)
     predicted = values.argmax(1)
-    return pd.DataFrame(
-        {
-            "id": clips.ids,
-            "class": classes[labels],
-            "predicted": classes[predicted],
-            "correct": predicted == labels,
-            "probability": values[np.arange(len(labels)), labels],
-        }
-    )
+    table = pd.DataFrame({"id": clips.ids, "class": classes[labels]})
+    table["predicted"], table["correct"] = classes[predicted], predicted == labels
+    table["probability"] = values[np.arange(len(labels)), labels]
+    return table
 
 
 def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:

@@ -6,22 +6,22 @@ import json
 
 import torch
 
-from stce.models.store import read, write
+from stce.models.store import read_tensors, write_tensors
 
 
-def keep(path, network, optimizer, settings, history) -> None:
+def keep_state(path, network, optimizer, settings, history) -> None:
     """Write what the next epoch needs; one file, so that it can never disagree with itself."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     for name, weight in network.named_parameters():
         buffer = optimizer.state[weight].get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
-    write(path, tensors, {"stce": json.dumps({"settings": settings, "history": history})})
+    write_tensors(path, tensors, {"stce": json.dumps({"settings": settings, "history": history})})
 
 
-def restore(path, network, optimizer, settings) -> list[dict]:
+def restore_state(path, network, optimizer, settings) -> list[dict]:
     """Put the kept state back, and return the history so far."""
-    tensors, header = read(path)
+    tensors, header = read_tensors(path)
     there = header.get("settings", {})
     other = [key for key, value in settings.items() if there.get(key) != value]
     if other:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stce.engine.progress import bar
-from stce.engine.storage import explain_write, write_npy, write_text
+from stce.engine.storage import explain_write, write_npy, write_table, write_text
 from stce.videos.frames import resize, resize_parts
 from stce.videos.sources import Videos
 
@@ -42,22 +42,7 @@ class CachedVideos(Videos):
 
     @classmethod
     def load(cls, folder):
-        """Open a finished cache.
-
-        Parameters
-        ----------
-        folder : path
-            As given to `cache`.
-
-        Returns
-        -------
-        videos : CachedVideos
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no cache, or it is not finished.
-        """
+        """Open a finished cache; FileNotFoundError if there is none, or it is not finished."""
         folder = Path(folder)
         if not (folder / "table.parquet").is_file():
             raise FileNotFoundError(
@@ -176,7 +161,7 @@ def _start(folder, settings):
         return
     with explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(settings, indent=1))
+    write_text(path, json.dumps(settings, indent=1))
 
 
 def _cache_some(videos, indices, folder, size, min_frames, max_frames):
@@ -196,10 +181,9 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
         except (ValueError, FileNotFoundError) as error:
             skipped[i] = str(error)
             continue
-        with explain_write(folder):
-            if parts is not None:  # before the frames: where those are, the video is complete
-                write_npy(folder / f"{i:06d}.parts.npy", resize_parts(parts[middle], size))
-            write_npy(folder / f"{i:06d}.npy", frames)
+        if parts is not None:  # before the frames: where those are, the video is complete
+            write_npy(folder / f"{i:06d}.parts.npy", resize_parts(parts[middle], size))
+        write_npy(folder / f"{i:06d}.npy", frames)
     return len(indices), skipped
 
 
@@ -220,9 +204,7 @@ def _finish(videos, folder, reasons):
     paths = [folder / f"{i:06d}.npy" for i in kept]
     n_frames = [len(np.load(path, mmap_mode="r")) for path in paths]  # from the headers
     table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
-    with explain_write(folder):
-        write_text(folder / "classes.json", json.dumps(videos.classes))
-        write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
-        table.to_parquet(folder / ".table.tmp", index=False)
-        (folder / ".table.tmp").replace(folder / "table.parquet")
+    write_text(folder / "classes.json", json.dumps(videos.classes))
+    write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
+    write_table(folder / "table.parquet", table, index=False)
     return CachedVideos.load(folder)

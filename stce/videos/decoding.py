@@ -53,22 +53,10 @@ def decode(path, fps=None, grey=False):
 
 
 def header(path):
-    """Return what the header of a video file states, without decoding a frame.
+    """Return n_frames, height and width that a file's header states, without decoding a frame.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-
-    Returns
-    -------
-    n_frames, height, width : int
-        `n_frames` is 0 where the format does not state it.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be opened as a video.
+    `n_frames` is 0 where the format does not state it. If the file cannot be opened as a video,
+    that is a ValueError.
     """
     try:
         with av.open(str(path)) as container:

@@ -35,33 +35,21 @@ def resize(frames, size):
             f"Frames must be (T, H, W, C) uint8, not {frames.shape} {frames.dtype}; "
             "a grey video needs a last axis of 1."
         )
-    height, width = (int(s) for s in size)
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be a positive (height, width), not {tuple(size)}.")
-    if frames.shape[1:3] == (height, width):
+    size = tuple(int(s) for s in size)
+    if min(size) < 1:
+        raise ValueError(f"size must be a positive (height, width), not {size}.")
+    if frames.shape[1:3] == size:
         return frames
     if not frames.flags.writeable:  # torch warns at read-only memory, such as a memory map
         frames = frames.copy()
     # uint8 in channels_last has its own fast kernel: no conversion to float and back.
     tensor = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    tensor = torch.nn.functional.interpolate(
-        tensor, size=(height, width), mode="bilinear", antialias=True
-    )
+    tensor = torch.nn.functional.interpolate(tensor, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(tensor.permute(0, 2, 3, 1).numpy())
 
 
 def resize_parts(parts, size):
-    """Resize part masks: each pixel takes the one under its centre.
-
-    Parameters
-    ----------
-    parts : (T, H, W) array
-    size : tuple of int
-        (height, width).
-
-    Returns
-    -------
-    parts : (T, height, width) array
+    """Resize part masks, ``(T, H, W)``, as frames: each pixel takes the one under its centre.
 
     Examples
     --------
@@ -76,18 +64,13 @@ def resize_parts(parts, size):
 
 
 def center_crop(frames, size):
-    """Cut the centre out of frames or part masks.
+    """Return a view of the centre of frames or part masks, ``(T, H, W, ...)``.
 
     Parameters
     ----------
     frames : (T, H, W, ...) array
     size : tuple of int
         (height, width) of the cut.
-
-    Returns
-    -------
-    frames : (T, height, width, ...) array
-        A view.
 
     Raises
     ------
@@ -142,7 +125,7 @@ def moments(videos):
     Parameters
     ----------
     videos : Videos
-        With one number of channels.
+        All of one number of channels.
 
     Returns
     -------

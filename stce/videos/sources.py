@@ -47,12 +47,7 @@ class Videos(abc.ABC):
 
     @abc.abstractmethod
     def read(self, i):
-        """Return a whole video at its own size and rate.
-
-        Parameters
-        ----------
-        i : int
-            Row of `table`.
+        """Return the video of row `i` of the table, at its own size and rate.
 
         Returns
         -------
@@ -69,17 +64,7 @@ class Videos(abc.ABC):
         return None
 
     def select(self, indices):
-        """Return some of the videos, in the order asked for.
-
-        Parameters
-        ----------
-        indices : slice, (n,) int or (N,) bool
-            Rows of `table`.
-
-        Returns
-        -------
-        videos : Videos
-        """
+        """Return the videos of some rows (slice, ``(n,) int`` or ``(N,) bool``), in that order."""
         return _Selection(self, np.arange(len(self))[indices])
 
     def _options(self):

@@ -16,18 +16,17 @@ import pandas as pd
 from PIL import Image
 
 from stce.viz import film
-from stce.viz.overlays import (
-    ALL,
-    OVERLAYS,
-    concept_text,
-    example_text,
-    one_a_clip,
-    overlay_text,
-    panes,
-    ranked,
-)
+from stce.viz.pictures import first_of_clips, highlight, rgb
 
 __all__ = ["explore", "is_live", "page"]
+
+OVERLAYS = {
+    "highlight": "The supervoxel is lit, the rest of the clip dimmed.",
+    "outline": "The supervoxel is outlined.",
+    "raw": "The clip is shown as it is.",
+}
+ALL = "side by side"
+NEEDED = ("class", "concept", "rank", "score", "ci_low", "ci_high", "q_value")
 
 
 def page(
@@ -49,10 +48,8 @@ def page(
 
     Parameters
     ----------
-    clips : stce.clips.Clips
-        The clips that the supervoxels were cut from.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
+    clips, supervoxels
+        See :func:`stce.viz.pictures.typical`.
     concepts : stce.concepts.Concepts
         Clusters of the supervoxels.
     scores : pandas.DataFrame
@@ -61,10 +58,8 @@ def page(
         Supervoxels shown of each concept: the nearest to its centre, from different clips.
     overlays : tuple of {"highlight", "outline", "raw"}
         What is on offer, all three by default. They lie side by side in one video.
-    fps : float, default 8
-        Frames per second.
-    scale : int, default 1
-        Enlargement before encoding; the browser enlarges the rest without smoothing. Three
+    fps, scale
+        See :func:`stce.viz.film.encode`; the browser enlarges the rest without smoothing. Three
         overlays of 16 frames of 56 x 56 pixels add 13 kB to the page at 1, and 27 kB at 2,
         where thin outlines keep their full colour.
 
@@ -99,14 +94,17 @@ def page(
         raise ValueError(f"n_examples is {n_examples}; show at least 1 supervoxel a concept.")
     if not overlays or not set(overlays) <= set(OVERLAYS):
         raise ValueError(f"overlays is {overlays!r}; choose some of {', '.join(OVERLAYS)}.")
-    classes = []
-    for name, part in ranked(scores, concepts).items():
+    parts, classes = _ranked(scores, concepts), []
+    for name, part in parts.items():
         entries = []
         for entry in part.itertuples():
-            rows = one_a_clip(supervoxels, concepts.members(name, entry.concept), n_examples)
-            films = [_film(clips, supervoxels, row, overlays, fps, scale) for row in rows]
-            texts = [
-                example_text(clips, supervoxels, row, i, len(rows))
+            members = concepts.members(name, entry.concept)
+            rows = [row for row, _ in first_of_clips(supervoxels, members, n_examples)]
+            examples = [
+                {
+                    "text": _example_text(clips, supervoxels, row, i, len(rows)),
+                    "video": _film(clips, supervoxels, row, overlays, fps, scale),
+                }
                 for i, row in enumerate(rows, start=1)
             ]
             entries.append(
@@ -116,19 +114,17 @@ def page(
                     "low": round(float(entry.ci_low), 4),
                     "high": round(float(entry.ci_high), 4),
                     "sure": bool(entry.q_value < 0.05),
-                    "text": concept_text(name, entry, len(part)),
-                    "examples": [
-                        {"text": t, "video": f} for t, f in zip(texts, films, strict=True)
-                    ],
+                    "text": _concept_text(name, entry, len(part)),
+                    "examples": examples,
                 }
             )
         classes.append({"name": name, "concepts": entries})
 
     positions = np.linspace(0, 100, len(overlays)).round(4).tolist()
     offered = dict(zip(overlays, positions, strict=True)) | ({ALL: None} if overlays[1:] else {})
-    best = ranked(scores, concepts)[classes[0]["name"]]["concept"].iloc[0]
-    nearest = concepts.members(classes[0]["name"], best)[0]
-    (shown,) = panes(clips, supervoxels, nearest, overlays[:1])
+    name, part = next(iter(parts.items()))
+    nearest = concepts.members(name, part["concept"].iloc[0])[0]
+    (shown,) = _panes(clips, supervoxels, nearest, overlays[:1])
     height, width = _even(shown).shape[1:3]
     first = classes[0]["concepts"][0]
     seen = f"{first['examples'][0]['text']} {OVERLAYS[overlays[0]]}"
@@ -136,7 +132,7 @@ def page(
         "fps": fps,
         "frames": len(shown),
         "overlays": [
-            {"name": o, "text": overlay_text(o, overlays), "pane": x} for o, x in offered.items()
+            {"name": o, "text": _overlay_text(o, overlays), "pane": x} for o, x in offered.items()
         ],
         "classes": classes,
     }
@@ -158,10 +154,8 @@ def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 
 
     Parameters
     ----------
-    clips, supervoxels, concepts, scores
+    clips, supervoxels, concepts, scores, fps
         See :func:`page`.
-    fps : float, default 8
-        Frames per second while it plays.
     width : int, default 336
         Least width of the picture in pixels; clips are enlarged by a whole number.
 
@@ -184,7 +178,7 @@ def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 
         raise ImportError(
             "The live explorer needs ipywidgets; install it: python -m pip install ipywidgets"
         ) from None
-    parts = ranked(scores, concepts)
+    parts = _ranked(scores, concepts)
     return _Explorer(ipywidgets, clips, supervoxels, concepts, parts, fps, width).box
 
 
@@ -253,17 +247,17 @@ class _Explorer:
     def _choose_number(self, _=None):
         i, name = self.number.value, self.class_name.value
         row, part = self.rows[i - 1], self.parts[name]
-        drawn = panes(self.clips, self.supervoxels, row)
+        drawn = _panes(self.clips, self.supervoxels, row)
         self.drawn = dict(zip(OVERLAYS, drawn, strict=True)) | {ALL: np.concatenate(drawn, axis=2)}
         entry = next(part[part["concept"] == self.concept.value].itertuples())
-        about = concept_text(name, entry, len(part))
-        self.about = f"{about} {example_text(self.clips, self.supervoxels, row, i, len(self.rows))}"
+        seen = _example_text(self.clips, self.supervoxels, row, i, len(self.rows))
+        self.about = f"{_concept_text(name, entry, len(part))} {seen}"
         self._draw()
 
     def _draw(self, _=None):
         overlay = self.overlay.value
         image = Image.fromarray(self.drawn[overlay][self.frame.value - 1])
-        said = escape(f"{self.about} {overlay_text(overlay)}")
+        said = escape(f"{self.about} {_overlay_text(overlay)}")
         # An HTML widget, because ipywidgets' Image has no place for an alternative text.
         self.picture.value = (
             f'<img src="data:image/png;base64,{_base64(image, "PNG")}" alt="{said}" '
@@ -271,6 +265,59 @@ class _Explorer:
             'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
         )
         self.text.value = said
+
+
+def _ranked(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:
+    """Return the scores class by class, best concept first, once they fit the concepts."""
+    missing = [c for c in NEEDED if c not in scores]
+    if missing or scores.empty:
+        raise ValueError(
+            f"scores has {len(scores)} rows and lacks the columns {missing}; "
+            "pass the table that stce.tcav.score returns."
+        )
+    known = set(zip(concepts.table["class"], concepts.table["concept"], strict=True))
+    unknown = set(zip(scores["class"], scores["concept"], strict=True)) - known
+    if unknown:
+        name, concept = min(unknown)
+        raise ValueError(
+            f"scores names concept {concept} of class {name!r}, which has no supervoxels; "
+            "pass scores and concepts of the same run."
+        )
+    return {str(n): part.sort_values("rank") for n, part in scores.groupby("class", sort=False)}
+
+
+def _panes(clips, supervoxels, row: int, overlays=tuple(OVERLAYS)) -> list[np.ndarray]:
+    """Return one supervoxel in its clip, each ``(T, H, W, 3) uint8``, once an overlay."""
+    frames = np.asarray(clips.frames[int(supervoxels.table["video"].iloc[row])])
+    mask = supervoxels.mask(row)
+    dim = {"highlight": 0.3, "outline": 1}
+    return [rgb(frames) if o == "raw" else highlight(frames, mask, dim[o]) for o in overlays]
+
+
+def _concept_text(name: str, entry, n: int) -> str:
+    """Name a concept, its rank and its score; `entry` is its row of the scores."""
+    return (
+        f"{name}, concept of rank {entry.rank} of {n}: score {entry.score:.2f} "
+        f"(95 % interval {entry.ci_low:.2f} to {entry.ci_high:.2f})."
+    )
+
+
+def _example_text(clips, supervoxels, row: int, i: int, n: int) -> str:
+    """Say which supervoxel of n it is, and where it lies in its clip."""
+    mask = supervoxels.mask(row)
+    t, y, x = np.nonzero(mask)
+    vertical = ("upper", "middle", "lower")[int(3 * y.mean() / mask.shape[1])]
+    horizontal = ("left", "centre", "right")[int(3 * x.mean() / mask.shape[2])]
+    clip = clips.ids[int(supervoxels.table["video"].iloc[row])]
+    return (
+        f"Supervoxel {i} of {n}: clip {clip}, {vertical} {horizontal}, frames {t.min() + 1} to "
+        f"{t.max() + 1}, {100 * mask.mean():.1f} % of the clip."
+    )
+
+
+def _overlay_text(overlay: str, overlays=tuple(OVERLAYS)) -> str:
+    """Say what an overlay does."""
+    return OVERLAYS.get(overlay) or f"From left to right: {', '.join(overlays)}."
 
 
 def _even(frames: np.ndarray) -> np.ndarray:
@@ -281,7 +328,7 @@ def _even(frames: np.ndarray) -> np.ndarray:
 
 def _film(clips, supervoxels, row: int, overlays, fps, scale) -> str:
     """Return the overlays side by side as a video in base64."""
-    drawn = [_even(pane) for pane in panes(clips, supervoxels, row, overlays)]
+    drawn = [_even(pane) for pane in _panes(clips, supervoxels, row, overlays)]
     return base64.b64encode(film.encode(np.concatenate(drawn, axis=2), fps, scale)).decode()
 
 

@@ -7,22 +7,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from stce.viz.pictures import fullest, highlight, lift, outlined, revealed, rgb
+from stce.viz.pictures import evenly, fullest, outlined, revealed, rgb
+from stce.viz.style import INK
 
-__all__ = [
-    "clip_sheet",
-    "concept_frames",
-    "concept_montage",
-    "high_resolution",
-    "resolutions",
-    "reveal_strip",
-    "settings",
-]
-
-
-def evenly(n: int, count: int) -> np.ndarray:
-    """Return up to `count` of n indices, evenly spaced, the first and the last among them."""
-    return np.unique(np.linspace(0, n - 1, count).round().astype(int))
+__all__ = ["clip_sheet", "concept_frames", "concept_montage", "resolutions", "reveal_strip"]
 
 
 def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
@@ -33,6 +21,20 @@ def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
     sns.despine(ax=ax, left=True, bottom=True)
     if title:
         ax.set_title(title, fontsize=9)
+
+
+def _cells(n: int, columns: int, inches: float, **options) -> tuple[Figure, list[plt.Axes]]:
+    """Return a figure as wide as a page, with n cells in columns."""
+    rows, size = -(-n // columns), (9.5, inches)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat[n:]:
+        ax.axis("off")
+    return figure, list(axes.flat[:n])
+
+
+def _fill(figure: Figure, **margins: float) -> None:
+    """Let images fill a figure up to the margins."""
+    figure.subplots_adjust(**{"left": 0.005, "right": 0.995, "bottom": 0.005} | margins)
 
 
 def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figure:
@@ -46,22 +48,14 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
         One a clip.
     n_frames : int, default 8
         Frames shown of each, evenly spaced.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        N rows.
     """
     chosen = evenly(frames.shape[1], n_frames)
     height, width = frames.shape[2:4]
-    inches = 9 / len(chosen)
-    figure, axes = plt.subplots(
-        len(frames), 1, figsize=(9.5, len(frames) * inches * height / width), squeeze=False
-    )
-    for ax, clip, title in zip(axes[:, 0], frames, titles, strict=True):
+    figure, axes = _cells(len(frames), 1, len(frames) * 9 / len(chosen) * height / width)
+    for ax, clip, title in zip(axes, frames, titles, strict=True):
         show_image(ax, np.hstack(list(rgb(clip)[chosen])))
         ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
-    figure.subplots_adjust(left=0.13, right=0.995, top=0.995, bottom=0.005, hspace=0.04)
+    _fill(figure, left=0.13, top=0.995, hspace=0.04)
     return figure
 
 
@@ -70,21 +64,16 @@ def resolutions(
 ) -> Figure:
     """Show one clip cut at several resolutions (the segmentation step of Figure 1).
 
+    A row for the clip and one for each level.
+
     Parameters
     ----------
     frames : numpy.ndarray
         ``(T, H, W, C) uint8``.
     labels : numpy.ndarray
         ``(L, T, H, W)``.
-    names : list of str
-        One a level.
-    n_frames : int, default 5
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for the clip and one for each level.
+    names, n_frames
+        One name a level; see :func:`clip_sheet`.
     """
     chosen = evenly(len(frames), n_frames)
     rows = 1 + len(labels)
@@ -95,14 +84,14 @@ def resolutions(
             show_image(axes[1 + level, column], outlined(frames[t], labels[level, t]))
     for ax, name in zip(axes[:, 0], ["clip", *names], strict=True):
         ax.set_ylabel(name, fontsize=10)
-    figure.subplots_adjust(left=0.04, right=0.995, top=0.95, bottom=0.005, hspace=0.04, wspace=0.04)
+    _fill(figure, left=0.04, top=0.95, hspace=0.04, wspace=0.04)
     return figure
 
 
 def concept_montage(
     concepts: list[list[tuple[np.ndarray, np.ndarray]]], titles: list[str], columns: int = 5
 ) -> Figure:
-    """Show many concepts, each by one frame of up to four of its supervoxels.
+    """Show many concepts, each by one frame of up to four of its supervoxels, two by two.
 
     Parameters
     ----------
@@ -112,145 +101,56 @@ def concept_montage(
         One a concept.
     columns : int, default 5
         Concepts a row of the figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One cell of two by two a concept.
     """
     rows = -(-len(concepts) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(9.5, 9.5 / columns * 1.12 * rows), squeeze=False
-    )
-    for ax in axes.flat[len(concepts) :]:
-        ax.axis("off")
-    for ax, pairs, title in zip(axes.flat, concepts, titles, strict=False):
+    figure, axes = _cells(len(concepts), columns, 9.5 / columns * 1.12 * rows)
+    for ax, pairs, title in zip(axes, concepts, titles, strict=True):
         tiles = [fullest(lit) for lit, _ in pairs[:4]]
         tiles += [np.full_like(tiles[0], 255)] * (4 - len(tiles))
         cells = [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles]
         show_image(ax, np.vstack([np.hstack(cells[:2]), np.hstack(cells[2:])]), title)
-    figure.subplots_adjust(
-        left=0.005, right=0.995, top=1 - 0.2 / (2.1 * rows), bottom=0.005, hspace=0.14, wspace=0.05
-    )
+    _fill(figure, top=1 - 0.2 / (2.1 * rows), hspace=0.14, wspace=0.05)
     return figure
 
 
 def concept_frames(
     pairs: list[tuple[np.ndarray, np.ndarray]], titles: list[str], n_frames: int = 6
 ) -> Figure:
-    """Show concepts frame by frame, highlighted above raw (Figure 5).
+    """Show concepts frame by frame, highlighted above raw, two a row (Figure 5).
 
     Parameters
     ----------
     pairs : list of (numpy.ndarray, numpy.ndarray)
         For each concept one highlighted and one raw clip, see :func:`stce.viz.pictures.typical`.
-    titles : list of str
-        One a concept.
-    n_frames : int, default 6
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two concepts a row.
+    titles, n_frames
+        One title a concept; see :func:`clip_sheet`.
     """
     rows = -(-len(pairs) // 2)
     height, width = pairs[0][1].shape[1:3]
     tall = 4.66 * 2 * height / (min(n_frames, len(pairs[0][1])) * width)
     head = 0.45  # inches for the title
-    size = (9.5, rows * (tall + head))
-    figure, axes = plt.subplots(rows, 2, figsize=size, squeeze=False)
-    for ax in axes.flat[len(pairs) :]:
-        ax.axis("off")
-    for ax, (lit, raw), title in zip(axes.flat, pairs, titles, strict=False):
+    inches = rows * (tall + head)
+    figure, axes = _cells(len(pairs), 2, inches, dpi=150)
+    for ax, (lit, raw), title in zip(axes, pairs, titles, strict=True):
         chosen = evenly(len(raw), n_frames)
         both = [np.hstack(list(rgb(clip)[chosen])) for clip in (lit, raw)]
         show_image(ax, np.vstack(both), title)
-    figure.subplots_adjust(
-        left=0.005,
-        right=0.995,
-        top=1 - 0.3 / size[1],
-        bottom=0.08 / size[1],
-        hspace=head / tall,
-        wspace=0.03,
-    )
+    top, bottom = 1 - 0.3 / inches, 0.08 / inches
+    _fill(figure, top=top, bottom=bottom, hspace=head / tall, wspace=0.03)
     return figure
-
-
-def high_resolution(
-    clips: list[np.ndarray],
-    masks: list[np.ndarray],
-    titles: list[str],
-    frame_size: tuple[int, int],
-    n_frames: int = 4,
-) -> Figure:
-    """Show concepts on the videos themselves, at their own resolution (Figure 9).
-
-    Parameters
-    ----------
-    clips : list of numpy.ndarray
-        For each concept the frames of one video, ``(T, H, W, C) uint8``, as they were before
-        they were resized and cropped; see :func:`stce.viz.pictures.middle`.
-    masks : list of numpy.ndarray
-        For each a supervoxel ``(T, h, w) bool`` at the network's resolution.
-    titles : list of str
-        One a concept.
-    frame_size : tuple of int
-        (height, width) to which frames were resized before the crop.
-    n_frames : int, default 4
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two concepts a row, highlighted above raw.
-    """
-    pairs = []
-    for frames, mask in zip(clips, masks, strict=True):
-        own = lift(mask, frame_size, frames.shape[1:3])
-        # A border of one pixel would be lost where large frames are drawn small.
-        pairs.append((highlight(frames, own, width=max(1, round(len(frames[0]) / 120))), frames))
-    figure = concept_frames(pairs, titles, n_frames)
-    figure.set_dpi(150)
-    return figure
-
-
-def settings(
-    frames: np.ndarray, masks: list[np.ndarray], titles: list[str], n_frames: int = 8
-) -> Figure:
-    """Show the most important concept that each setting of the method finds in a clip (Figure 8).
-
-    Parameters
-    ----------
-    frames : numpy.ndarray
-        ``(T, H, W, C) uint8``.
-    masks : list of numpy.ndarray
-        The concept's voxels in this clip, ``(T, H, W) bool``, one a setting.
-    titles : list of str
-        One a setting.
-    n_frames : int, default 8
-        Frames shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for the raw clip and one a setting, highlighted.
-    """
-    rows = [rgb(frames), *(highlight(frames, mask) for mask in masks)]
-    return clip_sheet(np.stack(rows), ["raw", *titles], n_frames)
 
 
 def reveal_strip(
     frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int, mode: str = ""
 ) -> Figure:
-    """Show what is visible at each step of adding or removing (Figures 3 and 4).
+    """Show three frames of what is visible at each step of adding or removing (Figures 3 and 4).
 
     Parameters
     ----------
     frames : numpy.ndarray
         ``(T, H, W, C) uint8``.
     masks : list of numpy.ndarray
-        Visible voxels ``(T, H, W) bool`` of each step, see :func:`stce.ablation.visible`.
+        Visible voxels ``(T, H, W) bool`` of each step, see :class:`stce.ablation.Order`.
     titles : list of str
         One a step.
     fill : int
@@ -258,11 +158,6 @@ def reveal_strip(
     mode : {"", "add", "remove"}, default ""
         Names the mode above the steps, joins them with arrows, and outlines in each step the
         voxels that it added or removed.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One column a step, three frames each.
 
     Raises
     ------
@@ -277,28 +172,24 @@ def reveal_strip(
     if mode not in headings:
         raise ValueError(f"mode is {mode!r}; choose 'add', 'remove' or ''.")
     chosen = evenly(len(frames), 3)
-    # With a heading there is room between the steps for arrows, and above them for two lines.
-    gap, head = (0.2, 0.75) if mode else (0.04, 0.0)
+    # With a heading there is room between the steps for arrows.
+    gap, head = (0.2, 0.75) if mode else (0.04, 0.45)
     height, width = frames.shape[1:3]
     cell = 9.4 / (len(masks) + gap * (len(masks) - 1))
     tall = cell * len(chosen) * height / width / (1 - 0.02)
-    size = (9.5, tall + head) if mode else (9.5, 9.5 / len(masks) * len(chosen))
-    figure, axes = plt.subplots(len(chosen), len(masks), figsize=size, squeeze=False)
+    inches = tall + head
+    figure, axes = plt.subplots(len(chosen), len(masks), figsize=(9.5, inches), squeeze=False)
     for column, (mask, title) in enumerate(zip(masks, titles, strict=True)):
         changed = masks[column - 1] ^ mask if mode and column else None
         shown = revealed(frames, mask, fill, changed)
         for row, t in enumerate(chosen):
             show_image(axes[row, column], shown[t], title if row == 0 else "")
         if mode and column:
-            axes[len(chosen) // 2, column].annotate(
-                "",
-                (-0.02, 0.5),
-                (-gap + 0.02, 0.5),
-                xycoords="axes fraction",
-                arrowprops={"arrowstyle": "-|>", "color": "#333333", "lw": 1.5},
-            )
-    top = 1 - head / size[1] if mode else 0.93
-    figure.subplots_adjust(left=0.005, right=0.995, top=top, bottom=0.005, hspace=0.04, wspace=gap)
+            ends = (-0.02, 0.5), (0.02 - gap, 0.5)
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.5}
+            ax = axes[len(chosen) // 2, column]
+            ax.annotate("", *ends, xycoords="axes fraction", arrowprops=arrow)
+    _fill(figure, top=1 - head / inches, hspace=0.04, wspace=gap)
     if mode:
-        figure.text(0.005, 1 - 0.06 / size[1], headings[mode], fontsize=11, va="top")
+        figure.text(0.005, 1 - 0.06 / inches, headings[mode], fontsize=11, va="top")
     return figure

@@ -1,4 +1,4 @@
-"""Frames to a video: in memory for a page (`encode`, `html`, `filmstrip`) or in a file (`write`).
+"""Frames to a video: for a page (`encode`, `html`, `filmstrip`) or in a file (`write_video`).
 
 A clip of 16 frames is about 10 kB of H.264, which goes into the page itself, so that pages stay
 whole when they are moved. Reading a video is `stce.videos.decode`.
@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from stce.videos.frames import resize
+from stce.viz.pictures import evenly
 
-#: The codec that `write` takes for a file name's ending.
+#: The codec that `write_video` takes for a file name's ending.
 CODECS = {".avi": "mpeg4", ".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 
 
@@ -75,8 +76,8 @@ def filmstrip(frames, n=6, height=64):
 
     Parameters
     ----------
-    frames : (T, H, W, C) or (T, H, W) uint8
-        Grey or RGB.
+    frames
+        See :func:`encode`.
     n : int
         How many frames at most, the first and the last among them.
     height : int
@@ -92,9 +93,8 @@ def filmstrip(frames, n=6, height=64):
     (56, 224, 3)
     """
     frames = _as_rgb(frames)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, n).round().astype(int))
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))
-    return np.concatenate(list(resize(frames[chosen], (height, width))), axis=1)
+    return np.hstack(list(resize(frames[evenly(len(frames), n)], (height, width))))
 
 
 def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
@@ -102,10 +102,8 @@ def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
 
     Parameters
     ----------
-    frames : (T, H, W, C) or (T, H, W) uint8
-        Grey or RGB.
-    fps, scale, smooth
-        As for `encode`.
+    frames, fps, scale, smooth
+        See :func:`encode`.
     width : int, optional
         Width on the page in pixels; the video's own by default.
     alt : str
@@ -135,17 +133,15 @@ def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
     )
 
 
-def write(path, frames, fps=25, codec=None, options=None):
+def write_video(path, frames, fps=25, codec=None, options=None):
     """Write frames to a video file.
 
     Parameters
     ----------
     path : path
         Its ending chooses the container: avi, mp4, mkv, webm or another that FFmpeg knows.
-    frames : (T, H, W, C) or (T, H, W) uint8
-        Grey or RGB. An odd height or width is padded by its last row or column.
-    fps : float
-        Frames per second.
+    frames, fps
+        See :func:`encode`.
     codec : str, optional
         FFmpeg's name of the encoder; by default as in `CODECS`.
     options : dict of str, optional
@@ -160,7 +156,7 @@ def write(path, frames, fps=25, codec=None, options=None):
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(f"{folder}/black.avi", np.zeros((16, 24, 32, 1), np.uint8))
+    ...     write_video(f"{folder}/black.avi", np.zeros((16, 24, 32, 1), np.uint8))
     """
     path, frames = Path(path), _as_rgb(frames)
     codec = codec or CODECS.get(path.suffix.lower())

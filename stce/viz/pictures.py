@@ -7,20 +7,25 @@ from scipy.ndimage import binary_erosion
 from skimage.segmentation import find_boundaries
 
 __all__ = [
-    "cutouts",
+    "evenly",
+    "first_of_clips",
     "fullest",
     "highlight",
     "in_a_row",
-    "lift",
-    "middle",
+    "lasting",
+    "lit_above_raw",
     "outlined",
     "revealed",
     "rgb",
-    "side_by_side",
     "typical",
 ]
 
 EDGE = np.array([255, 176, 0], np.uint8)
+
+
+def evenly(n: int, count: int) -> np.ndarray:
+    """Return up to `count` of n indices, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, count).round().astype(int))
 
 
 def rgb(frames: np.ndarray) -> np.ndarray:
@@ -113,63 +118,75 @@ def _border(mask: np.ndarray, width: int = 1) -> np.ndarray:
     return mask & ~binary_erosion(mask, cross, iterations=width, border_value=1)
 
 
-def typical(clips, supervoxels, rows: np.ndarray, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def first_of_clips(supervoxels, rows: np.ndarray, n: int) -> list[tuple[int, int]]:
+    """Return the first n supervoxels that lie in different clips, each with its clip.
+
+    Parameters
+    ----------
+    supervoxels : stce.supervoxels.Supervoxels
+        Of any clips.
+    rows : numpy.ndarray
+        Rows of their table, the ones preferred first.
+    n : int
+        How many at most.
+
+    Returns
+    -------
+    list of (int, int)
+        Row and index of the clip.
+    """
+    clips = supervoxels.table["video"].to_numpy()
+    first: dict[int, int] = {}
+    for row in rows:
+        first.setdefault(int(clips[row]), int(row))
+    return [(row, clip) for clip, row in first.items()][:n]
+
+
+def lasting(supervoxels, rows: np.ndarray) -> np.ndarray:
+    """Return supervoxels by how many frames they last, the longest first.
+
+    Of those that last equally long the order stays. So of a concept's members, nearest to its
+    centre first, those come to the front in which it is seen from the first frame to the last.
+
+    Parameters
+    ----------
+    supervoxels, rows
+        See :func:`first_of_clips`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same rows in another order.
+    """
+    frames = (supervoxels.table["t1"] - supervoxels.table["t0"]).to_numpy()[rows]
+    return np.asarray(rows)[np.argsort(-frames, kind="stable")]
+
+
+def typical(
+    clips, supervoxels, rows: np.ndarray, n: int, zoom: int = 1
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the first n supervoxels that lie in different clips, lit and raw.
 
     Parameters
     ----------
     clips : stce.clips.Clips
         The clips they were cut from.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
-    rows : numpy.ndarray
-        Supervoxels of one concept, nearest to its centre first.
-    n : int
-        How many at most.
+    supervoxels, rows, n
+        See :func:`first_of_clips`.
+    zoom : int, default 1
+        Enlargement, so that borders are thinner than the pixels.
 
     Returns
     -------
     list of (numpy.ndarray, numpy.ndarray)
-        Highlighted ``(T, H, W, 3)`` and raw ``(T, H, W, C) uint8`` clips.
+        Highlighted ``(T, zoom H, zoom W, 3)`` and raw ``(T, zoom H, zoom W, C) uint8`` clips.
     """
     pairs = []
-    for row, video in _apart(supervoxels, rows, n):
-        frames = np.asarray(clips.frames[video])
-        pairs.append((highlight(frames, supervoxels.mask(row)), frames))
+    for row, clip in first_of_clips(supervoxels, rows, n):
+        frames = np.asarray(clips.frames[clip]).repeat(zoom, 1).repeat(zoom, 2)
+        mask = supervoxels.mask(row).repeat(zoom, 1).repeat(zoom, 2)
+        pairs.append((highlight(frames, mask), frames))
     return pairs
-
-
-def _apart(supervoxels, rows: np.ndarray, n: int) -> list[tuple[int, int]]:
-    """Return the first n supervoxels that lie in different clips, and these clips."""
-    videos = supervoxels.table["video"].to_numpy()
-    first = {}
-    for row in rows:
-        first.setdefault(int(videos[row]), int(row))
-    return [(row, video) for video, row in first.items()][:n]
-
-
-def cutouts(clips, supervoxels, rows: np.ndarray, n: int, fill: int) -> list[np.ndarray]:
-    """Return the first n supervoxels that lie in different clips as the network is shown them.
-
-    Parameters
-    ----------
-    clips, supervoxels, rows, n
-        See :func:`typical`.
-    fill : int
-        Grey value around the supervoxel, 0 to 255.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        ``(H, W, 3) uint8``, of each the frame in which the supervoxel is largest.
-    """
-    images = []
-    for row, video in _apart(supervoxels, rows, n):
-        mask = supervoxels.mask(row)
-        t = int(mask.sum((1, 2)).argmax())
-        one, frame = mask[t : t + 1], np.asarray(clips.frames[video])[t : t + 1]
-        images.append(revealed(frame, one, fill, changed=one)[0])
-    return images
 
 
 def fullest(lit: np.ndarray) -> np.ndarray:
@@ -184,7 +201,7 @@ def in_a_row(clips: list[np.ndarray], gap: int = 2) -> np.ndarray:
     Parameters
     ----------
     clips : list of numpy.ndarray
-        n clips ``(T, H, W, C) uint8``.
+        n clips ``(T, H, W, C) uint8`` of one size.
     gap : int, default 2
         White pixels between clips.
 
@@ -203,15 +220,15 @@ def in_a_row(clips: list[np.ndarray], gap: int = 2) -> np.ndarray:
     return np.concatenate(padded, axis=2)[:, :, : -gap or None]
 
 
-def side_by_side(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> np.ndarray:
-    """Stack highlighted over raw, and set several clips side by side, for one video.
+def lit_above_raw(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> np.ndarray:
+    """Set clips side by side, each highlighted above raw, for one video.
 
     Parameters
     ----------
     columns : list of (numpy.ndarray, numpy.ndarray)
-        Pairs ``(T, H, W, 3)`` and ``(T, H, W, C) uint8``: highlighted and raw.
+        Pairs ``(T, H, W, 3)`` and ``(T, H, W, C) uint8``, see :func:`typical`.
     gap : int, default 2
-        White pixels between clips.
+        See :func:`in_a_row`.
 
     Returns
     -------
@@ -254,79 +271,3 @@ def revealed(
     if changed is not None:
         shown[_border(changed)] = EDGE
     return shown
-
-
-def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
-    """Take the middle frames of a video, those that :func:`stce.clips.middle_clips` takes.
-
-    Parameters
-    ----------
-    frames : numpy.ndarray
-        ``(T_i, H, W, C)``, a video.
-    n_frames : int
-        T, frames of a clip.
-    longest : int, default 0
-        If not 0, the video was first shortened to its middle `longest` frames, see
-        :func:`stce.videos.cache`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W, C)``, a view.
-
-    Examples
-    --------
-    >>> middle(np.arange(9), 2).tolist(), middle(np.arange(9), 2, longest=4).tolist()
-    ([3, 4], [3, 4])
-    """
-    if longest and len(frames) > longest:
-        start = (len(frames) - longest) // 2
-        frames = frames[start : start + longest]
-    start = (len(frames) - n_frames) // 2
-    return frames[start : start + n_frames]
-
-
-def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Lift a mask from the network's input to the video's own frames (Figure 9).
-
-    Undoes the centre crop and the resize by which the clip was made: a pixel of the video takes
-    the voxel in which its centre came to lie (nearest neighbour), or none, where it was cropped.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray
-        ``(T, h, w) bool`` at the network's input size.
-    frame_size : tuple of int
-        (height, width) to which frames were resized before the crop.
-    size : tuple of int
-        (height, width) of the video itself.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, height, width) bool``.
-
-    Raises
-    ------
-    ValueError
-        If the mask is larger than `frame_size`, so that it cannot be a crop of such frames.
-
-    Examples
-    --------
-    >>> lift(np.ones((1, 2, 2), bool), (4, 4), (8, 8))[0].sum(0)
-    array([0, 0, 4, 4, 4, 4, 0, 0])
-    """
-    crop = mask.shape[1:]
-    if crop[0] > frame_size[0] or crop[1] > frame_size[1]:
-        raise ValueError(
-            f"frame_size is {tuple(frame_size)}, smaller than the mask's {crop}; give the size "
-            "to which frames were resized before they were cropped."
-        )
-    lifted = mask
-    for axis in (1, 2):
-        new, resized, cut = size[axis - 1], frame_size[axis - 1], crop[axis - 1]
-        index = (np.arange(new) * 2 + 1) * resized // (2 * new) - (resized - cut) // 2
-        lifted = np.take(lifted, index.clip(0, cut - 1), axis)
-        shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
-        lifted = lifted & ((index >= 0) & (index < cut)).reshape(shape)
-    return lifted

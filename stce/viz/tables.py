@@ -74,7 +74,7 @@ def leads(paired: pd.DataFrame) -> Styler:
     Parameters
     ----------
     paired : pandas.DataFrame
-        Of :func:`stce.evaluation.controls.mcnemar`, against any number of orders.
+        Of :func:`stce.evaluation.paired.mcnemar`, against any number of orders.
 
     Returns
     -------

@@ -65,36 +65,33 @@ class Figure:
     def draw(self, canvas, light=215.0):
         """Paint the person on `canvas`; `light` is the grey level of a white surface."""
         self.canvas, self.light = canvas, light
+        # From the side the far limbs are in the shade, and the far arm is behind the body.
         if self.side:
             self._arm("far", 0.82)
-            if self.look.bag == "backpack":
-                self._backpack()
-            self._leg("far", 0.80)
-            self._leg("near", 1.0)
-            self._trunk()
-            self._head()
-            self._arm("near", 1.0)
-        else:
-            if self.look.bag == "backpack":
-                self._backpack()
-            self._leg("far", 1.0)
-            self._leg("near", 1.0)
-            self._trunk()
-            self._head()
+        if self.look.bag == "backpack":
+            self._backpack()
+        self._leg("far", 0.80 if self.side else 1.0)
+        self._leg("near", 1.0)
+        self._trunk()
+        self._head()
+        if not self.side:
             self._arm("far", 1.0)
-            self._arm("near", 1.0)
+        self._arm("near", 1.0)
 
-    def _limb(self, a, b, ra, rb, tone, part, **options):
+    def _limb(self, ends, radii, tone, part, **options):
         if options.get("end_tone") is not None:
             options["end_tone"] *= self.light
-        self.canvas.limb(a, b, self._r(ra), self._r(rb), tone * self.light, part, **options)
+        self.canvas.limb(*ends, *map(self._r, radii), tone * self.light, part, **options)
 
-    def _panel(self, a, b, wa, wb, corner, tone, part, **options):
-        wa, wb = (self._r(w) if np.isscalar(w) else w.astype(np.float32) for w in (wa, wb))
-        self.canvas.panel(a, b, wa, wb, self._r(corner), tone * self.light, part, **options)
+    def _panel(self, ends, widths, corner, tone, part, **options):
+        widths = [self._r(w) if np.isscalar(w) else w.astype(np.float32) for w in widths]
+        self.canvas.panel(*ends, *widths, self._r(corner), tone * self.light, part, **options)
 
     def _arm(self, side, dim):
-        j, look, g = self.j, self.look, self.body.girth**0.7
+        look, g = self.look, self.body.girth**0.7
+        shoulder, elbow, wrist, hand = (
+            self.j[f"{joint}_{side}"] for joint in ("shoulder", "elbow", "wrist", "hand")
+        )
         skin = look.skin * dim
         # The far side and bright sleeves on a bright top: a touch off the torso's own tone.
         sleeve = look.top * dim * (0.86 if look.top > 0.45 else 1.12)
@@ -105,187 +102,90 @@ class Figure:
             thick = 1.16 if look.coat else 1.06
         elif look.sleeves == "short":
             upper, cut = sleeve, skin
-        shoulder, elbow = j[f"shoulder_{side}"], j[f"elbow_{side}"]
-        wrist, hand = j[f"wrist_{side}"], j[f"hand_{side}"]
-        self._limb(
-            shoulder,
-            elbow,
-            0.050 * g * thick,
-            0.042 * g * thick,
-            upper,
-            ARMS,
-            end_tone=cut,
-            cut=0.62,
-        )
-        self._limb(wrist, hand, 0.031, 0.034, skin, ARMS, halo=False)
-        self._limb(
-            elbow, wrist, 0.042 * g * thick, 0.032 * g * thick, lower, ARMS, bulge=0.08, halo=False
-        )
+        radii = 0.050 * g * thick, 0.042 * g * thick, 0.032 * g * thick
+        self._limb((shoulder, elbow), radii[:2], upper, ARMS, end_tone=cut, cut=0.62)
+        self._limb((wrist, hand), (0.031, 0.034), skin, ARMS, halo=False)
+        self._limb((elbow, wrist), radii[1:], lower, ARMS, bulge=0.08, halo=False)
 
     def _leg(self, side, dim):
-        j, look, g = self.j, self.look, self.body.girth**0.6
+        look, g = self.look, self.body.girth**0.6
+        hip, knee, ankle, heel, toe = (
+            self.j[f"{joint}_{side}"] for joint in ("hip", "knee", "ankle", "heel", "toe")
+        )
         cloth, skin = look.bottom * dim, look.skin * dim
         bare = look.legs != "trousers"
-        wide = 1.0 if bare else 1.08
-        hip, knee, ankle = j[f"hip_{side}"], j[f"knee_{side}"], j[f"ankle_{side}"]
-        self._limb(j[f"heel_{side}"], j[f"toe_{side}"], 0.026, 0.022, look.shoes * dim, LEGS)
-        self._limb(
-            knee,
-            ankle,
-            0.051 * g * wide,
-            (0.033 if bare else 0.038) * g,
-            skin if bare else cloth,
-            LEGS,
-            bulge=0.12 if bare else 0.03,
-        )
-        self._limb(
-            hip,
-            knee,
-            0.076 * g,
-            0.051 * g * wide,
-            cloth,
-            LEGS,
-            bulge=0.04,
-            end_tone=skin if bare else None,
-            cut=0.72,
-            halo=not self.side,
-        )
+        middle = 0.051 * g * (1.0 if bare else 1.08)
+        self._limb((heel, toe), (0.026, 0.022), look.shoes * dim, LEGS)
+        if bare:
+            self._limb((knee, ankle), (middle, 0.033 * g), skin, LEGS, bulge=0.12)
+        else:
+            self._limb((knee, ankle), (middle, 0.038 * g), cloth, LEGS, bulge=0.03)
+        thigh = {"bulge": 0.04, "end_tone": skin if bare else None, "cut": 0.72}
+        self._limb((hip, knee), (0.076 * g, middle), cloth, LEGS, halo=not self.side, **thigh)
 
     def _trunk(self):
-        look, g, j = self.look, self.body.girth, self.j
+        look, g, j, at = self.look, self.body.girth, self.j, self._at
         shoulders = 0.074 * g if self.side else self.body.shoulders
         hips = 0.078 * g if self.side else 0.108 * g
+        knees = (j["knee_near"] + j["knee_far"]) / 2
+        apart = np.abs(j["knee_near"][:, 0] - j["knee_far"][:, 0])
+        belt = at("pelvis", up=0.06)
         if look.legs == "skirt":
-            spread = np.abs(j["knee_near"][:, 0] - j["knee_far"][:, 0]) / 2 + self._r(0.052)
-            hem = (j["knee_near"] + j["knee_far"]) / 2 - 0.02 * self.up
-            self._panel(
-                self._at("pelvis", up=0.06), hem, 0.95 * hips, spread, 0.02, look.bottom, LEGS
-            )
+            widths = 0.95 * hips, apart / 2 + self._r(0.052)
+            self._panel((belt, knees - 0.02 * self.up), widths, 0.02, look.bottom, LEGS)
         else:
-            self._panel(
-                self._at("pelvis", up=0.06),
-                self._at("pelvis", up=-0.035),
-                0.95 * hips,
-                hips,
-                0.03,
-                look.bottom,
-                LEGS,
-                halo=False,
-            )
-        top, waist = self._at("chest", up=0.005), self._at("pelvis", up=0.015)
+            ends, widths = (belt, at("pelvis", up=-0.035)), (0.95 * hips, hips)
+            self._panel(ends, widths, 0.03, look.bottom, LEGS, halo=False)
+        top, waist = at("chest", up=0.005), at("pelvis", up=0.015)
         corner = 0.06 if self.side else 0.05
         if look.coat:
-            knees = (j["knee_near"] + j["knee_far"]) / 2
-            hem = 0.42 * j["pelvis"] + 0.58 * knees
-            spread = np.abs(j["knee_near"][:, 0] - j["knee_far"][:, 0]) * 0.3 + self._r(hips * 1.08)
-            self._panel(
-                top, hem, shoulders * 1.06, spread, corner * 0.9, look.top, TORSO, waist=0.04
-            )
+            ends = top, 0.42 * j["pelvis"] + 0.58 * knees
+            widths = shoulders * 1.06, apart * 0.3 + self._r(hips * 1.08)
+            self._panel(ends, widths, corner * 0.9, look.top, TORSO, waist=0.04)
         else:
-            self._panel(
-                top,
-                waist,
-                shoulders,
-                hips * 0.97,
-                corner,
-                look.top,
-                TORSO,
-                waist=0.10,
-                stripes=look.stripes,
-            )
+            ends, widths = (top, waist), (shoulders, hips * 0.97)
+            cut = {"waist": 0.10, "stripes": look.stripes}
+            self._panel(ends, widths, corner, look.top, TORSO, **cut)
         if look.bag == "shoulder":
-            place = self._at("pelvis", -0.02, 0.06) if self.side else self._at("pelvis", -0.1, 0.05)
-            self._limb(
-                self._at("chest", 0.02 if self.side else 0.06, -0.01),
-                place,
-                0.012,
-                0.012,
-                look.accent * 0.8,
-                TORSO,
-                halo=False,
-            )
-            self._panel(place, place - 0.13 * self.up, 0.062, 0.066, 0.02, look.accent, TORSO)
+            place = at("pelvis", -0.02, 0.06) if self.side else at("pelvis", -0.1, 0.05)
+            strap = at("chest", 0.02 if self.side else 0.06, -0.01), place
+            self._limb(strap, (0.012, 0.012), look.accent * 0.8, TORSO, halo=False)
+            ends = place, place - 0.13 * self.up
+            self._panel(ends, (0.062, 0.066), 0.02, look.accent, TORSO)
         if look.bag == "backpack" and not self.side:
             for way in (-0.07, 0.07):
-                self._limb(
-                    self._at("chest", way, -0.01),
-                    self._at("chest", way * 1.1, -0.17),
-                    0.014,
-                    0.012,
-                    look.accent,
-                    TORSO,
-                    halo=False,
-                )
+                strap = at("chest", way, -0.01), at("chest", way * 1.1, -0.17)
+                self._limb(strap, (0.014, 0.012), look.accent, TORSO, halo=False)
 
     def _backpack(self):
         back = -0.115 * self.body.girth if self.side else 0.0
         wide = 0.062 if self.side else self.body.shoulders * 1.12
-        self._panel(
-            self._at("chest", back, -0.01),
-            self._at("chest", back, -0.22),
-            wide,
-            wide * 1.05,
-            0.035,
-            self.look.accent,
-            TORSO,
-        )
+        ends = self._at("chest", back, -0.01), self._at("chest", back, -0.22)
+        self._panel(ends, (wide, wide * 1.05), 0.035, self.look.accent, TORSO)
 
     def _head(self):
-        look, k = self.look, self.body.head
+        look, k, at = self.look, self.body.head, self._at
         ahead = 1.0 if self.side else 0.0
         hair = look.skin if look.style == "bald" else look.hair
-        neck = self._at("chest", 0.012 * ahead, -0.01), self._at("head", 0.0, -0.02)
         if look.style == "long":
-            self._limb(
-                self._at("head", -0.035 * ahead, 0.01),
-                self._at("chest", -0.05 * ahead, -0.035),
-                0.062 * k,
-                0.05 * k if self.side else 0.075 * k,
-                hair,
-                HEAD,
-            )
-        self._limb(*neck, 0.037, 0.035, look.skin * 0.9, HEAD, halo=False)
+            ends = at("head", -0.035 * ahead, 0.01), at("chest", -0.05 * ahead, -0.035)
+            self._limb(ends, (0.062 * k, 0.05 * k if self.side else 0.075 * k), hair, HEAD)
+        neck = at("chest", 0.012 * ahead, -0.01), at("head", 0.0, -0.02)
+        self._limb(neck, (0.037, 0.035), look.skin * 0.9, HEAD, halo=False)
         if look.style == "bun":
-            bun = self._at("head", -0.07 * k * ahead, 0.045 + 0.03 * (1 - ahead))
-            self._limb(bun, bun + 0.01 * self.up, 0.033, 0.03, hair, HEAD, halo=False)
-        self._limb(
-            self._at("head", -0.012 * ahead, 0.026 * k),
-            self._at("head", 0, -0.005),
-            0.066 * k,
-            0.058 * k,
-            hair,
-            HEAD,
-        )
-        self._limb(
-            self._at("head", 0.016 * ahead, 0.008),
-            self._at("head", 0.022 * ahead, -0.034),
-            0.055 * k,
-            0.043 * k,
-            look.skin,
-            HEAD,
-            halo=False,
-        )
+            bun = at("head", -0.07 * k * ahead, 0.045 + 0.03 * (1 - ahead))
+            self._limb((bun, bun + 0.01 * self.up), (0.033, 0.03), hair, HEAD, halo=False)
+        skull = at("head", -0.012 * ahead, 0.026 * k), at("head", 0, -0.005)
+        self._limb(skull, (0.066 * k, 0.058 * k), hair, HEAD)
+        face = at("head", 0.016 * ahead, 0.008), at("head", 0.022 * ahead, -0.034)
+        self._limb(face, (0.055 * k, 0.043 * k), look.skin, HEAD, halo=False)
         if self.side:
-            nose = self._at("head", 0.064 * k, -0.004)
-            self._limb(nose, nose - 0.012 * self.up, 0.011, 0.015, look.skin, HEAD, halo=False)
+            nose = at("head", 0.064 * k, -0.004)
+            self._limb((nose, nose - 0.012 * self.up), (0.011, 0.015), look.skin, HEAD, halo=False)
         if look.hat:
-            self._limb(
-                self._at("head", -0.02 * ahead, 0.055 * k),
-                self._at("head", 0.012 * ahead, 0.052 * k),
-                0.066 * k,
-                0.062 * k,
-                look.accent,
-                HEAD,
-                halo=False,
-            )
-            if look.hat == "cap":
-                brim = self._at("head", 0.045 * ahead - 0.045 * (1 - ahead), 0.036)
-                self._limb(
-                    brim,
-                    self._at("head", 0.115 * ahead + 0.045 * (1 - ahead), 0.03),
-                    0.014,
-                    0.011,
-                    look.accent * 0.8,
-                    HEAD,
-                    halo=False,
-                )
+            ends = at("head", -0.02 * ahead, 0.055 * k), at("head", 0.012 * ahead, 0.052 * k)
+            self._limb(ends, (0.066 * k, 0.062 * k), look.accent, HEAD, halo=False)
+        if look.hat == "cap":
+            start, end = 0.045 * ahead - 0.045 * (1 - ahead), 0.115 * ahead + 0.045 * (1 - ahead)
+            brim = at("head", start, 0.036), at("head", end, 0.03)
+            self._limb(brim, (0.014, 0.011), look.accent * 0.8, HEAD, halo=False)

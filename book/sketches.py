@@ -1,0 +1,245 @@
+"""What pages of this book alone draw: concepts at full size, two settings, two groups of runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from stce.viz.charts import draw_curves
+from stce.viz.figures import clip_sheet, concept_frames
+from stce.viz.pictures import highlight, rgb
+from stce.viz.style import (
+    COLOURS,
+    DOTTED,
+    ORDER_NAMES,
+    PALE,
+    VERBS,
+    label_rows,
+    mode_panels,
+    panels,
+    styled,
+)
+
+__all__ = ["class_curves", "gains", "high_resolution", "lift", "middle", "settings", "shortcut"]
+
+
+def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
+    """Take the middle frames of a video, those that :func:`stce.clips.middle_clips` takes.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        ``(T_i, H, W, C)``, a video.
+    n_frames : int
+        T, frames of a clip.
+    longest : int, default 0
+        If not 0, the video was first shortened to its middle `longest` frames, see
+        :func:`stce.videos.cache`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, H, W, C)``, a view.
+
+    Examples
+    --------
+    >>> middle(np.arange(9), 2).tolist(), middle(np.arange(9), 2, longest=4).tolist()
+    ([3, 4], [3, 4])
+    """
+    if longest and len(frames) > longest:
+        start = (len(frames) - longest) // 2
+        frames = frames[start : start + longest]
+    start = (len(frames) - n_frames) // 2
+    return frames[start : start + n_frames]
+
+
+def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Lift a mask from the network's input to the video's own frames (Figure 9).
+
+    Undoes the centre crop and the resize by which the clip was made: a pixel of the video takes
+    the voxel in which its centre came to lie (nearest neighbour), or none, where it was cropped.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        ``(T, h, w) bool`` at the network's input size.
+    frame_size : tuple of int
+        (height, width) to which frames were resized before the crop.
+    size : tuple of int
+        (height, width) of the video itself.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, height, width) bool``.
+
+    Raises
+    ------
+    ValueError
+        If the mask is larger than `frame_size`, so that it cannot be a crop of such frames.
+
+    Examples
+    --------
+    >>> lift(np.ones((1, 2, 2), bool), (4, 4), (8, 8))[0].sum(0)
+    array([0, 0, 4, 4, 4, 4, 0, 0])
+    """
+    crop = mask.shape[1:]
+    if crop[0] > frame_size[0] or crop[1] > frame_size[1]:
+        raise ValueError(
+            f"frame_size is {tuple(frame_size)}, smaller than the mask's {crop}; give the size "
+            "to which frames were resized before they were cropped."
+        )
+    lifted = mask
+    for axis in (1, 2):
+        new, resized, cut = size[axis - 1], frame_size[axis - 1], crop[axis - 1]
+        index = (np.arange(new) * 2 + 1) * resized // (2 * new) - (resized - cut) // 2
+        lifted = np.take(lifted, index.clip(0, cut - 1), axis)
+        shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
+        lifted = lifted & ((index >= 0) & (index < cut)).reshape(shape)
+    return lifted
+
+
+def high_resolution(
+    clips: list[np.ndarray],
+    masks: list[np.ndarray],
+    titles: list[str],
+    frame_size: tuple[int, int],
+    n_frames: int = 4,
+) -> Figure:
+    """Show concepts on the videos themselves, at their own resolution (Figure 9).
+
+    Two concepts a row, highlighted above raw.
+
+    Parameters
+    ----------
+    clips : list of numpy.ndarray
+        For each concept the frames of one video, ``(T, H, W, C) uint8``, as they were before
+        they were resized and cropped; see :func:`middle`.
+    masks : list of numpy.ndarray
+        For each a supervoxel ``(T, h, w) bool`` at the network's resolution.
+    titles, n_frames
+        See :func:`stce.viz.figures.concept_frames`.
+    frame_size : tuple of int
+        (height, width) to which frames were resized before the crop.
+    """
+    pairs = []
+    for frames, mask in zip(clips, masks, strict=True):
+        own = lift(mask, frame_size, frames.shape[1:3])
+        # A border of one pixel would be lost where large frames are drawn small.
+        pairs.append((highlight(frames, own, width=max(1, round(len(frames[0]) / 120))), frames))
+    return concept_frames(pairs, titles, n_frames)
+
+
+def settings(
+    frames: np.ndarray, masks: list[np.ndarray], titles: list[str], n_frames: int = 8
+) -> Figure:
+    """Show the most important concept that each setting of the method finds in a clip (Figure 8).
+
+    A row for the raw clip and one a setting, highlighted.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray
+        ``(T, H, W, C) uint8``.
+    masks : list of numpy.ndarray
+        The concept's voxels in this clip, ``(T, H, W) bool``, one a setting.
+    titles, n_frames
+        One title a setting; see :func:`stce.viz.figures.clip_sheet`.
+    """
+    rows = [rgb(frames), *(highlight(frames, mask) for mask in masks)]
+    return clip_sheet(np.stack(rows), ["raw", *titles], n_frames)
+
+
+def class_curves(standard: pd.DataFrame, small: pd.DataFrame, mode: str, name: str) -> Figure:
+    """Plot one class's accuracy in two settings of the method (Figures 6 and 7).
+
+    Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
+
+    Parameters
+    ----------
+    standard, small : pandas.DataFrame
+        What :func:`stce.curves.accuracy_table` returns for the clips of one class, in the
+        paper's standard and small settings.
+    mode : {"add", "remove"}
+        Adding (Figure 6) or removing (Figure 7).
+    name : str
+        The class.
+
+    Raises
+    ------
+    ValueError
+        If the mode is neither of the two, or there are no results of the class.
+    """
+    if mode not in VERBS:
+        raise ValueError(f"mode is {mode!r}; choose 'add' or 'remove'.")
+    if not (len(standard) and len(small)):
+        raise ValueError(f"There are no results of class {name!r}; is its name misspelt?")
+    with styled():
+        figure, (axes,) = panels(2, 4)
+        settings = (("(a) standard setting", standard), ("(b) small setting", small))
+        for ax, (title, table) in zip(axes, settings, strict=True):
+            baseline = draw_curves(ax, table, mode, ORDER_NAMES)
+            steps = sorted(table["q"].unique())
+            ax.set(xlabel=f"number of concepts {VERBS[mode]}", xticks=steps, ylim=(0, 104))
+            ax.set_title(f"{title}: {name}, intact {baseline:.1f} %", fontsize=10)
+        axes[0].set_ylabel("accuracy (%)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        intact, text = axes[0].lines[0], "intact clips"
+        # Curves may run anywhere in the panels, so the legend stands below them.
+        place = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+        figure.legend([*handles, intact], [*labels, text], **place)
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Plot how far the most important concepts are ahead of the least, run by run.
+
+    One row a run and two panels, adding and removing; a dot is a seed, its bar the 95 %
+    interval over clips.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`book.verdict.by_seed`: ``run``, ``seed``, ``mode``, ``gain``, ``ci_low`` and
+        ``ci_high`` in percentage points.
+    """
+    runs = list(dict.fromkeys(table["run"]))
+    with styled():
+        figure, axes = mode_panels(1.1 + 0.55 * max(len(runs), 1), "Concepts")
+        for mode, ax in axes.items():
+            ax.axvline(0, **DOTTED)
+            for row, run in enumerate(runs):
+                part = table[(table["run"] == run) & (table["mode"] == mode)]
+                place = row + 0.16 * (np.arange(len(part)) - (len(part) - 1) / 2)
+                ax.hlines(place, part["ci_low"], part["ci_high"], color=COLOURS["top"], lw=2)
+                ax.plot(part["gain"], place, "o", color=COLOURS["top"], ms=5)
+            ax.set_xlabel("top against least (points)")
+            label_rows(ax, runs)
+    return figure
+
+
+def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
+    """Plot how much of a planted cue the first concept holds, seed by seed.
+
+    One line a seed, with its 95 % interval over clips; 1 is as much as any place holds.
+
+    Parameters
+    ----------
+    with_cue, without : pandas.DataFrame
+        Rows of the campaigns "shortcut" and "no-shortcut": ``first_lift``, ``first_ci_low``,
+        ``first_ci_high``.
+    """
+    with styled():
+        figure, (axes,) = panels(2, 3.4, sharex=True)
+        titles = ("trained with the cue", "trained without it")
+        for ax, part, title in zip(axes, (with_cue, without), titles, strict=True):
+            part = part.sort_values("first_lift", ascending=False)
+            place = np.arange(len(part)) + 1
+            ax.axhline(1, **DOTTED)
+            ax.vlines(place, part["first_ci_low"], part["first_ci_high"], color=PALE, lw=2)
+            ax.plot(place, part["first_lift"], "o", color=COLOURS["top"], ms=5)
+            ax.set(xlabel="seeds, in order", title=title)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].set_ylabel("cue in the first concept,\nrelative to the clip")
+    return figure
