@@ -70,8 +70,8 @@ def tests(session: nox.Session) -> None:
 def nbval(session: nox.Session) -> None:
     """Run the notebooks again and compare the checked cells with the stored outputs."""
     options = ["--nbval-lax", "--nbval-current-env"]
-    quiet = {"STCE_PROGRESS": "0"}
-    session.run(PYTHON, "-m", "pytest", *options, *(session.posargs or ["notebooks"]), env=quiet)
+    quiet, places = {"STCE_PROGRESS": "0"}, session.posargs or ["notebooks", "book/pages"]
+    session.run(PYTHON, "-m", "pytest", *options, *places, env=quiet)
 
 
 @job

@@ -9,7 +9,17 @@ import pandas as pd
 
 from stce.features import ROWS_PER_CHUNK
 
-__all__ = ["Rates", "Size", "predict", "speed_up", "throughput"]
+__all__ = [
+    "Rates",
+    "Size",
+    "bends",
+    "compare",
+    "feeding",
+    "predict",
+    "speed_up",
+    "throughput",
+    "used",
+]
 
 # As the stages deal them out; a step whose last round leaves a third of the time idle is uneven.
 CLIPS_PER_TASK, CLIPS_PER_BATCH, UNEVEN = 4, 32, 1.5
@@ -233,6 +243,29 @@ def throughput(rates: Rates, flop: float, peak: float) -> pd.DataFrame:
     return found
 
 
+def used(stages: dict) -> pd.DataFrame:
+    """Return :func:`throughput` of all devices and networks that were measured.
+
+    Parameters
+    ----------
+    stages : dict
+        ``results["stages"]`` of the bench: by device its ``peak`` and its ``worlds``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows (device, network), columns (step, what).
+    """
+    found = {
+        (device, name): throughput(Rates(**world["rates"]), world["flop"], measured["peak"])
+        for device, measured in stages.items()
+        for name, world in measured["worlds"].items()
+    }
+    table = pd.concat(found, names=["device", "network"]).unstack().swaplevel(axis=1)
+    table = table[["segment", "embed", "forward", "mask", "train"]]
+    return table.drop(columns=("segment", "share")).rename(columns={"per_second": "per s"})
+
+
 def speed_up(rates: Rates, size: Size, devices: list[int], cores: int) -> pd.DataFrame:
     """Predict a study on several numbers of devices.
 
@@ -262,3 +295,80 @@ def speed_up(rates: Rates, size: Size, devices: list[int], cores: int) -> pd.Dat
         rows.append((n, total / 3600, times, times / n, step, share, bound))
     columns = ["devices", "hours", "times", "efficiency", "step", "share", "bound"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def bends(grown: dict[str, pd.DataFrame], least: float = 0.9) -> pd.DataFrame:
+    """Tell where studies stop getting faster with more devices.
+
+    Parameters
+    ----------
+    grown : dict of str to pandas.DataFrame
+        Of :func:`speed_up`, by study.
+    least : float, default 0.9
+        Efficiency that still counts as linear.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a study: ``hours`` on the fewest and on the most devices, the number of devices at
+        which it ``bends`` (the largest, if it never does), the ``efficiency`` there, and the
+        ``step`` that is the first reason, with its ``bound``.
+    """
+    rows = {}
+    for name, table in grown.items():
+        few, most = table.iloc[0], table.iloc[-1]
+        bent = table.iloc[(table["efficiency"] < least).argmax() or -1]
+        hours = {f"hours on {int(t['devices'])}": t["hours"] for t in (few, most)}
+        rows[name] = hours | {"bends at": bent["devices"], **bent[["efficiency", "step", "bound"]]}
+    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="study"))
+
+
+def compare(checked: dict, rates: Rates, cores: int) -> pd.DataFrame:
+    """Set the seconds of a whole run beside those predicted for it.
+
+    Parameters
+    ----------
+    checked : dict
+        What ``python -m benchmarks check`` measured: the run's ``size`` and its ``seconds``.
+    rates : Rates
+        Unit costs of its network and clips.
+    cores : int
+        Of the machine.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a stage, and "all": ``predicted``, ``measured`` and their ``ratio``.
+    """
+    steps = predict(rates, Size(**checked["size"]), 1, cores)
+    both = pd.DataFrame({"predicted": steps.groupby("stage", sort=False)["seconds"].sum()})
+    both["measured"] = pd.Series(checked["seconds"])
+    both.loc["all"] = both.sum()
+    return both.assign(ratio=both["measured"] / both["predicted"])
+
+
+def feeding(rates: dict[str, Rates], left_to_cpu: float) -> pd.DataFrame:
+    """Count the cores that cut clips as fast as one device does its part.
+
+    Parameters
+    ----------
+    rates : dict of str to Rates
+        Unit costs, by what to call the device.
+    left_to_cpu : float
+        Seconds of a core for a clip where SLIC runs on the device.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a device: cores where it takes a pass a supervoxel, a pass a clip (pooled
+        features), and the same with SLIC on the device.
+    """
+    cores = {
+        name: {
+            "a pass a supervoxel": r.segment / (r.supervoxels * r.embed),
+            "a pass a clip (pooled)": r.segment / r.forward,
+            "pooled, SLIC on the GPU": left_to_cpu / r.forward,
+        }
+        for name, r in rates.items()
+    }
+    return pd.DataFrame(cores).T.rename_axis("GPU")

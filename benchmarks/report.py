@@ -1,4 +1,4 @@
-"""How fast: the results of the bench in, tables, charts and sentences out."""
+"""How fast: the results of the bench in, tables and charts out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from stce.viz.style import COLOURS, styled
 
 __all__ = [
     "WORDS",
-    "found",
     "growth",
     "limits",
     "machine",
@@ -26,24 +25,9 @@ __all__ = [
     "table",
 ]
 
-# A comparison that misses its target is red; the reasons are what profiling has shown.
-WORDS = {"text-align": "left", "min-width": "10rem"}  # how a table's sentences are laid out
+# How a table's sentences are laid out; and a comparison that misses its target is red.
+WORDS = {"text-align": "left", "white-space": "normal", "min-width": "9rem"}
 MISSED, REACHED = COLOURS["top"], COLOURS["least"]
-PRODUCTS = (
-    "half of the time is one product of all concepts with all groups, at the speed limit of the "
-    "cores; the rest are many small steps, between which Python lets one thread at a time go on"
-)
-LIMITS = {
-    "tcav_vs_captum": PRODUCTS,
-    "cav_vs_sklearn": PRODUCTS,
-    "features_vs_naive": "the network itself, which is the same on both sides",
-    "features_vs_bare": "cutting and stretching supervoxels: this network is too small to hide it",
-    "features_vs_bare_r3d18": "the spread of the pairs: cutting is nothing beside this network",
-    "ablate_vs_naive": "the network itself, which is the same on both sides",
-    "study_vs_reference": "passes of the network on masked clips, which differ everywhere: nearly "
-    "all of the ablation, and the same on both sides",
-    "pooled_vs_supervoxels": "the pass of a clip and the masks of its supervoxels",
-}
 
 
 def read(path: str | Path) -> dict:
@@ -100,15 +84,12 @@ def table(results: dict) -> pd.DataFrame:
 
 
 def limits(results: dict) -> Styler:
-    """Style the table of comparisons; a target that was missed is red, with the reason."""
+    """Style the table of comparisons; a target that was missed is red."""
     rows = table(results)
     shown = rows.set_index(["key", "device"])[["ratio", "low", "high", "target"]]
-    shown["why not"] = [
-        "" if row.reached else LIMITS.get(row.key, "not known") for row in rows.itertuples()
-    ]
-    red = [f"color: {MISSED}; font-weight: bold" if why else "" for why in shown["why not"]]
+    red = ["" if reached else f"color: {MISSED}; font-weight: bold" for reached in rows["reached"]]
     style = shown.style.format(precision=2, na_rep="", thousands=",")
-    style = style.apply(lambda _: red, subset=["ratio"]).set_properties(["why not"], **WORDS)
+    style = style.apply(lambda _: red, subset=["ratio"])
     return style.set_caption("Times as fast as the other side (median of the pairs, extremes)")
 
 
@@ -223,32 +204,3 @@ def scaling(tables: dict[str, pd.DataFrame]) -> Figure:
             ax.minorticks_off()
         left.legend(frameon=False)
     return figure
-
-
-def found(results: dict) -> str:
-    """Say in a paragraph which targets were reached.
-
-    Parameters
-    ----------
-    results : dict
-        See :func:`table`.
-    """
-    rows = table(results)
-    aimed = rows[rows["target"].notna()]
-    missed = aimed[~aimed["reached"]]
-    words = [
-        f"`{r.key}` ({r.device}) {r.ratio:.2g} times, asked were {r.target:g}"
-        for r in missed.itertuples()
-    ]
-    whole = rows[rows["key"] == "study_vs_reference"].iloc[0]
-    flat = results["growth"]["cpu"]
-    return (
-        f"**{len(aimed) - len(missed)} of {len(aimed)}** targets are reached"
-        + (f"; missed: {'; '.join(words)}" if words else "")
-        + f". The study after training runs **{whole['ratio']:.1f} times** as fast as the plain "
-        f"way. Time grows with the number of clips to the power of {flat['exponent']:.2f}, and "
-        f"peak memory by {100 * (max(flat['peak_mb']) / min(flat['peak_mb']) - 1):.0f} % over "
-        f"{flat['clips'][0]} to {flat['clips'][-1]} clips. "
-        + ("Every pair" if rows["same"].all() else "NOT every pair")
-        + " computed the same on both sides."
-    )

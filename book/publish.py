@@ -1,13 +1,15 @@
 """Publish what runs have found: ``python -m book.publish``.
 
 Writes the small tables of every finished run beneath ``data/runs`` to ``book/results``, executes
-the pages that look across runs, and stores them with their outputs in ``notebooks``. With
-``--again`` what was published stays, and runs made on another machine are put beside it.
+the pages that look across runs, and stores them with their outputs: those that are made from a
+template (``book/pages.yaml``) in ``book/pages``, the others in ``notebooks``. A page whose run is
+not there keeps its stored version. With ``--again`` what was published stays, and runs made on
+another machine are put beside it.
 """
 
 import argparse
 import os
-import sys
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,10 +17,12 @@ import nbformat
 
 from book import published
 from book.campaigns import repeat
-from book.store import ROOT, keep, tidy
+from book.templates import RENDERED, ROOT, TEMPLATES, pages, render
+from stce.engine.storage import write_text
+from stce.study import parameters
 from stce.study.known import known
 from stce.study.make import run_notebook
-from stce.study.parameters import PAGES
+from stce.study.run import Run
 
 RESULTS = ROOT / "book" / "results"
 
@@ -43,35 +47,108 @@ def publish_checks() -> None:
                 print(f"validation of {place.name}: published")
 
 
-def execute_pages(names: list[str]) -> None:
-    """Execute pages and store them; a page that fails leaves its stored version as it was."""
-    os.environ["STCE_PROGRESS"] = "0"
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return the notebook as it would be had Jupyter run it, cells counted from 1.
+
+    What names the machine or the run goes: the cell that papermill injected, its metadata, and
+    the times of execution.
+    """
+    notebook.metadata.pop("papermill", None)
+    kept = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    count = 0
+    for cell in kept:
+        for key in ("papermill", "execution", "lines_to_next_cell"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+    notebook.cells = kept
+    return notebook
+
+
+def keep(folder: Path) -> None:
+    """Store a run's executed notebooks in ``notebooks``, and its picture in the book.
+
+    Raises SystemExit, with nothing stored, if a notebook has been edited since it was executed.
+    """
+    executed = {}
+    for path in sorted(folder.glob("[0-9]*.ipynb")):
+        if path.stem.endswith(".failed"):
+            continue
+        notebook = executed[TEMPLATES / path.name] = tidy(nbformat.read(path, as_version=4))
+        now = nbformat.read(TEMPLATES / path.name, as_version=4)
+        if [c.source for c in notebook.cells] != [c.source for c in now.cells]:
+            raise SystemExit(
+                f"{path.name} has been edited since it was executed in {folder}: delete that one "
+                "and run the study again, which takes what is finished from its stages."
+            )
+    for target, notebook in executed.items():
+        write_text(target, nbformat.writes(notebook) + "\n")
+    images = ROOT / "book" / "_images"
+    images.mkdir(exist_ok=True)
+    shutil.copy(folder.parent / "visualize" / "result.png", images)
+
+
+def execute(name: str, page: dict | None) -> None:
+    """Execute a page and store it, unless a run that it shows is missing.
+
+    Parameters
+    ----------
+    name : str
+        Of the page.
+    page : dict or None
+        Its entry in ``book/pages.yaml``; None for one that is no template's.
+    """
+    kind, given = (page["notebook"], page.get("parameters", {})) if page else (name, {})
+    shown = parameters.check(kind, given)
+    folders = [shown[n] for n in ("run_folder", "small_folder") if n in shown]
+    if missing := " ".join(filter(None, (Run(TEMPLATES / f).missing() for f in folders))):
+        print(f"{name} is left as it is. {missing}")
+        return
+    target = (RENDERED if page else TEMPLATES) / f"{name}.ipynb"
+    target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            source = ROOT / "notebooks" / f"{name}.ipynb"
-            executed = Path(folder) / source.name
-            run_notebook(source, executed, {})
-            nbformat.write(tidy(nbformat.read(executed, as_version=4)), source)
-            print(f"{source.name} executed and stored")
+        source = Path(folder) / target.name
+        notebook = render(page) if page else nbformat.read(target, as_version=4)
+        nbformat.write(notebook, source)
+        run_notebook(source, source, {}, target.parent)
+        # One that fails leaves its stored version as it was.
+        executed = tidy(nbformat.read(source, as_version=4))
+    write_text(target, nbformat.writes(executed) + "\n")
+    print(f"{target.relative_to(ROOT)} executed and stored")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Publish from the command line."""
+    rendered = pages()
+    templates = {page["notebook"] for page in rendered.values()}
+    known_pages = [*(name for name in parameters.PAGES if name not in templates), *rendered]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", help="pages to execute, all of them by default")
     parser.add_argument("--again", action="store_true", help="beside what was published before")
     options = parser.parse_args()
     chosen = options.pages
-    unknown = sorted(set(chosen) - set(PAGES))
-    if unknown:
-        parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(PAGES)}")
+    if unknown := sorted(set(chosen) - set(known_pages)):
+        parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(known_pages)}")
+    os.environ["STCE_PROGRESS"] = "0"
     if options.again:
         publish_runs(RESULTS / "again")
-        execute_pages(chosen or ["tables"])
-        sys.exit()
-    publish_runs()
-    publish_checks()
-    default = ROOT / "data" / "runs" / "actors"
-    if not chosen and (default / "visualize" / "manifest.json").exists():
-        keep(default / "notebooks")
-        print("notebooks of run 'actors' stored")
-    execute_pages(chosen or list(PAGES))
+        chosen = chosen or ["tables"]
+    else:
+        publish_runs()
+        publish_checks()
+        default = ROOT / "data" / "runs" / "actors"
+        if not chosen and (default / "visualize" / "manifest.json").exists():
+            keep(default / "notebooks")
+            print("notebooks of run 'actors' stored")
+    for name in chosen or known_pages:
+        execute(name, rendered.get(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -82,7 +82,7 @@ class Explanation:
 
     @property
     def fill(self) -> int:
-        """Grey value of hidden voxels from 0 to 255: the mean that the network was given."""
+        """The grey value of what is hidden, from 0 to 255."""
         return self.settings["fill"] if self.network is None else _fill(self.network)
 
     @property

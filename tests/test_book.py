@@ -1,6 +1,7 @@
 """The notebooks keep the house rules, and the book builds from them without a network."""
 
 import ast
+import importlib
 import pkgutil
 import re
 import shutil
@@ -15,13 +16,18 @@ import pytest
 import yaml
 from browser import Browser, find
 
-from book import build, store
+from book import build, publish, templates
+from stce.study import parameters
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book" / "pages").glob("*.ipynb"))
+MADE_FROM = {page["notebook"] for page in templates.pages().values()}
 CHECK = "NBVAL_CHECK_OUTPUT"
 
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *PAGES], ids=lambda path: f"{path.parent.stem}-{path.stem}"
+)
 
 
 def code_cells(path):
@@ -33,6 +39,54 @@ def code_cells(path):
 def test_there_is_a_notebook_for_each_step():
     steps = ["01_train", "02_segment", "03_cluster", "04_tcav", "05_ablate", "06_visualize"]
     assert [path.stem for path in NOTEBOOKS[:6]] == steps
+
+
+def test_each_page_is_what_its_template_makes_of_it():
+    described = templates.pages()
+    assert {path.stem for path in PAGES} == set(described)
+    assert {path.stem for path in NOTEBOOKS} >= MADE_FROM
+    for path in PAGES:
+        made, stored = templates.render(described[path.stem]), nbformat.read(path, as_version=4)
+        assert [c.source for c in stored.cells] == [c.source for c in made.cells], path.name
+        assert [c.metadata for c in stored.cells] == [c.metadata for c in made.cells], path.name
+        assert "{{" not in stored.cells[0].source
+
+
+def test_a_page_sets_its_parameters_and_paths_start_from_its_folder():
+    page = {"notebook": "figure_steps", "title": "T", "claim": "C.", "alt": "A."}
+    cells = templates.render(page | {"parameters": {"mode": "remove"}}).cells
+    assert cells[0].source.startswith("# T\n\n**The paper's claim.** C.")
+    assert 'run_folder = "../../data/runs/actors"  # Folder of the run.' in cells[1].source
+    assert (
+        'class_name = "boxing"' in cells[1].source and 'mode = "remove"  # Are' in cells[1].source
+    )
+    numbered = templates.pages()["table_3"]
+    assert templates.render(numbered).cells[1].source.startswith("number = 3  # Which")
+
+
+def test_what_a_page_lacks_or_a_template_does_not_know_is_named():
+    page = {"notebook": "table", "title": "T", "claim": "C", "section": "4"}
+    with pytest.raises(ValueError, match="'table' asks for 'claim', which a page"):
+        templates.render({n: text for n, text in page.items() if n != "claim"})
+    with pytest.raises(ValueError, match="did you mean 'number'"):
+        templates.render(page | {"parameters": {"numbr": 2}})
+    with pytest.raises(ValueError, match="at most 6"):
+        templates.render(page | {"parameters": {"number": 7}})
+
+
+@pytest.mark.parametrize("name", sorted({"scale", "speed", "tables", "trust", *MADE_FROM}))
+def test_a_page_narrates_in_at_most_sixty_lines(name):
+    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
+    told = [cell for cell in cells if "parameters" not in cell.metadata.get("tags", [])]
+    assert sum(len([x for x in c.source.splitlines() if x.strip()]) for c in told) <= 60
+
+
+@pytest.mark.parametrize("name", sorted(set(parameters.PAGES) - {"08_your_own", "explore"}))
+def test_cells_of_plumbing_are_folded(name):
+    for cell in code_cells(ROOT / "notebooks" / f"{name}.ipynb"):
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags or re.search(r"^(import|from) |Markdown\(", cell.source, re.M):
+            assert "hide-input" in tags, cell.source
 
 
 @each_notebook
@@ -135,7 +189,7 @@ def test_stored_notebooks_keep_outputs_and_drop_papermills_traces(tmp_path):
     notebook.cells[1].execution_count = 7
     notebook.metadata.papermill = {"input_path": "somewhere"}
     notebook.metadata.widgets = {"kept": True}
-    (cell,) = store.tidy(notebook).cells
+    (cell,) = publish.tidy(notebook).cells
     assert cell.outputs[0].text == "1\n"
     assert cell.execution_count == 1
     assert cell.metadata == {}
@@ -191,11 +245,13 @@ def html(tmp_path_factory):
 
 def test_every_chapter_is_a_page(html):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    chapters = [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+    chapters = [c for part in toc["parts"] for c in part["chapters"]]
+    chapters = [toc["root"], *(s["file"] for c in chapters for s in [c, *c.get("sections", [])])]
     assert (html / "index.html").is_file()
     for chapter in chapters:
         assert (html / f"{chapter}.html").is_file(), chapter
-    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= set(chapters)
+    shown = {f"notebooks/{path.stem}" for path in NOTEBOOKS if path.stem not in MADE_FROM}
+    assert shown | {f"book/pages/{path.stem}" for path in PAGES} <= set(chapters)
 
 
 def test_no_page_asks_another_host_for_anything(html):
@@ -215,10 +271,10 @@ def test_no_link_or_picture_is_missing(html):
 
 
 def test_a_number_of_a_table_leads_to_the_line_that_made_it(html):
-    table = (html / "notebooks" / "table_1.html").read_text()
+    table = (html / "book" / "pages" / "table_1.html").read_text()
     (link,) = set(re.findall(r"href=['\"]([^'\"]*)['\"]>\d+\.\d</a>", table))
     file, _, section = link.partition("#")
-    page = (html / "notebooks" / file).read_text()
+    page = (html / "book" / "pages" / file).read_text()
     _, found, rest = page.partition(f'<section id="{section}"')
     assert found, link
     assert "ablation.run(" in re.sub("<[^>]*>", "", rest.partition("<section")[0])
@@ -260,8 +316,22 @@ def test_every_public_module_is_in_the_api(html):
 
     found = pkgutil.walk_packages(stce.__path__, "stce.")
     public = {m.name for m in found if not re.search(r"\._|^stce\.datasets\.render", m.name)}
-    page = (html / "book" / "api.html").read_text()
-    assert {name for name in public if f'id="module-{name}"' not in page} == set()
+    rooms = "".join(path.read_text() for path in (html / "book" / "api").glob("*.html"))
+    index = (html / "book" / "api.html").read_text()
+    packages = {name for name in public if hasattr(importlib.import_module(name), "__path__")}
+    assert {name for name in public if f'id="module-{name}"' not in rooms} == set()
+    assert {name for name in public - packages if f"#module-{name}" not in index} == set()
+
+
+def test_tables_fit_the_page(html, tmp_path):
+    if find() is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    wider = """JSON.stringify([...document.querySelectorAll('.cell_output .output, article')]
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60)))"""
+    with Browser(tmp_path) as browser:
+        for path in (*html.glob("notebooks/*.html"), *html.glob("book/pages/*.html")):
+            browser.open(path, width=1300)
+            assert browser.evaluate(wider) == "[]", path.name
 
 
 def test_a_build_changes_nothing_outside_its_folder(html):

@@ -5,7 +5,17 @@ import math
 
 import pytest
 
-from benchmarks.costs import Rates, Size, predict, speed_up, throughput
+from benchmarks.costs import (
+    Rates,
+    Size,
+    bends,
+    compare,
+    feeding,
+    predict,
+    speed_up,
+    throughput,
+    used,
+)
 
 RATES = Rates(
     train=0.1,
@@ -110,3 +120,32 @@ def test_sizes_and_devices_are_counts():
         Size(0, 1, 1)
     with pytest.raises(ValueError, match="n_devices is 0, cores is 2"):
         predict(RATES, SIZE, 0)
+
+
+def test_a_whole_run_is_set_beside_what_was_predicted():
+    size = dataclasses.asdict(dataclasses.replace(SIZE, n_train=0, epochs=0))
+    steps = predict(RATES, Size(**size), 1, 2).groupby("stage")["seconds"].sum()
+    both = compare({"size": size, "seconds": dict(2 * steps)}, RATES, 2)
+    assert both["ratio"].tolist() == pytest.approx([2] * 5)
+    assert both.index.tolist() == ["segment", "cluster", "tcav", "ablate", "all"]
+
+
+def test_cores_that_feed_a_device():
+    row = feeding({"gpu": RATES}, left_to_cpu=0.04).loc["gpu"]
+    assert row.tolist() == pytest.approx([0.5 / (100 * 0.02), 0.5 / 0.02, 0.04 / 0.02])
+
+
+def test_use_of_every_device_and_network():
+    world = {"rates": dataclasses.asdict(RATES), "flop": 1e9}
+    table = used({"cpu": {"peak": 1e11, "worlds": {"one": world, "two": world}}})
+    assert table.loc[("cpu", "one"), ("embed", "per s")] == pytest.approx(50)
+    assert table.loc[("cpu", "two"), ("train", "share")] == pytest.approx(10 * 3 * 1e9 / 1e11)
+    assert ("segment", "share") not in table
+
+
+def test_a_study_bends_where_it_is_no_longer_linear():
+    made = speed_up(RATES, SIZE, [1, 8, 64], 2)
+    told = bends({"study": made}).loc["study"]
+    assert told["bends at"] == made.loc[made["efficiency"] < 0.9, "devices"].iloc[0]
+    assert told["hours on 64"] == made["hours"].iloc[-1]
+    assert bends({"study": made}, least=0)["bends at"].tolist() == [64]

@@ -12,6 +12,7 @@ from book import sketches
 from stce import curves
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.evaluation import truth
 from stce.supervoxels import Supervoxels
 from stce.viz import charts, figures, pictures, tables
 
@@ -64,7 +65,8 @@ def test_every_figure_is_drawn(world):
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2, 1.0], "accuracy": [0.2, 0.5]})
     history["test_accuracy"] = [np.nan, 0.4]
     parts = np.zeros((4, 6, 8, 8), np.uint8)
-    truth = tables.composition(concepts, supervoxels, parts, ("background",), {"wave": [0, 1]})
+    counted = truth.counts(concepts, supervoxels, parts, ("background",))
+    lifts = tables.ranked_parts(truth.composition(counted, n_bootstrap=1), {"wave": [0, 1]})
     drawn = {
         figures.clip_sheet(clips.frames, list("abcd")): 4,
         charts.learning_curve(history): 2,
@@ -74,7 +76,7 @@ def test_every_figure_is_drawn(world):
         charts.score_chart(_scores()): 1,
         charts.accuracy_curves(accuracy): 2,
         figures.reveal_strip(clips.frames[0], [parts[0] == 0] * 2, ["q = 0", "q = 1"], 90): 6,
-        charts.part_chart(truth): 2,
+        charts.part_chart(lifts): 2,
     }
     for figure, n_axes in drawn.items():
         assert len(figure.axes) == n_axes
@@ -102,9 +104,8 @@ def test_composition_is_lift_over_the_clips(world):
     _, supervoxels, concepts = world
     parts = np.zeros((4, 6, 8, 8), np.uint8)
     parts[..., :2] = 1  # a quarter of each clip, all of it in supervoxel 1
-    table = tables.composition(
-        concepts, supervoxels, parts, ("back", "arm", "leg"), {"wave": [1, 0]}
-    )
+    counted = truth.counts(concepts, supervoxels, parts, ("back", "arm", "leg"))
+    table = tables.ranked_parts(truth.composition(counted, n_bootstrap=1), {"wave": [1, 0]})
     by_rank = table.set_index("rank")
     assert by_rank["concept"].tolist() == [1, 0]
     assert by_rank.loc[2, "arm"] == pytest.approx(0.5 / 0.25)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import paper, published
+from book import paper, published, tables
 from stce.study.known import Known
 from stce.study.run import STAGES, Run
-from stce.viz import tables
+from stce.viz.tables import leads
 
 CLASSES = ("boxing", "walking")
 ROOT = Path(__file__).parent.parent
@@ -159,11 +159,11 @@ def test_a_table_that_was_never_published_is_named(tmp_path):
         published.tables(tmp_path, ["truth", "null", "labels"])
 
 
-def test_rivals_are_marked_by_verdict():
+def test_leads_are_marked_by_verdict():
     rows = [("add", "least", 1, 40.0, "holds"), ("add", "least", 2, 3.0, "within noise")]
     rows += [("remove", "least", 1, -40.0, "reversed"), ("remove", "least", 2, 0.0, "within noise")]
     columns = ["mode", "second", "q", "gap", "verdict"]
-    shown = tables.rivals(pd.DataFrame(rows, columns=columns)).data
+    shown = leads(pd.DataFrame(rows, columns=columns)).data
     assert shown.to_numpy().tolist() == [["+40 ✓", "+3 ≈"], ["-40 ✗", "+0 ≈"]]
 
 
@@ -176,9 +176,9 @@ def checkout(tmp_path):
 
 
 def _publish(checkout, *words):
-    command = [sys.executable, checkout / "book" / "publish.py", *words]
-    path = {"PYTHONPATH": str(checkout)}
-    return subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+    command = [sys.executable, "-m", "book.publish", *words]
+    options = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": str(checkout)}}
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def test_a_run_made_again_stands_beside_what_was_published(checkout):
@@ -198,3 +198,23 @@ def test_a_run_made_again_stands_beside_what_was_published(checkout):
 def test_a_page_that_is_not_there_is_refused(checkout):
     done = _publish(checkout, "speeed")
     assert done.returncode == 2 and "there is no page 'speeed'" in done.stderr
+
+
+def test_a_page_is_executed_in_its_folder_and_one_without_its_run_is_left(checkout):
+    pages = checkout / "book" / "pages"
+    before = {path: path.read_text() for path in pages.iterdir()}
+    changed = json.loads(before[pages / "table_5.ipynb"])
+    shown = [cell for cell in changed["cells"] if cell.get("outputs")]
+    checked = shown[-1]["outputs"]
+    for cell in shown:
+        cell["outputs"] = []
+    (pages / "table_5.ipynb").write_text(json.dumps(changed))
+    done = _publish(checkout, "table_5", "figure_1")
+    assert done.returncode == 0, done.stderr
+    assert "table_5.ipynb executed and stored" in done.stdout
+    assert "figure_1 is left as it is. Run 'actors' was never made here" in done.stdout
+    cells = json.loads((pages / "table_5.ipynb").read_text())["cells"]
+    assert [c["source"] for c in cells] == [c["source"] for c in changed["cells"]]
+    assert cells[-1]["outputs"] == checked and all("papermill" not in c["metadata"] for c in cells)
+    del before[pages / "table_5.ipynb"]
+    assert {path: path.read_text() for path in before} == before

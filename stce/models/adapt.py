@@ -200,7 +200,7 @@ class Adapted(Explainable):
 
     @property
     def behind(self) -> nn.Module:
-        """The whole module: where the features are given, what comes before the layer is idle."""
+        """The whole module; where the features are given, what comes before the layer is idle."""
         return self.model
 
     def check_classes(self, classes: Sequence[str]) -> None:

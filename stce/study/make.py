@@ -20,8 +20,10 @@ class StageFailed(RuntimeError):
     """A notebook stopped with an error; the message is that error in one paragraph."""
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, object]) -> None:
-    """Execute a notebook with papermill, in its own folder.
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, object], place: Path | None = None
+) -> None:
+    """Execute a notebook with papermill.
 
     Parameters
     ----------
@@ -30,6 +32,8 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, object]) -> N
         came to is kept beside it as ``NAME.failed.ipynb``.
     parameters : dict
         Put in by papermill.
+    place : pathlib.Path, optional
+        Folder in which it is executed; default its own.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, object]) -> N
             source,
             draft,
             parameters,
-            cwd=source.parent,
+            cwd=place or source.parent,
             kernel_name="python3",
             progress_bar=False,
             extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its transport

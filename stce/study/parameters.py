@@ -165,6 +165,7 @@ PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 
 _RUN = {"run_folder": _COMMON["run_folder"]}
 _CLASS = {"class_name": Parameter("boxing", "Class shown.")}
+_MODE = {"mode": Parameter("add", "Are concepts added or removed?", choices=("add", "remove"))}
 _RESULTS = {"results_folder": Parameter("../book/results", "Folder of published results.")}
 _BENCH = {"bench": Parameter("../benchmarks/results.json", "What `python -m benchmarks` wrote.")}
 
@@ -187,9 +188,10 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "seed": _COMMON["seed"],
         "device": _COMMON["device"],
     },
-    **{f"figure_{n}": {**_RUN, **_CLASS} for n in (1, 2, 3, 4, 5, 9)},
-    **{f"figure_{n}": {**_RESULTS, "class_name": Parameter("jogging", "Class.")} for n in (6, 7)},
-    "figure_8": {
+    **{f"figure_{n}": {**_RUN, **_CLASS} for n in ("method", "cav", "concepts", "resolution")},
+    "figure_steps": {**_RUN, **_CLASS, **_MODE},
+    "figure_curves": {**_RESULTS, "class_name": Parameter("jogging", "Class."), **_MODE},
+    "figure_settings": {
         "run_folder": Parameter("../data/runs/actors-standard/seed-0", "Run, standard setting."),
         "small_folder": Parameter("../data/runs/actors-small/seed-0", "Run, small setting."),
         **_CLASS,
@@ -213,7 +215,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "n_concepts": Parameter(25, "Clusters a class.", 1, 63),
     },
     "tables": _RESULTS,
-    **{f"table_{n}": _RESULTS for n in range(1, 7)},
+    "table": {"number": Parameter(1, "Which of the paper's tables.", 1, 6), **_RESULTS},
 }
 
 
@@ -233,7 +235,7 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
     Parameters
     ----------
     stage : str
-        A stage, such as ``"train"``, or a page, such as ``"figure_5"``.
+        A stage, such as ``"train"``, or a page, such as ``"figure_steps"``.
     values : mapping
         Parameters to set.
 

@@ -179,7 +179,7 @@ def part_chart(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        What :func:`stce.viz.tables.composition` returns, with ``class`` and ``rank``.
+        What :func:`stce.viz.tables.ranked_parts` returns, with ``class`` and ``rank``.
     """
     names = list(dict.fromkeys(table["class"]))
     parts = [c for c in table.columns if c not in ("class", "concept", "rank")]
