@@ -27,7 +27,7 @@ from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached
 from stce.supervoxels import Supervoxels
 
-__all__ = ["Case", "Order", "Subject", "ranked", "run", "sequences"]
+__all__ = ["Case", "Order", "Subject", "concept_orders", "ranked", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class Order:
         return [(self.place < step) ^ (mode == "remove") for step in self.steps]
 
 
-def sequences(
+def concept_orders(
     class_name: str, ranking: list[int], n_random: int, seed: int
 ) -> list[tuple[str, int, list[int]]]:
     """List the orders in which the concepts of a class are added or removed.
@@ -209,7 +209,7 @@ def sequences(
 
     Examples
     --------
-    >>> [o[::2] for o in sequences("wave", [2, 0, 1], 0, 0)]
+    >>> [o[::2] for o in concept_orders("wave", [2, 0, 1], 0, 0)]
     [('top', [2, 0, 1]), ('least', [1, 0, 2])]
     """
     rng = np.random.default_rng([seed, zlib.crc32(class_name.encode())])
@@ -225,7 +225,7 @@ def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Orde
     n_random : int, default 10
         Random orders a class, beside "top" and "least".
     seed : int, default 0
-        See :func:`sequences`.
+        See :func:`concept_orders`.
 
     Returns
     -------
@@ -235,7 +235,7 @@ def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Orde
 
     def orders(case: Case, q_max: int) -> list[Order]:
         ranking = case.subject.rankings[case.owner]
-        listed = sequences(case.owner, ranking, n_random, seed)
+        listed = concept_orders(case.owner, ranking, n_random, seed)
         return [case.order(name, repeat, order[:q_max]) for name, repeat, order in listed]
 
     return orders

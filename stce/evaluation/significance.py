@@ -16,7 +16,7 @@ from stce.evaluation import nulls
 __all__ = ["assess", "summary"]
 
 # The lower end is not 0.025 in its last digit, which published tables have.
-ENDS = (1 - 0.95) / 2, 0.975
+_ENDS = (1 - 0.95) / 2, 0.975
 
 
 def _ladder(size: int, largest: int) -> int:
@@ -163,7 +163,7 @@ def assess(
             null = shuffled @ vectors.mean(1).T
         for k in range(len(vectors)):
             row = (table["class"] == name) & (table["concept"] == k)
-            low, high = mean_interval(vectors[k] @ slope.T, n_bootstrap, rng, ENDS)
+            low, high = mean_interval(vectors[k] @ slope.T, n_bootstrap, rng, _ENDS)
             table.loc[row, ["derivative_low", "derivative_high"]] = low, high
             p = np.nan if null is None else _two_sided(null[:, k], ours[k])
             table.loc[row, "p_weights"] = p

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stce import ablation, concepts, curves, features, tcav
 from stce.evaluation import controls, paired, saliency, sanity, significance, stability, truth
-from stce.evaluation.variants import Variant, compare, evenly, part_of
+from stce.evaluation.variants import Variant, compare, part_of, some_of_each
 
 __all__ = [
     "answers",
@@ -257,7 +257,7 @@ def between(first, second, *, n_clips: int = 6) -> pd.DataFrame:
 
 def _tested(it, n_clips: int) -> tuple[ablation.Subject, np.ndarray]:
     """Return what is ablated, and a few test clips of each class."""
-    (clips, cut), videos = it.test, evenly(it.test.clips.labels, n_clips)
+    (clips, cut), videos = it.test, some_of_each(it.test.clips.labels, n_clips)
     rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
     how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
     z = np.zeros((len(cut), it.network.n_features), np.float32)

@@ -18,9 +18,9 @@ from stce.engine.progress import bar
 from stce.evaluation import stability, truth
 from stce.supervoxels import Supervoxels
 
-__all__ = ["FEATURES", "Inputs", "Variant", "compare", "evenly", "part_of"]
+__all__ = ["SHOWN", "Inputs", "Variant", "compare", "some_of_each", "part_of"]
 
-FEATURES = ("stretched", "in place", "pooled")
+SHOWN = ("stretched", "in place", "pooled")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Variant:
     features: str = "in place"
 
     def __post_init__(self):
-        for name, known in (("target", tcav.TARGETS), ("features", FEATURES)):
+        for name, known in (("target", tcav.TARGETS), ("features", SHOWN)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
@@ -108,11 +108,11 @@ def part_of(
 
 def _few(clips: Clips, cut: Supervoxels, n: int) -> tuple[Clips, Supervoxels]:
     """Return `n` clips of each class, evenly spaced, and their supervoxels, in memory."""
-    rows = evenly(clips.labels, n)
+    rows = some_of_each(clips.labels, n)
     return clips.select(rows), cut.select(rows)
 
 
-def evenly(labels: np.ndarray, n: int) -> np.ndarray:
+def some_of_each(labels: np.ndarray, n: int) -> np.ndarray:
     """Return the indices of `n` clips of each class, evenly spaced; no more than there are."""
     mine = [np.flatnonzero(labels == y) for y in np.unique(labels)]
     return np.concatenate([i[np.linspace(0, len(i) - 1, min(n, len(i))).astype(int)] for i in mine])
