@@ -174,7 +174,7 @@ def ablate(network, clips, labels, kept, centres, listed, q_max, *, stretch=True
     centres : dict of str to numpy.ndarray
         For each class the concept centres ``(K, D)``.
     listed : dict of str to list of (str, int, list of int)
-        For each class the orders, see :func:`stce.ablation.sequences`.
+        For each class the orders, see :func:`stce.ablation.concept_orders`.
     q_max : int
         Concepts added or removed.
 

@@ -27,7 +27,7 @@ def _orders(clips, n_concepts: int, n_random: int) -> tuple[dict, dict]:
     """Return rankings, and the orders that ablation.ranked makes of them with seed 0."""
     rng = np.random.default_rng(0)
     rankings = {name: rng.permutation(n_concepts).tolist() for name in clips.classes}
-    listed = {name: ablation.sequences(name, r, n_random, 0) for name, r in rankings.items()}
+    listed = {name: ablation.concept_orders(name, r, n_random, 0) for name, r in rankings.items()}
     return rankings, listed
 
 
