@@ -28,10 +28,8 @@ def voxel_order(labels: np.ndarray, table: pd.DataFrame, order: np.ndarray) -> n
 
     Parameters
     ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, label volumes of one clip.
-    table : pandas.DataFrame
-        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
+    labels, table
+        See :func:`stce.masking.reached`.
     order : numpy.ndarray
         ``(s,) int``, positions in `table`, first one first.
 
@@ -62,7 +60,8 @@ def random(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Ord
     """Give "random voxels" and "random supervoxels", as many voxels a step as the top order shows.
 
     Random supervoxels leave connected pieces of the clip. They are drawn from all kept ones with
-    equal chances; the last one is cut so that the area is met exactly.
+    equal chances; the last one is cut so that the area is met exactly. The answer is for
+    :func:`stce.ablation.run`.
 
     Parameters
     ----------
@@ -70,11 +69,6 @@ def random(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Ord
         Draws of each of the two controls, a clip.
     seed : int, default 0
         Seeds the draws, with the clip's id: they do not depend on which other clips are run.
-
-    Returns
-    -------
-    callable
-        For :func:`stce.ablation.run`.
     """
 
     def orders(case: Case, q_max: int) -> list[Order]:

@@ -80,12 +80,10 @@ def assess(
         number of concepts over `alpha`, divided by the number expected to be significant.
     n_shuffles : int, default 400
         Shuffles of the head's weights for each class.
-    n_bootstrap : int, default 1000
-        Resamples of clips and groups for the interval of the derivative.
+    n_bootstrap, seed : int, default 1000 and 0
+        Resamples of clips and groups for the interval of the derivative; seeds all draws.
     alpha : float, default 0.05
         False discovery rate at which `verdict` is given.
-    seed : int, default 0
-        Of groups, shuffles and resamples.
     n_jobs : int, default 1
         Processes for the random sets; -1 for one a core. It does not change the result.
 
