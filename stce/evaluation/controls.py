@@ -24,7 +24,8 @@ def voxel_order(labels: np.ndarray, table: pd.DataFrame, order: np.ndarray) -> n
 
     A voxel comes with the first supervoxel that holds it. Within a supervoxel earlier frames come
     first, then upper rows: the last supervoxel that an area reaches is cut in time. Voxels that no
-    kept supervoxel holds come last.
+    kept supervoxel holds come last. Returns the place of each voxel, ``(T, H, W) int32``, 0 to
+    T * H * W - 1.
 
     Parameters
     ----------
@@ -32,11 +33,6 @@ def voxel_order(labels: np.ndarray, table: pd.DataFrame, order: np.ndarray) -> n
         See :func:`stce.masking.reached`.
     order : numpy.ndarray
         ``(s,) int``, positions in `table`, first one first.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int32``, the place of each voxel, 0 to T * H * W - 1.
 
     Examples
     --------
@@ -60,8 +56,8 @@ def random(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Ord
     """Give "random voxels" and "random supervoxels", as many voxels a step as the top order shows.
 
     Random supervoxels leave connected pieces of the clip. They are drawn from all kept ones with
-    equal chances; the last one is cut so that the area is met exactly. The answer is for
-    :func:`stce.ablation.run`.
+    equal chances; the last one is cut so that the area is met exactly. Returns what
+    :func:`stce.ablation.run` takes.
 
     Parameters
     ----------

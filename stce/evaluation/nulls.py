@@ -69,10 +69,8 @@ def random_sets(
 
     Parameters
     ----------
-    random : numpy.ndarray
-        ``(M, D) float64``, random clips, standardised.
-    scale : numpy.ndarray
-        ``(D,)``, by which they were divided.
+    random, scale : numpy.ndarray
+        Random clips, standardised, ``(M, D) float64``, and by what they were divided, ``(D,)``.
     gradients : dict of str to numpy.ndarray
         For each class ``(N_y, D)``, see :func:`stce.tcav.slopes`.
     size : int

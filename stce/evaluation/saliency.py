@@ -111,10 +111,8 @@ def grad_cam(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        The network to explain.
-    clips : stce.clips.Clips
-        N clips.
+    network, clips : stce.models.network.Network and stce.clips.Clips
+        The network to explain, and N clips.
     labels : numpy.ndarray, optional
         ``(N,) int``, the class whose logit is attributed; default the clips' own.
     layer : str, optional
@@ -187,9 +185,8 @@ def integrated_gradients(
     """Attribute a class to voxels with Integrated Gradients, ``(N, T, H, W) float32``.
 
     The path runs from the data set's mean, which is what the ablation puts into hidden voxels. The
-    attributions of a clip, in units of the logit, are summed over channels. All together sum to
-    its logit less that of the blank clip, but for the error of the sum that stands for the
-    integral.
+    attributions, in units of the logit, are summed over channels; those of a clip sum to its logit
+    less that of the blank clip, but for the error of the sum that stands for the integral.
 
     Parameters
     ----------
@@ -278,17 +275,14 @@ def rank_supervoxels(
 ) -> np.ndarray:
     """Order the supervoxels of one clip by their mean attribution, highest first.
 
+    Returns positions in `table`, ``(s,) int64``, equal ones in its order.
+
     Parameters
     ----------
     attribution : numpy.ndarray
         ``(T, H, W)``, of the clip.
     labels, table
         See :func:`stce.masking.reached`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(s,) int64``, positions in `table`; equal ones in its order.
 
     Examples
     --------
@@ -314,8 +308,8 @@ def along(
 
     At each step as many voxels of a clip are chosen as by the most important concepts; the last
     supervoxel is cut to that, see :func:`stce.evaluation.controls.voxel_order`. The concepts'
-    own curve is the order "top" of :func:`stce.ablation.ranked`. The answer is for
-    :func:`stce.ablation.run`, which fails with a ValueError if there is not one map for each clip.
+    own curve is the order "top" of :func:`stce.ablation.ranked`. Returns what
+    :func:`stce.ablation.run` takes; a ValueError tells if there is not one map for each clip.
 
     Parameters
     ----------

@@ -114,13 +114,9 @@ def assess(
     >>> found = cluster(z, np.zeros(60, int), np.arange(60), ("a",), n_concepts=3, n_keep=10)
     >>> import torch
     >>> from stce.models.adapt import Explainable
-    >>> class Net(torch.nn.Module, Explainable):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.head = torch.nn.Linear(6, 1)
-    ...     def logits(self, z):
-    ...         return self.head(z)
-    >>> net, random = Net(), rng.normal(size=(80, 6)).astype(np.float32)
+    >>> class Net(torch.nn.Linear, Explainable):
+    ...     logits = torch.nn.Linear.forward
+    >>> net, random = Net(6, 1), rng.normal(size=(80, 6)).astype(np.float32)
     >>> groups = tcav.random_groups(80, 8, 10, rng)
     >>> samples = tcav.Samples(found, z, {"a": z[:5]}, random, groups, ("a",))
     >>> table = assess(net, tcav.score(net, samples), samples, n_null=40, n_shuffles=40)

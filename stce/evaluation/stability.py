@@ -22,7 +22,7 @@ def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
 
     A concept is, in each clip, the union of the supervoxels that are nearest to its centre, at all
     resolutions (equation 4). Voxels are compared, so the two runs may have other supervoxels and
-    other networks, as long as the clips are the same. The answer is ``(K_first, K_second)``.
+    other networks, as long as the clips are the same. Returns ``(K_first, K_second)``.
 
     Parameters
     ----------

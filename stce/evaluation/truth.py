@@ -241,10 +241,8 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     ----------
     outcomes : pandas.DataFrame
         Rows of :func:`stce.ablation.run`, of any orders, with ``held``.
-    q_max : int, default 5
-        The last step; lifts are averaged over steps 1 to `q_max`.
-    seed : int, default 0
-        Of the resampling of clips.
+    q_max, seed : int, default 5 and 0
+        Lifts are averaged over steps 1 to `q_max`; seeds the resampling of clips.
 
     Returns
     -------
