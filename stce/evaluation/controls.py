@@ -24,21 +24,15 @@ def voxel_order(labels: np.ndarray, table: pd.DataFrame, order: np.ndarray) -> n
 
     A voxel comes with the first supervoxel that holds it. Within a supervoxel earlier frames come
     first, then upper rows: the last supervoxel that an area reaches is cut in time. Voxels that no
-    kept supervoxel holds come last.
+    kept supervoxel holds come last. Returns the place of each voxel, ``(T, H, W) int32``, 0 to
+    T * H * W - 1.
 
     Parameters
     ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, label volumes of one clip.
-    table : pandas.DataFrame
-        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
+    labels, table
+        See :func:`stce.masking.reached`.
     order : numpy.ndarray
         ``(s,) int``, positions in `table`, first one first.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int32``, the place of each voxel, 0 to T * H * W - 1.
 
     Examples
     --------
@@ -62,7 +56,8 @@ def random(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Ord
     """Give "random voxels" and "random supervoxels", as many voxels a step as the top order shows.
 
     Random supervoxels leave connected pieces of the clip. They are drawn from all kept ones with
-    equal chances; the last one is cut so that the area is met exactly.
+    equal chances; the last one is cut so that the area is met exactly. Returns what
+    :func:`stce.ablation.run` takes.
 
     Parameters
     ----------
@@ -70,11 +65,6 @@ def random(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Ord
         Draws of each of the two controls, a clip.
     seed : int, default 0
         Seeds the draws, with the clip's id: they do not depend on which other clips are run.
-
-    Returns
-    -------
-    callable
-        For :func:`stce.ablation.run`.
     """
 
     def orders(case: Case, q_max: int) -> list[Order]:

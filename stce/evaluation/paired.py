@@ -102,10 +102,8 @@ def gaps(outcomes: pd.DataFrame, n_flips: int = 10_000, seed: int = 0) -> pd.Dat
     outcomes : pandas.DataFrame
         Columns ``model``, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct``, as of
         :class:`book.published.Results`.
-    n_flips : int, default 10000
-        Random signs; the smallest p-value is 1 / (`n_flips` + 1).
-    seed : int, default 0
-        Seeds the signs.
+    n_flips, seed : int, default 10000 and 0
+        Random signs, and their seed; the smallest p-value is 1 / (`n_flips` + 1).
 
     Returns
     -------

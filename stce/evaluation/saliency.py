@@ -45,15 +45,8 @@ def _captum():
 def last_convolution(network) -> str:
     """Return the last block with a convolution whose output still has frames, rows or columns.
 
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        Any chain of blocks.
-
-    Returns
-    -------
-    str
-        One of ``network.layers``: "conv5b" of c3d, "layer4" of r3d18, "Mixed_5c" of i3d.
+    It is one of the ``layers`` of any :class:`stce.models.network.Network`: "conv5b" of c3d,
+    "layer4" of r3d18, "Mixed_5c" of i3d.
 
     Raises
     ------
@@ -118,10 +111,8 @@ def grad_cam(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        The network to explain.
-    clips : stce.clips.Clips
-        N clips.
+    network, clips : stce.models.network.Network and stce.clips.Clips
+        The network to explain, and N clips.
     labels : numpy.ndarray, optional
         ``(N,) int``, the class whose logit is attributed; default the clips' own.
     layer : str, optional
@@ -129,10 +120,8 @@ def grad_cam(
         that says less.
     batch_size : int, default 16
         Clips a pass.
-    device : torch.device, default "cpu"
-        Where the network runs.
-    progress : bool, default True
-        Show a progress bar on a terminal.
+    device, progress
+        See :func:`stce.features.extract`.
 
     Returns
     -------
@@ -193,11 +182,11 @@ def integrated_gradients(
     device="cpu",
     progress: bool = True,
 ) -> np.ndarray:
-    """Attribute a class to voxels with Integrated Gradients.
+    """Attribute a class to voxels with Integrated Gradients, ``(N, T, H, W) float32``.
 
     The path runs from the data set's mean, which is what the ablation puts into hidden voxels. The
-    attributions of a clip sum to its logit less that of the blank clip, but for the error of
-    the sum that stands for the integral.
+    attributions, in units of the logit, are summed over channels; those of a clip sum to its logit
+    less that of the blank clip, but for the error of the sum that stands for the integral.
 
     Parameters
     ----------
@@ -208,11 +197,6 @@ def integrated_gradients(
         off by more than a hundredth.
     batch_size : int, default 16
         Points a pass.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, T, H, W) float32``, summed over channels, in units of the logit.
 
     References
     ----------
@@ -238,10 +222,10 @@ def occlusion(
     device="cpu",
     progress: bool = True,
 ) -> np.ndarray:
-    """Attribute a class to voxels by hiding one box of the clip after the other.
+    """Attribute a class to voxels by hiding boxes of the clip, ``(N, T, H, W) float32``.
 
-    A voxel gets the mean fall of the logit over the boxes that hide it. Hidden voxels hold the
-    data set's mean.
+    A voxel gets the mean fall of the logit over the boxes that hide it, one after the other.
+    Hidden voxels hold the data set's mean.
 
     Parameters
     ----------
@@ -255,11 +239,6 @@ def occlusion(
         The whole box makes 196.
     batch_size : int, default 64
         Boxes a forward pass.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, T, H, W) float32``, in units of the logit.
 
     Raises
     ------
@@ -296,19 +275,14 @@ def rank_supervoxels(
 ) -> np.ndarray:
     """Order the supervoxels of one clip by their mean attribution, highest first.
 
+    Returns positions in `table`, ``(s,) int64``, equal ones in its order.
+
     Parameters
     ----------
     attribution : numpy.ndarray
         ``(T, H, W)``, of the clip.
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, its label volumes.
-    table : pandas.DataFrame
-        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(s,) int64``, positions in `table`; equal ones in its order.
+    labels, table
+        See :func:`stce.masking.reached`.
 
     Examples
     --------
@@ -334,7 +308,8 @@ def along(
 
     At each step as many voxels of a clip are chosen as by the most important concepts; the last
     supervoxel is cut to that, see :func:`stce.evaluation.controls.voxel_order`. The concepts'
-    own curve is the order "top" of :func:`stce.ablation.ranked`.
+    own curve is the order "top" of :func:`stce.ablation.ranked`. Returns what
+    :func:`stce.ablation.run` takes; a ValueError tells if there is not one map for each clip.
 
     Parameters
     ----------
@@ -343,11 +318,6 @@ def along(
         for each of `videos`, of the class whose concepts explain the clip.
     videos : numpy.ndarray, optional
         Indices of the clips that the maps are of, default all.
-
-    Returns
-    -------
-    callable
-        For :func:`stce.ablation.run`; a ValueError tells if there is not one map for each clip.
     """
 
     def orders(case: Case, q_max: int) -> list[Order]:

@@ -23,16 +23,6 @@ class ShuffledLabels(Videos):
     """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
 
     There are as many of each class as before. The videos given stay as they are.
-
-    Examples
-    --------
-    >>> from stce.datasets import load
-    >>> videos = load("actors", "test", takes=1, n_frames=2)
-    >>> shuffled = ShuffledLabels(videos, np.random.default_rng(0))
-    >>> bool((shuffled.table["label"] == videos.table["label"]).all())
-    False
-    >>> sorted(shuffled.table["label"]) == sorted(videos.table["label"])
-    True
     """
 
     def __init__(self, videos: Videos, rng: np.random.Generator):
@@ -104,10 +94,8 @@ def as_seen_by(
         Of the same classes and input size as the clips.
     samples : stce.tcav.Samples
         Of the trained network.
-    clips, supervoxels, stretch, device
-        See :func:`stce.features.extract`; `clips` are the discovery clips.
-    random_clips : stce.clips.Clips
-        The random clips.
+    clips, supervoxels, random_clips, stretch, device
+        The discovery clips, see :func:`stce.features.extract`, and the random clips.
     """
     rows = np.unique(samples.concepts.table["supervoxel"])
     how = {"stretch": stretch, "device": device}
@@ -128,10 +116,8 @@ def against_trained(
     ----------
     tables : dict of str to pandas.DataFrame
         Of :func:`stce.evaluation.significance.assess`, by network, on the same concepts.
-    trained : str, default "trained"
-        Which of them is the trained one.
-    alpha : float, default 0.05
-        The nominal rate.
+    trained, alpha : str and float, default "trained" and 0.05
+        Which of them is the trained one, and the nominal rate.
 
     Returns
     -------

@@ -80,12 +80,10 @@ def assess(
         number of concepts over `alpha`, divided by the number expected to be significant.
     n_shuffles : int, default 400
         Shuffles of the head's weights for each class.
-    n_bootstrap : int, default 1000
-        Resamples of clips and groups for the interval of the derivative.
+    n_bootstrap, seed : int, default 1000 and 0
+        Resamples of clips and groups for the interval of the derivative; seeds all draws.
     alpha : float, default 0.05
         False discovery rate at which `verdict` is given.
-    seed : int, default 0
-        Of groups, shuffles and resamples.
     n_jobs : int, default 1
         Processes for the random sets; -1 for one a core. It does not change the result.
 
@@ -116,13 +114,9 @@ def assess(
     >>> found = cluster(z, np.zeros(60, int), np.arange(60), ("a",), n_concepts=3, n_keep=10)
     >>> import torch
     >>> from stce.models.adapt import Explainable
-    >>> class Net(torch.nn.Module, Explainable):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.head = torch.nn.Linear(6, 1)
-    ...     def logits(self, z):
-    ...         return self.head(z)
-    >>> net, random = Net(), rng.normal(size=(80, 6)).astype(np.float32)
+    >>> class Net(torch.nn.Linear, Explainable):
+    ...     logits = torch.nn.Linear.forward
+    >>> net, random = Net(6, 1), rng.normal(size=(80, 6)).astype(np.float32)
     >>> groups = tcav.random_groups(80, 8, 10, rng)
     >>> samples = tcav.Samples(found, z, {"a": z[:5]}, random, groups, ("a",))
     >>> table = assess(net, tcav.score(net, samples), samples, n_null=40, n_shuffles=40)

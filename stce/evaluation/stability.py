@@ -18,11 +18,11 @@ __all__ = ["agreement", "by_distance", "match", "overlap", "sgd_scores"]
 
 
 def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
-    """Return the Jaccard index of every concept of one run with every concept of another.
+    """Return the Jaccard index of every concept of one run with every one of another, 0 to 1.
 
     A concept is, in each clip, the union of the supervoxels that are nearest to its centre, at all
     resolutions (equation 4). Voxels are compared, so the two runs may have other supervoxels and
-    other networks, as long as the clips are the same.
+    other networks, as long as the clips are the same. Returns ``(K_first, K_second)``.
 
     Parameters
     ----------
@@ -31,11 +31,6 @@ def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
         ``(S, D)`` of them, ``centres`` ``(K, D)`` of the class.
     videos : numpy.ndarray
         The clips of the class, as both runs count them.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(K_first, K_second)``, 0 to 1.
     """
     sizes = [len(run[2]) for run in (first, second)]
     both, own = np.zeros(sizes), [np.zeros(k) for k in sizes]
@@ -69,11 +64,6 @@ def by_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the likeness of concepts by their ``(K, D)`` centres, all from one network.
 
     It is minus the Euclidean distance, ``(K_first, K_second)``.
-
-    Examples
-    --------
-    >>> by_distance(np.array([[0.0]]), np.array([[3.0], [1.0]])).tolist()
-    [[-3.0, -1.0]]
     """
     return -np.linalg.norm(np.asarray(first)[:, None] - np.asarray(second)[None], axis=-1)
 
@@ -120,12 +110,8 @@ def agreement(
     value : str, default "derivative"
         Column compared. At a layer that feeds a linear head the score is a vote of a few
         groups and mostly 0 or 1: the derivative is the graded quantity.
-    n_random : int, default 1000
-        Random pairings, the null.
-    n_bootstrap : int, default 1000
-        Resamples of the pairs for the interval.
-    seed : int, default 0
-        Seeds both.
+    n_random, n_bootstrap, seed : int, default 1000, 1000 and 0
+        Random pairings, the null; resamples of the pairs for the interval; and the seed of both.
 
     Returns
     -------
@@ -172,27 +158,16 @@ def agreement(
     again.append(known_mean(np.stack(again)))
     chance.append(known_mean(np.stack(chance)))
     table[["ci_low", "ci_high"]] = [interval(x) for x in again]
-    both = zip(chance, table[["correlation"]].to_numpy(), strict=True)
-    table["p"] = np.concatenate([p_value(null, ours) for null, ours in both])
+    table["p"] = np.concatenate(list(map(p_value, chance, table[["correlation"]].to_numpy())))
     return table
 
 
 def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -> pd.DataFrame:
     """Score concepts with the reference code's classifier: a hinge loss by stochastic descent.
 
-    That code leaves it unseeded, so what changes with `seed` here changes from run to run there.
-
-    Parameters
-    ----------
-    network, samples, device
-        As for :func:`stce.tcav.score`; `slopes` of the samples are not looked at.
-    seed : int, default 0
-        Of the order of the samples.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of :func:`stce.tcav.rescore`.
+    That code leaves it unseeded, so what changes with `seed` here, the order of the samples,
+    changes from run to run there. Other arguments are those of :func:`stce.tcav.score`, but
+    `slopes` of the samples are not looked at; the table is that of :func:`stce.tcav.rescore`.
     """
     vectors, groups = {}, samples.groups
     for name, centres in samples.concepts.centres.items():

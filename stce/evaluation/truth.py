@@ -26,12 +26,8 @@ __all__ = [
 
 # The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
 KTH_CARRIERS = {
-    "boxing": ("arms",),
-    "handclapping": ("arms",),
-    "handwaving": ("arms",),
-    "jogging": ("legs",),
-    "running": ("legs",),
-    "walking": ("legs",),
+    **dict.fromkeys(("boxing", "handclapping", "handwaving"), ("arms",)),
+    **dict.fromkeys(("jogging", "running", "walking"), ("legs",)),
 }
 
 
@@ -42,14 +38,10 @@ def counts(
 
     Parameters
     ----------
-    concepts : stce.concepts.Concepts
-        The kept supervoxels of each concept.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of the clips.
-    parts : array_like
-        ``(N, T, H, W) uint8``, index into `names`.
-    names : sequence of str
-        The parts.
+    concepts, supervoxels : stce.concepts.Concepts and stce.supervoxels.Supervoxels
+        The kept supervoxels of each concept, and all of the clips.
+    parts, names : array_like and sequence of str
+        ``(N, T, H, W) uint8``, index into the names of the parts.
     group : numpy.ndarray, optional
         ``(N,)`` what must be resampled as one, such as the person; default each clip.
 
@@ -78,16 +70,10 @@ def counts(
     columns = ["class", "concept", "video", "members", "inside", "around"]
     wide = pd.DataFrame(rows, columns=columns)
     wide["group"] = wide["video"] if group is None else np.asarray(group)[wide["video"]]
-    long = wide.loc[wide.index.repeat(len(names))].reset_index(drop=True)
-    long["part"] = np.tile(np.asarray(names, object), len(wide))
-    for column in ("inside", "around"):
-        long[column] = np.concatenate(wide[column].to_numpy())
+    wide["part"] = [names] * len(wide)
+    long = wide.explode(["part", "inside", "around"], ignore_index=True)
+    long = long.astype({"inside": np.int64, "around": np.int64})
     return long[["class", "concept", "video", "group", "part", "members", "inside", "around"]]
-
-
-def _wide(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    keys = ["class", "concept", "group", "part"]
-    return table.groupby(keys, sort=False)[value].sum().unstack("part")
 
 
 def _lift(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
@@ -125,16 +111,17 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     [8.0, 0.22]
     """
     rng = np.random.default_rng(seed)
-    inside, around = _wide(table, "inside"), _wide(table, "around")
-    names, rows = list(inside.columns), []
-    for (class_name, concept), part in inside.groupby(level=["class", "concept"], sort=True):
-        held, base = part.to_numpy(float), around.loc[part.index].to_numpy(float)
+    keys = ["class", "concept", "group", "part"]
+    voxels = table.groupby(keys, sort=False)[["inside", "around"]].sum().unstack("part")
+    names, rows = list(voxels["inside"]), []
+    for key, part in voxels.groupby(level=["class", "concept"], sort=True):
+        held, base = (part[side].to_numpy(float) for side in ("inside", "around"))
         draws = resampling.resamples(len(held), n_bootstrap, rng)
         low, high = np.quantile(_lift(draws @ held, draws @ base), resampling.ENDS, axis=0)
         lift = _lift(held.sum(0), base.sum(0))
         share, rate = held.sum(0) / max(held.sum(), 1), base.sum(0) / max(base.sum(), 1)
-        for i, name in enumerate(names):
-            rows.append((class_name, concept, name, share[i], rate[i], lift[i], low[i], high[i]))
+        told = zip(names, share, rate, lift, low, high, strict=True)
+        rows += [(*key, *one) for one in told]
     columns = ["class", "concept", "part", "share", "base", "lift", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -161,8 +148,7 @@ def found(
     scores : pandas.DataFrame
         Of :class:`stce.tcav.Tcav`.
     carriers : mapping of str to sequence of str
-        For each class the parts that carry it, such as `KTH_CARRIERS`; a class that is missing
-        is left out.
+        For each class the parts that carry it, such as `KTH_CARRIERS`; other classes are left out.
     n_top : int, default 5
         Concepts at the head of the ranking.
     n_random : int, default 10000
@@ -214,10 +200,9 @@ def found(
     means = table[["top", "random", "correlation"]].mean()
     table.loc[len(table)] = {"class": "all", **means}
     chance.append(np.mean(chance, axis=0))
-    again.append(tuple(known_mean(np.stack([pair[i] for pair in again])) for i in (0, 1)))
+    again.append(tuple(known_mean(np.stack(one)) for one in zip(*again, strict=True)))
     table["gain"] = table["top"] - table["random"]
-    both = zip(chance, table[["top"]].to_numpy(), strict=True)
-    table["p"] = np.concatenate([p_value(null, ours) for null, ours in both])
+    table["p"] = np.concatenate(list(map(p_value, chance, table[["top"]].to_numpy())))
     ends = [[*interval(gains), *interval(related)] for gains, related in again]
     table[["ci_low", "ci_high", "correlation_low", "correlation_high"]] = ends
     return table
@@ -256,10 +241,8 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
     ----------
     outcomes : pandas.DataFrame
         Rows of :func:`stce.ablation.run`, of any orders, with ``held``.
-    q_max : int, default 5
-        The last step; lifts are averaged over steps 1 to `q_max`.
-    seed : int, default 0
-        Of the resampling of clips.
+    q_max, seed : int, default 5 and 0
+        Lifts are averaged over steps 1 to `q_max`; seeds the resampling of clips.
 
     Returns
     -------
@@ -284,16 +267,9 @@ def pointed(outcomes: pd.DataFrame, q_max: int = 5, seed: int = 0) -> pd.DataFra
 def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Tell how well an object could be put together from the segments of each level.
 
-    Parameters
-    ----------
-    labels, truth : numpy.ndarray
-        ``(L, T, H, W)``, labels from 1 up, and the object, ``(T, H, W) bool``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(L,) float64``, 0 to 1: Jaccard index of the object and of the union of all segments
-        that lie in it by more than half.
+    Takes labels ``(L, T, H, W)`` from 1 up, and the object, ``(T, H, W) bool``; returns
+    ``(L,) float64``, 0 to 1: the Jaccard index of the object and of the union of all segments that
+    lie in it by more than half.
 
     Examples
     --------
@@ -309,7 +285,9 @@ def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def boundary_recall(labels: np.ndarray, truth: np.ndarray, reach: int = 1) -> float:
-    """Tell how much of the outlines of objects the borders of segments run along.
+    """Tell how much of the outlines of objects the borders of segments run along, 0 to 1.
+
+    It is a share of the outlines' voxels; NaN where nothing has an outline.
 
     Parameters
     ----------
@@ -317,11 +295,6 @@ def boundary_recall(labels: np.ndarray, truth: np.ndarray, reach: int = 1) -> fl
         ``(T, H, W)`` of integer type: the segments, and the objects.
     reach : int, default 1
         How far a border may lie from the outline, in voxels along the axes.
-
-    Returns
-    -------
-    float
-        Share of the outlines' voxels, 0 to 1; NaN where nothing has an outline.
 
     References
     ----------

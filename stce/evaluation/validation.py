@@ -79,12 +79,8 @@ def answers(
 def chance(it, *, n_null: int = 1000) -> pd.DataFrame:
     """Test each concept of a run against chance, see :func:`stce.evaluation.significance.assess`.
 
-    Parameters
-    ----------
-    it
-        See :func:`answers`.
-    n_null : int, default 1000
-        Random sets of each size, and shuffles of the head. Log scale: 100, 300, 1000.
+    `n_null` random sets are drawn of each size, and shuffles of the head (log scale: 100, 300,
+    1000).
     """
     how = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": it.n_jobs, "device": it.device}
     return significance.assess(it.network, it.tcav, it.samples, **it.options, **how)
@@ -101,10 +97,8 @@ def parts_found(
         See :func:`answers`.
     parts : sequence of str
         Names of the parts, as ``clips.parts`` counts them.
-    carriers : mapping of str to sequence of str
-        For each class the parts that carry it, see :func:`stce.evaluation.truth.found`.
-    seed : int, default 0
-        Of random rankings and resamples.
+    carriers, seed
+        See :func:`stce.evaluation.truth.found`.
 
     Returns
     -------
@@ -128,14 +122,10 @@ def randomised(
     ----------
     it
         See :func:`answers`.
-    trained : pandas.DataFrame
-        Of :func:`chance`.
-    n_networks : int, default 4
-        How many, evenly spaced over the blocks; the last one is wholly random.
-    n_null : int, default 1000
-        As `trained` was computed with.
-    seed : int, default 0
-        Of the shuffles.
+    trained, n_null
+        What :func:`chance` gave, and what it was given.
+    n_networks, seed : int, default 4 and 0
+        How many, evenly spaced over the blocks, the last one wholly random; seeds the shuffles.
 
     Returns
     -------
@@ -155,14 +145,7 @@ def randomised(
 def with_network(it, network, *, n_null: int = 1000) -> pd.DataFrame:
     """Score and test a run's concepts with another network, as :func:`chance` does.
 
-    Parameters
-    ----------
-    it
-        See :func:`answers`.
-    network : stce.models.network.Network
-        Of the same classes and input size, cut at the same layer.
-    n_null
-        See :func:`chance`.
+    The network has the same classes and input size, and is cut at the same layer.
     """
     how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
     samples = sanity.as_seen_by(network, it.samples, *it.discovery, it.random_clips, **how)
@@ -175,19 +158,9 @@ def with_network(it, network, *, n_null: int = 1000) -> pd.DataFrame:
 def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Repeat steps of a run with another seed, one at a time, and compare the rankings.
 
-    Parameters
-    ----------
-    it
-        See :func:`answers`.
-    n_sgd : int, default 50
-        Random groups that the reference code's classifiers are fitted to.
-    seed : int, default 0
-        Of the other groups, and of the classifiers.
-
-    Returns
-    -------
-    dict of str to pandas.DataFrame
-        Of :func:`stce.evaluation.stability.agreement`, by what was changed.
+    The reference code's classifiers are fitted to `n_sgd` random groups; `seed` is that of the
+    other groups, and of these classifiers. Returns what
+    :func:`stce.evaluation.stability.agreement` tells, by what was changed.
     """
     ours, made, given = it.tcav.scores, it.settings["cluster"], it.samples
     rng = np.random.default_rng([seed, 1])
@@ -284,10 +257,8 @@ def rivals(
         See :func:`parts_found`; without them nothing is said of the truth.
     n_clips : int, default 6
         Test clips a class, evenly spaced.
-    n_controls : int, default 3
-        Draws of the random order and of each control, a clip.
-    seed : int, default 0
-        Of these.
+    n_controls, seed : int, default 3 and 0
+        Draws of the random order and of each control, a clip, and their seed.
 
     Returns
     -------
@@ -355,14 +326,7 @@ def fills(
 
 
 def comparison(outcomes: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Sum up what :func:`rivals` found.
-
-    Parameters
-    ----------
-    outcomes : pandas.DataFrame
-        Of :func:`rivals`.
-    seed : int, default 0
-        Of the resamples.
+    """Sum up the outcomes of :func:`rivals`; the seed is that of the resamples.
 
     Returns
     -------

@@ -60,10 +60,8 @@ class Inputs:
         Cut anywhere.
     own : Variant
         The one that all are compared with.
-    clips, cut : stce.clips.Clips, stce.supervoxels.Supervoxels
-        Where concepts are found.
-    test, test_cut : stce.clips.Clips, stce.supervoxels.Supervoxels
-        Where rankings are tested.
+    clips, cut, test, test_cut : stce.clips.Clips and stce.supervoxels.Supervoxels, twice
+        Where concepts are found, and where rankings are tested.
     random : stce.clips.Clips
         Random clips, the negatives of the CAVs.
     n_concepts, n_keep : int
@@ -92,24 +90,19 @@ def part_of(
         The run, finished up to stage "tcav".
     n_clips, n_discovery : int, default 6 and 10
         Test and discovery clips a class, evenly spaced; no more than there are.
-    n_random_clips : int, default 400
-        Random clips of the run's kind.
-    seed : int, default 0
-        Of the random clips.
+    n_random_clips, seed : int, default 400 and 0
+        Random clips of the run's kind, and their seed.
     """
-    both = *_few(*it.discovery, n_discovery), *_few(*it.test, n_clips)
+    both = []
+    for (clips, cut), n in ((it.discovery, n_discovery), (it.test, n_clips)):
+        rows = some_of_each(clips.labels, n)
+        both += [clips.select(rows), cut.select(rows)]
     random, _ = it.draw(n_random_clips, seed)
     made, target = it.settings["cluster"], it.settings["tcav"]["target"]
     shown = "stretched" if made["stretch"] else "in place"
     shown = "pooled" if made["features"] == "pooled" else shown
     own = Variant(it.network.layer, target, shown)
     return Inputs(it.network, own, *both, random, made["n_concepts"], made["n_keep"])
-
-
-def _few(clips: Clips, cut: Supervoxels, n: int) -> tuple[Clips, Supervoxels]:
-    """Return `n` clips of each class, evenly spaced, and their supervoxels, in memory."""
-    rows = some_of_each(clips.labels, n)
-    return clips.select(rows), cut.select(rows)
 
 
 def some_of_each(labels: np.ndarray, n: int) -> np.ndarray:
@@ -123,11 +116,8 @@ class _Embedded:
     """What variants share that differ in the class output only."""
 
     network: models.Network
-    z: np.ndarray
+    samples: tcav.Samples
     test: np.ndarray
-    whole: dict[str, np.ndarray]
-    random: np.ndarray
-    found: concepts_module.Concepts
     lifts: pd.DataFrame | None
     facts: dict
 
@@ -138,7 +128,9 @@ def _seen(network: models.Network, layer: str, features: str) -> models.Network:
     return models.Pooled.of(network) if features == "pooled" else network
 
 
-def _embed(given: Inputs, layer: str, features: str, parts, seed: int, device) -> _Embedded:
+def _embed(
+    given: Inputs, layer: str, features: str, parts, n_groups: int, seed: int, device
+) -> _Embedded:
     """Compute what the variants with this layer and these features share."""
     network, clips = _seen(given.network, layer, features), given.clips
     how = {"stretch": features == "stretched", "progress": False, "device": device}
@@ -153,7 +145,9 @@ def _embed(given: Inputs, layer: str, features: str, parts, seed: int, device) -
     whole = {name: whole[clips.indices_of(name)] for name in found.centres}
     if clips.parts is not None and parts:
         lifts = truth.composition(truth.counts(found, given.cut, clips.parts, parts, clips.groups))
-    return _Embedded(network, z, test, whole, random, found, lifts, facts)
+    groups = tcav.random_groups(len(random), n_groups, given.n_keep, np.random.default_rng(seed))
+    samples = tcav.Samples(found, z, whole, random, groups, clips.classes)
+    return _Embedded(network, samples, test, lifts, facts)
 
 
 def _cluster(given: Inputs, z: np.ndarray, seed: int) -> concepts_module.Concepts:
@@ -163,26 +157,17 @@ def _cluster(given: Inputs, z: np.ndarray, seed: int) -> concepts_module.Concept
     return concepts_module.cluster(z, clips.labels[rows], rows, clips.classes, **how)
 
 
-def _score(given: Inputs, seen: _Embedded, variant: Variant, n_groups: int, seed: int, device):
-    rng = np.random.default_rng(seed)
-    groups = tcav.random_groups(len(seen.random), n_groups, given.n_keep, rng)
-    data = seen.found, seen.z, seen.whole, seen.random, groups, given.clips.classes
-    samples = tcav.Samples(*data, variant.target)
-    return tcav.score(seen.network, samples, seed=seed, device=device)
-
-
-def _likeness(given: Inputs, first: _Embedded, second: _Embedded) -> tuple[float, dict]:
+def _likeness(given: Inputs, *both: tcav.Samples) -> tuple[float, dict]:
     """Return the adjusted Rand index of two clusterings, and their concepts in pairs."""
-    labels = given.clips.labels
     rand, pairs = [], {}
-    for name in first.found.centres:
-        y = given.clips.classes.index(name)
-        mine = labels[given.cut.table["video"]] == y
-        sides = [(side.z, side.found.centres[name]) for side in (first, second)]
+    for name in both[0].concepts.centres:
+        videos = given.clips.indices_of(name)
+        mine = given.cut.table["video"].isin(videos).to_numpy()
+        sides = [(one.features, one.concepts.centres[name]) for one in both]
         owners = [concepts_module.assign(z[mine], centres) for z, centres in sides]
         rand.append(adjusted_rand_score(*owners))
         runs = [(given.cut, *side) for side in sides]
-        pairs[name] = stability.match(stability.overlap(*runs, np.flatnonzero(labels == y)))
+        pairs[name] = stability.match(stability.overlap(*runs, videos))
     return float(np.mean(rand)), pairs
 
 
@@ -246,18 +231,11 @@ def compare(
         Names of the parts in ``clips.parts``; without them nothing is said of the truth.
     carriers, n_top
         See :func:`stce.evaluation.truth.found`; default no carriers.
-    n_groups : int, default 10
-        See :func:`stce.tcav.random_groups`.
-    n_random, q_max : int, default 3 and 5
-        See :func:`stce.ablation.run`.
-    seed : int, default 0
-        Seeds everything random.
-    batch_size : int, default 64
-        Supervoxels or masked clips a forward pass.
-    device : torch.device, default "cpu"
-        Where the network runs.
-    progress : bool, default True
-        Show a progress bar on a terminal.
+    n_groups, seed : int, default 10 and 0
+        See :func:`stce.tcav.random_groups`; seeds everything random.
+    n_random, q_max, batch_size, device, progress
+        See :func:`stce.ablation.ranked`, :func:`stce.ablation.run` and
+        :class:`stce.ablation.Subject`; `n_random` is 3 by default.
 
     Returns
     -------
@@ -288,25 +266,26 @@ def compare(
     orders = ablation.ranked(n_random, seed)
     steps = {"q_max": q_max, "seed": seed, "progress": False}
     how = {"batch_size": batch_size, "device": device}
-    scoring = {"n_groups": n_groups, "seed": seed, "device": device}
+    scoring = {"seed": seed, "device": device}
     rows, own = {}, None
     embedded = dict.fromkeys((v.layer, v.features) for v in variants)
     for key in bar(embedded, show=progress, desc="compare", unit="embedding"):
-        at = _embed(given, *key, parts, seed, device)
-        alike = _likeness(given, own[0] if own else at, at)
+        at = _embed(given, *key, parts, n_groups, seed, device)
+        alike = _likeness(given, own[0].samples if own else at.samples, at.samples)
         for variant in (v for v in variants if (v.layer, v.features) == key):
-            result = _score(given, at, variant, **scoring)
-            rankings = {name: result.ranking(name) for name in at.found.centres}
-            tested = at.network, given.test, given.test_cut, at.found, rankings
+            samples = replace(at.samples, target=variant.target)
+            result = tcav.score(at.network, samples, **scoring)
+            rankings = {name: result.ranking(name) for name in samples.clips}
+            tested = at.network, given.test, given.test_cut, samples.concepts, rankings
             subject = ablation.Subject(*tested, features=at.test, **how)
             outcomes = pd.concat(ablation.run(subject, orders, **steps))
             if own:
                 like, other = alike, result.scores
             else:
                 own = at, result.scores, outcomes
-                again = replace(at, found=_cluster(given, at.z, seed + 1))
-                like = _likeness(given, at, again)
-                other = _score(given, again, variant, **scoring).scores
+                again = replace(samples, concepts=_cluster(given, samples.features, seed + 1))
+                like = _likeness(given, samples, again)
+                other = tcav.score(at.network, again, **scoring).scores
             told = stability.agreement(own[1], other, like[1], seed=seed).iloc[-1]
             row = {"layer": variant.layer, "target": variant.target, "features": variant.features}
             row |= at.facts | {"speed": own[0].facts["seconds"] / at.facts["seconds"]}

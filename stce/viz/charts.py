@@ -55,15 +55,7 @@ def _order_name(order: str) -> str:
 
 
 def learning_curve(history: pd.DataFrame) -> Figure:
-    """Plot loss and accuracy against epochs.
-
-    Two panels.
-
-    Parameters
-    ----------
-    history : pandas.DataFrame
-        What :func:`stce.training.train` returns.
-    """
+    """Plot loss and accuracy against epochs in two panels, as of :func:`stce.training.train`."""
     with styled():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
         left.plot(history["epoch"], history["loss"], color=INK)
@@ -80,12 +72,8 @@ def learning_curve(history: pd.DataFrame) -> Figure:
 def score_chart(scores: pd.DataFrame) -> Figure:
     """Plot each concept's score with its interval, class by class (equation 2).
 
-    One panel a class; filled dots pass the corrected test at 5 %.
-
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        ``scores`` of :class:`stce.tcav.Tcav`.
+    One panel a class; filled dots pass the corrected test at 5 %. Takes the ``scores`` of
+    :class:`stce.tcav.Tcav`.
     """
     names = list(dict.fromkeys(scores["class"]))
     with styled():
@@ -122,12 +110,8 @@ def draw_curves(ax: plt.Axes, table: pd.DataFrame, mode: str, names: dict[str, s
 def accuracy_curves(table: pd.DataFrame) -> Figure:
     """Plot accuracy while concepts are added and removed.
 
-    Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What :func:`stce.curves.accuracy_table` returns.
+    Two panels; bands are 95 % intervals over clips, the dotted line is the intact clip. Takes what
+    :func:`stce.curves.accuracy_table` returns.
     """
     with styled():
         figure, axes = mode_panels(3.6, "Concepts")
@@ -174,12 +158,8 @@ def order_curves(table: pd.DataFrame) -> Figure:
 def part_chart(table: pd.DataFrame) -> Figure:
     """Plot what the concepts consist of, as lift over the clips, against their rank.
 
-    One heat map a class; 1 is a concept with as much of a part as the whole clips.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        What :func:`stce.viz.tables.ranked_parts` returns, with ``class`` and ``rank``.
+    One heat map a class; 1 is a concept with as much of a part as the whole clips. Takes what
+    :func:`stce.viz.tables.ranked_parts` returns.
     """
     names = list(dict.fromkeys(table["class"]))
     parts = [c for c in table.columns if c not in ("class", "concept", "rank")]
@@ -237,12 +217,8 @@ def sanity_chart(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
 def agreement_chart(table: pd.DataFrame) -> Figure:
     """Plot how well two runs agree, by what was changed between them.
 
-    One row a change; rank correlation of the concepts' derivatives, with intervals.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        ``changed``, ``correlation``, ``ci_low``, ``ci_high``.
+    One row a change; rank correlation of the concepts' derivatives, with intervals. Takes a table
+    with ``changed``, ``correlation``, ``ci_low`` and ``ci_high``.
     """
     with styled():
         figure, ax = plt.subplots(figsize=(7, 1.2 + 0.4 * len(table)), layout="constrained")
@@ -255,13 +231,8 @@ def carriers_chart(table: pd.DataFrame) -> Figure:
     """Plot how much of the parts that carry a class the head of the ranking holds.
 
     One place a class: filled dots are rankings, rings what a random ranking of the same
-    concepts is expected to hold.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.evaluation.truth.found`, any number of runs; the rows of one ``class``
-        are drawn in one place.
+    concepts is expected to hold. Takes what :func:`stce.evaluation.truth.found` returns, of any
+    number of runs.
     """
     names = list(dict.fromkeys(table["class"]))
     dot, ring = {"color": COLOURS["top"]}, {"mfc": "white", "mec": COLOURS["random"]}
@@ -287,12 +258,8 @@ def pointed_chart(table: pd.DataFrame) -> Figure:
     """Plot how far each order shows the parts that carry a class before others.
 
     One row an order, in the colours of :func:`order_curves`, best first; with 95 % intervals
-    over clips. 1 is what a blind choice of voxels would show.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.evaluation.truth.pointed`.
+    over clips. 1 is what a blind choice of voxels would show. Takes what
+    :func:`stce.evaluation.truth.pointed` returns.
     """
     table = table.sort_values("lift", ascending=False, ignore_index=True)
     with styled():

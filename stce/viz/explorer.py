@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
-import io
 import json
 import os
 import re
@@ -13,7 +12,6 @@ from html import escape
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from stce.viz import film
 from stce.viz.pictures import first_of_clips, highlight, rgb
@@ -125,7 +123,7 @@ def page(
     name, part = next(iter(parts.items()))
     nearest = concepts.members(name, part["concept"].iloc[0])[0]
     (shown,) = _panes(clips, supervoxels, nearest, overlays[:1])
-    height, width = _even(shown).shape[1:3]
+    height, width = film.even(shown).shape[1:3]
     first = classes[0]["concepts"][0]
     seen = f"{first['examples'][0]['text']} {OVERLAYS[overlays[0]]}"
     data = {
@@ -143,7 +141,7 @@ def page(
         about=escape(first["text"]),
         seen=escape(seen),
         video=first["examples"][0]["video"],
-        strip=_base64(Image.fromarray(film.filmstrip(shown)), "JPEG", quality=70),
+        strip=film.still(film.filmstrip(shown), "JPEG", quality=70),
         # A class may be called anything, even "</script>".
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
@@ -256,12 +254,13 @@ class _Explorer:
 
     def _draw(self, _=None):
         overlay = self.overlay.value
-        image = Image.fromarray(self.drawn[overlay][self.frame.value - 1])
+        image = self.drawn[overlay][self.frame.value - 1]
+        height, width = (self.zoom * n for n in image.shape[:2])
         said = escape(f"{self.about} {_overlay_text(overlay)}")
         # An HTML widget, because ipywidgets' Image has no place for an alternative text.
         self.picture.value = (
-            f'<img src="data:image/png;base64,{_base64(image, "PNG")}" alt="{said}" '
-            f'width="{image.width * self.zoom}" height="{image.height * self.zoom}" '
+            f'<img src="data:image/png;base64,{film.still(image, "PNG")}" alt="{said}" '
+            f'width="{width}" height="{height}" '
             'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
         )
         self.text.value = said
@@ -320,22 +319,10 @@ def _overlay_text(overlay: str, overlays=tuple(OVERLAYS)) -> str:
     return OVERLAYS.get(overlay) or f"From left to right: {', '.join(overlays)}."
 
 
-def _even(frames: np.ndarray) -> np.ndarray:
-    """Repeat the last row or column where needed: H.264 keeps colour for 2 x 2 pixels."""
-    _, height, width, _ = frames.shape
-    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
 def _film(clips, supervoxels, row: int, overlays, fps, scale) -> str:
     """Return the overlays side by side as a video in base64."""
-    drawn = [_even(pane) for pane in _panes(clips, supervoxels, row, overlays)]
+    drawn = [film.even(pane) for pane in _panes(clips, supervoxels, row, overlays)]
     return base64.b64encode(film.encode(np.concatenate(drawn, axis=2), fps, scale)).decode()
-
-
-def _base64(image: Image.Image, kind: str, **options) -> str:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _fill(**values: str) -> str:

@@ -121,9 +121,7 @@ def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
     ('<video', True)
     """
     video = base64.b64encode(encode(frames, fps, scale, smooth)).decode()
-    file = io.BytesIO()
-    Image.fromarray(filmstrip(frames)).save(file, "JPEG", quality=70)
-    strip = base64.b64encode(file.getvalue()).decode()
+    strip = still(filmstrip(frames), "JPEG", quality=70)
     alt = escape(alt, quote=True)
     size = "" if width is None else f' width="{int(width)}"'
     return (
@@ -131,6 +129,13 @@ def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
         f'<source src="data:video/mp4;base64,{video}" type="video/mp4">'
         f'<img src="data:image/jpeg;base64,{strip}" alt="{alt}"></video>'
     )
+
+
+def still(frame, kind, **options):
+    """Return a frame as an image file in base64; options are those of its kind, such as "PNG"."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, kind, **options)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def write_video(path, frames, fps=25, codec=None, options=None):
@@ -187,12 +192,21 @@ def _as_rgb(frames):
     return np.broadcast_to(frames, (*frames.shape[:3], 3))
 
 
+def even(frames):
+    """Repeat the last row or column of frames ``(..., H, W, C)`` where needed.
+
+    The videos of a page have one colour for 2 x 2 pixels (yuv420p).
+    """
+    *rest, height, width, _ = frames.shape
+    pad = [*[(0, 0)] * len(rest), (0, height % 2), (0, width % 2), (0, 0)]
+    return np.pad(frames, pad, mode="edge")
+
+
 def _encode_into(container, frames, fps, codec, options):
     """Encode RGB frames as the only stream of an open container."""
     if not fps > 0:
         raise ValueError(f"fps must be a positive number, not {fps}.")
     height, width = frames.shape[1:3]
-    even = ((0, height % 2), (0, width % 2), (0, 0))  # yuv420p has one colour for 2 x 2 pixels
     stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
     stream.height, stream.width = height + height % 2, width + width % 2
     if codec == "libx264":
@@ -202,6 +216,6 @@ def _encode_into(container, frames, fps, codec, options):
     stream.pix_fmt, stream.options = "yuv420p", options
     stream.codec_context.thread_count = 1
     for frame in frames:
-        frame = np.ascontiguousarray(np.pad(frame, even, mode="edge"))
+        frame = np.ascontiguousarray(even(frame))
         container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
     container.mux(stream.encode(None))

@@ -31,15 +31,7 @@ def evenly(n: int, count: int) -> np.ndarray:
 def rgb(frames: np.ndarray) -> np.ndarray:
     """Give grey frames three equal channels; colour frames come back as they are.
 
-    Parameters
-    ----------
-    frames : numpy.ndarray
-        ``(..., C) uint8``, C = 1 or 3.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(..., 3) uint8``.
+    Takes ``(..., C) uint8``, C = 1 or 3, and returns ``(..., 3) uint8``.
 
     Examples
     --------
@@ -147,16 +139,7 @@ def lasting(supervoxels, rows: np.ndarray) -> np.ndarray:
 
     Of those that last equally long the order stays. So of a concept's members, nearest to its
     centre first, those come to the front in which it is seen from the first frame to the last.
-
-    Parameters
-    ----------
-    supervoxels, rows
-        See :func:`first_of_clips`.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same rows in another order.
+    Takes supervoxels and rows as :func:`first_of_clips` does, and returns the rows in this order.
     """
     frames = (supervoxels.table["t1"] - supervoxels.table["t0"]).to_numpy()[rows]
     return np.asarray(rows)[np.argsort(-frames, kind="stable")]
