@@ -9,6 +9,8 @@ import inspect
 import numbers
 import os
 import re
+import shlex
+from pathlib import Path
 
 DATASETS = ("actors", "folder", "kth", "kinetics")
 # Of an option, as its loader writes it; a parameter file has whole numbers for rates, and lists.
@@ -23,7 +25,7 @@ _TYPES = {
 
 
 def load(name, split, **options):
-    """Load a data set.
+    """Load a data set's `stce.videos.Videos`.
 
     Parameters
     ----------
@@ -33,10 +35,6 @@ def load(name, split, **options):
         Which part.
     **options
         As the data set's own ``load`` takes them.
-
-    Returns
-    -------
-    videos : stce.videos.Videos
 
     Raises
     ------
@@ -48,20 +46,9 @@ def load(name, split, **options):
 
 
 def check_options(name, options):
-    """Check a data set's options without loading anything.
+    """Check a data set's options, a dict of them by name, without loading anything.
 
-    Parameters
-    ----------
-    name : str
-        One of `DATASETS`.
-    options : dict
-        Options by name.
-
-    Raises
-    ------
-    ValueError
-        If the name or an option is unknown, an option has the wrong type, or one that is needed
-        is missing. The message lists the valid ones.
+    The errors are those of :func:`load`; their message lists the valid options.
 
     Examples
     --------
@@ -113,6 +100,12 @@ def _fits(value, kind):
     return fits and (kind != "list[str]" or all(isinstance(one, str) for one in value))
 
 
+def command(name, action, folder):
+    """Return the line that checks or fetches a data set in a folder, for messages."""
+    quoted = shlex.quote(str(Path(folder).resolve()))
+    return f"python -m stce.datasets {name} --{action} --folder {quoted}"
+
+
 def check_split(split, of=""):
     """Refuse a split that is neither "train" nor "test"; `of` says for what data set."""
     if split not in ("train", "test"):
@@ -120,14 +113,9 @@ def check_split(split, of=""):
 
 
 def check_whole(of, *values):
-    """Refuse what is no whole number in its range.
+    """Refuse what is no whole number in its range, for a data set `of` that name.
 
-    Parameters
-    ----------
-    of : str
-        Name of the data set.
-    *values : tuple
-        The value's name, itself, and the least and the largest one allowed.
+    Of each of the `values` are given its name, itself, and the least and the largest one allowed.
     """
     for name, value, low, high in values:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

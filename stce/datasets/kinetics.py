@@ -17,11 +17,10 @@ broken ones; ``python -m stce.datasets kinetics --check`` lists both.
 from __future__ import annotations
 
 import difflib
-import shlex
 import warnings
 from pathlib import Path
 
-from stce.datasets import check_split
+from stce.datasets import check_split, command
 from stce.datasets.copies import listing, plain
 from stce.datasets.folder import FolderVideos, shuffled
 from stce.videos import Videos
@@ -144,7 +143,8 @@ def _choose(table, folder, classes, n_classes, seed):
         raise ValueError(
             f"n_classes={n_classes or 10} classes cannot be drawn: only "
             f"{len(usable) + len(named)} in the Kinetics folder {folder} have videos to train and "
-            f"to test on; lower n_classes, or add videos (`{_command(folder)}`)."
+            "to test on; lower n_classes, or add videos "
+            f"(`{command('kinetics', 'check', folder)}`)."
         )
     return (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
 
@@ -175,11 +175,6 @@ def _warn(bad, folder):
     if len(bad):
         warnings.warn(
             f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
-            f"({bad['problem'].iloc[0]}); `{_command(folder)}` lists them.",
+            f"({bad['problem'].iloc[0]}); `{command('kinetics', 'check', folder)}` lists them.",
             stacklevel=3,
         )
-
-
-def _command(folder):
-    quoted = shlex.quote(str(Path(folder).resolve()))
-    return f"python -m stce.datasets kinetics --check --folder {quoted}"

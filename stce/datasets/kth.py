@@ -16,12 +16,11 @@ References
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pandas as pd
 
-from stce.datasets import check_split
+from stce.datasets import check_split, command
 from stce.datasets.download import fetch, unpack
 from stce.videos import Videos, decode
 from stce.videos.decoding import header
@@ -110,9 +109,9 @@ def load(split, *, folder: str | Path = "../data/kth", partial: bool = False) ->
     if len(missing) == len(films) or (missing and not partial):
         raise FileNotFoundError(
             f"{len(missing)} of the {len(films)} films to {split} on are missing in the KTH folder "
-            f"{Path(folder).resolve()}, the first is {missing[0]}. `{_command(folder, '--check')}` "
-            "lists them, `--download` fetches them, and the option partial=True leaves out what is "
-            "missing."
+            f"{Path(folder).resolve()}, the first is {missing[0]}. "
+            f"`{command('kth', 'check', folder)}` lists them, `--download` fetches them, and the "
+            "option partial=True leaves out what is missing."
         )
     table = table[table["file"].isin(there)]
     paths = [str(there[file]) for file in table["file"]]
@@ -122,11 +121,8 @@ def load(split, *, folder: str | Path = "../data/kth", partial: bool = False) ->
 def sequences():
     """Return the published list of sequences, one row each.
 
-    Returns
-    -------
-    table : DataFrame
-        id, label, class, group, person, scenario, sequence, first_frame, last_frame,
-        official_split, and the name of the film in ``file``; ordered by person, action, scenario.
+    Its columns are id, label, class, group, person, scenario, sequence, first_frame, last_frame,
+    official_split, and the name of the film in ``file``; ordered by person, action, scenario.
 
     Raises
     ------
@@ -165,20 +161,8 @@ def sequences():
 def check_films(folder=DATA):
     """Look for each of the 599 films, and read its header: size and number of frames.
 
-    Parameters
-    ----------
-    folder : path
-        As for `load`; ``data/kth`` of the repository by default.
-
-    Returns
-    -------
-    table : DataFrame
-        One row a film: file, class, and problem, which is empty where there is none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is not there.
+    The table has one row a film: file, class, and problem, which is empty where there is none. The
+    folder is as for :func:`load`, which raises the same error where it is missing.
     """
     films = (
         sequences()
@@ -255,13 +239,8 @@ def _films(folder):
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The KTH folder {folder} is not there (seen from {Path.cwd()}); correct `folder`, or "
-            f"download the films: `{_command(folder, '--download')}`."
+            f"download the films: `{command('kth', 'download', folder)}`."
         )
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     paths = sorted(path for sub in folders for path in sub.glob("*.[aA][vV][iI]"))
     return {path.name.lower(): path for path in reversed(paths)}
-
-
-def _command(folder, action):
-    quoted = shlex.quote(str(Path(folder).resolve()))
-    return f"python -m stce.datasets kth {action} --folder {quoted}"

@@ -10,7 +10,7 @@ __all__ = ["resolve"]
 
 
 def resolve(name: str | torch.device = "auto") -> torch.device:
-    """Return the device of that name, after checking that it is there.
+    """Return the device of that name, after checking that it is there; a GPU's has its index.
 
     Denormal floats are flushed to zero from here on: a network with saturated units otherwise
     runs several times slower on a CPU, for digits that no result depends on.
@@ -20,11 +20,6 @@ def resolve(name: str | torch.device = "auto") -> torch.device:
     name : str or torch.device, default "auto"
         ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or
         ``"cuda:1"``.
-
-    Returns
-    -------
-    torch.device
-        For a GPU always with its index.
 
     Raises
     ------

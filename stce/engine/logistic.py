@@ -68,25 +68,15 @@ class Blocks:
 def solve(
     blocks: Blocks, strength: float = 1.0, tolerance: float = 1e-8, max_steps: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Minimise the penalised logistic loss of B problems.
+    """Minimise the penalised logistic loss of B problems; return dual coefficients and biases.
+
+    These are ``(B, n + m)`` and ``(B,) float64``. Coefficients are above 0 for positive samples,
+    which come first.
 
     Where features are many, as at fc7 of C3D, inner products outweigh the curvature of the loss,
     and one factor serves every step (`_chords`). What this does not bring to an end is taken
-    over, as far as it came, by Newton's method (`_newton`).
-
-    Parameters
-    ----------
-    blocks : Blocks
-        The problems.
-    strength, tolerance, max_steps
-        See :func:`stce.cav.classifiers`.
-
-    Returns
-    -------
-    alpha : torch.Tensor
-        ``(B, n + m) float64``, dual coefficients: above 0 for positive samples, which come first.
-    bias : torch.Tensor
-        ``(B,) float64``.
+    over, as far as it came, by Newton's method (`_newton`). For the arguments beside the problems
+    see :func:`stce.cav.classifiers`.
     """
     alpha, bias, left = _chords(blocks, strength, tolerance)
     if len(left):

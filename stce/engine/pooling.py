@@ -19,10 +19,11 @@ __all__ = ["by_clip", "weights"]
 
 
 def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
-    """Return the share of each cell of a map in each supervoxel of a clip.
+    """Return the share of each cell of a map in each supervoxel, ``(s, t * h * w) float32``.
 
     A supervoxel may be smaller than a cell. So its mask is averaged over the voxels of each cell,
-    as ``torch.nn.functional.adaptive_avg_pool3d`` does, and divided by the sum over the cells.
+    as ``torch.nn.functional.adaptive_avg_pool3d`` does, and divided by the sum over the cells: each
+    row sums to 1.
 
     Parameters
     ----------
@@ -32,11 +33,6 @@ def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int])
         ``s`` supervoxels of this clip, with ``level`` and ``label``.
     grid : tuple of int
         (t, h, w), the size of the map.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(s, t * h * w) float32``; each row sums to 1.
 
     Examples
     --------
@@ -82,6 +78,8 @@ def by_clip(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the features of supervoxels clip by clip, one forward pass each.
 
+    These are the rows of a clip in the table, ``(s,) int``, and their features, ``(s, C) float32``.
+
     Other than shown by itself, a supervoxel is seen in its surroundings: a position of the map
     knows as much of them as its receptive field is wide. The finer the map, the better small
     supervoxels are told apart; the later the layer, the more its features mean.
@@ -92,11 +90,6 @@ def by_clip(
         See :func:`stce.features.batches`; the network is in evaluation mode, on the device.
     n_clips : int
         Clips a forward pass.
-
-    Yields
-    ------
-    rows, features : numpy.ndarray
-        ``(s,) int`` rows of the table, those of a clip, and ``(s, C) float32``.
     """
     owner = supervoxels.table["video"].to_numpy()[rows]
     videos = np.unique(owner)

@@ -38,7 +38,7 @@ def bar(iterable=None, *, show: bool = True, **options) -> plain:
     """Return a tqdm bar; silent off a terminal, and if `show` is false.
 
     The variable STCE_PROGRESS silences it (``0``) or names a file to write progress to, which
-    :func:`read` reads: stored notebooks show no bars, and yet the study tells how far they are.
+    :func:`state` reads: stored notebooks show no bars, and yet the study tells how far they are.
     What is passed on to tqdm is ``total``, ``desc`` and ``unit``.
 
     Examples

@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-__all__ = [
-    "interval",
-    "known_mean",
-    "mean_interval",
-    "p_value",
-    "rank_correlation",
-    "resamples",
-]
+__all__ = ["interval", "known_mean", "mean_interval", "p_value", "rank_correlation", "resamples"]
 
 # Which share of the resamples lies below each end of an interval of 95 %.
 ENDS = (0.025, 0.975)
@@ -42,7 +35,7 @@ def mean_interval(
     rng: np.random.Generator,
     ends: tuple[float, float] = ENDS,
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of a mean, every axis of its values resampled.
+    """Return the ends of the bootstrap interval of a mean, every axis of its values resampled.
 
     Parameters
     ----------
@@ -54,11 +47,6 @@ def mean_interval(
         Source of the resamples.
     ends : tuple of float, default (0.025, 0.975)
         Shares of the resamples below the lower and below the upper end.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end.
 
     Examples
     --------
@@ -76,17 +64,8 @@ def mean_interval(
 def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Monte-Carlo p-values, one-sided: the share of the null as large as each value.
 
-    Parameters
-    ----------
-    null : numpy.ndarray
-        ``(B,)`` values by chance.
-    values : numpy.ndarray
-        ``(k,)`` values found.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(k,)``, above 0: the value found counts as one draw of the null itself. 1 for NaN.
+    Of ``(B,)`` values by chance and ``(k,)`` values found it is ``(k,)``, above 0: the value found
+    counts as one draw of the null itself. 1 for NaN.
 
     Examples
     --------
@@ -101,15 +80,7 @@ def p_value(null: np.ndarray, values: np.ndarray) -> np.ndarray:
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Spearman's rank correlation along the last axis; NaN where one side is constant.
 
-    Parameters
-    ----------
-    a, b : numpy.ndarray
-        ``(..., K)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(...)``, -1 to 1.
+    Of ``(..., K)`` on both sides it is ``(...)``, -1 to 1.
 
     Examples
     --------

@@ -24,6 +24,7 @@ __all__ = ["clips_at_once", "join", "lab", "slic", "smooth"]
 # Colours are summed as whole multiples of this share of a clip's largest one: integers have the
 # same sum in any order, and a GPU adds in another order each time.
 UNIT = 2.0**-30
+STEPS = 10  # of k-means
 
 
 def lab(frames: torch.Tensor) -> torch.Tensor:
@@ -94,7 +95,7 @@ def _along(position: torch.Tensor, n: int, step: int, spacing: float) -> torch.T
     return torch.where(near, (spacing * (centre - at)) ** 2, math.inf)
 
 
-def _k_means(colour, n_segments: int, spacing, n_iter: int) -> tuple[torch.Tensor, int]:
+def _k_means(colour, n_segments: int, spacing) -> tuple[torch.Tensor, int]:
     """Return the nearest centre of each voxel, ``(B, T, H, W)``, and how many centres there are.
 
     Colours are ``(B, C, T, H, W)``, in units of the compactness.
@@ -113,7 +114,7 @@ def _k_means(colour, n_segments: int, spacing, n_iter: int) -> tuple[torch.Tenso
     tone = colour.new_zeros(len(colour), count, colour.shape[1])
     nearest = torch.zeros(len(colour), *shape, dtype=torch.int64, device=device)
     first = count * torch.arange(len(colour), device=device)[:, None]
-    for _ in range(n_iter):
+    for _ in range(STEPS):
         t, y, x = (_along(position[..., a], shape[a], steps[a], spacing[a]) for a in range(3))
         plane = (y[..., None] + x[..., None, :]) / step**2
         distance = t[..., None, None] / step**2 + plane[:, :, None]
@@ -160,9 +161,10 @@ def slic(
     sigma: float = 1.0,
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     device: str | torch.device = "cpu",
-    n_iter: int = 10,
 ) -> np.ndarray:
     """Cut clips into supervoxels at several resolutions.
+
+    Each label, from 1 up in ``(B, L, T, H, W) int64``, is a connected region.
 
     Parameters
     ----------
@@ -173,13 +175,6 @@ def slic(
     device : str or torch.device, default "cpu"
         Where colours, smoothing and k-means are computed. It takes about
         ``12 B T H W max(n_segments)`` bytes there (:func:`clips_at_once`).
-    n_iter : int, default 10
-        Steps of k-means.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(B, L, T, H, W) int64``, labels from 1 up, each a connected region.
 
     Examples
     --------
@@ -194,7 +189,7 @@ def slic(
     colour = (colour.movedim(-1, 1) / compactness).contiguous()
     levels = []
     for n in n_segments:
-        nearest, n_centres = _k_means(colour, n, spacing, n_iter)
+        nearest, n_centres = _k_means(colour, n, spacing)
         levels.append([join(volume, n_centres) for volume in (nearest + 1).cpu().numpy()])
     return np.stack(levels, axis=1)
 

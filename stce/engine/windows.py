@@ -68,8 +68,9 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...], device="cpu") -> list[Local]:
     """Find out how far the layers of a trunk look.
 
-    Each is given a blank map with one cell that is not a number: whatever depends on that cell is
-    not a number either.
+    They are returned first to last, while cells of one map stand evenly for those of the one
+    before. Each is given a blank map with one cell that is not a number: whatever depends on that
+    cell is not a number either.
 
     Parameters
     ----------
@@ -79,11 +80,6 @@ def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...], device="cpu"
         ``(C, T, H, W)``.
     device : torch.device, default "cpu"
         Where the trunk is.
-
-    Returns
-    -------
-    list of Local
-        First to last, while cells of one map stand evenly for those of the one before.
 
     Examples
     --------

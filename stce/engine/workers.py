@@ -30,6 +30,8 @@ def spread(value):
 def connect(scheduler: str = "") -> contextlib.ExitStack:
     """Spread what stages map over clips, chunks and classes over a Dask cluster, from now on.
 
+    What is returned ends the connection, as a context manager or by its ``close``.
+
     The workers must see the run's folder under the same path: clips are read there, and what
     comes back is written by this process. With one worker for each GPU
     (``CUDA_VISIBLE_DEVICES=0 dask worker ADDRESS --nthreads 1``) the device "cuda" is each
@@ -39,11 +41,6 @@ def connect(scheduler: str = "") -> contextlib.ExitStack:
     ----------
     scheduler : str, default ""
         Address of the Dask scheduler, such as ``tcp://host:8786``; empty for no cluster.
-
-    Returns
-    -------
-    contextlib.ExitStack
-        As a context manager, or by its ``close``, it ends the connection.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ def adapt(
     """Look at any module at one of its layers, without changing it.
 
     Two random clips are sent through it to find out what the layer gives, and whether the features
-    alone decide on the logits.
+    alone decide on the logits. What is returned can be given to every stage in place of a
+    `Network`.
 
     Parameters
     ----------
@@ -51,11 +52,6 @@ def adapt(
     channel_axis : int, optional
         Where the layer's output has its channels. Default 1, and the last for tokens
         ``(N, L, C)``; give -1 for a Swin transformer's ``(N, T, H, W, C)``.
-
-    Returns
-    -------
-    Adapted
-        Can be given to every stage in place of a `Network`.
 
     Raises
     ------
@@ -97,16 +93,9 @@ def lent(
 ) -> Iterator[Explainable]:
     """See a model at a layer for a while, on a device; a module comes back as it was.
 
-    Parameters
-    ----------
-    model, layer
-        See :func:`stce.explanation.explain`.
-    features : {"supervoxels", "pooled"}
-        See :func:`stce.models.load`.
-    device : torch.device, optional
-        Default: where the model is.
-    **how
-        See :func:`adapt`; of what is explainable as it is, only ``clip_shape`` is compared.
+    The arguments are those of :func:`stce.explanation.explain` and of :func:`adapt` (`how`): of
+    what is explainable as it is, only ``clip_shape`` is compared. The default device is where the
+    model is.
     """
     network = module = model
     if isinstance(model, Explainable):
@@ -149,18 +138,13 @@ class Adapted(Explainable):
     """A module seen at one layer; made by :func:`adapt`.
 
     The module is run with a temporary hook at the layer and is between calls as its owner left
-    it: mode, gradients, hooks, dtype and buffers.
+    it: mode, gradients, hooks, dtype and buffers. D is the number of the layer's channels if its
+    output is averaged over positions.
 
     Attributes
     ----------
     model, module : torch.nn.Module
         The network itself, not a copy, and the layer in it.
-    dtype : torch.dtype
-        Of its numbers.
-    classes : tuple of str
-        Names of the logits.
-    n_features : int
-        D: the layer's channels if its output is averaged over positions.
     findings : stce.models.probe.Findings
         What was found out about the layer.
     splits : str
@@ -269,10 +253,8 @@ class Adapted(Explainable):
 
         Where the features are averages over positions, moving them along a CAV means moving every
         position along it. By the chain rule the derivative along a vector v is then the dot
-        product of v with the sum of the gradient over positions, which is what is returned.
-
-        Given are prepared clips ``(N, C, T, H, W)`` and the rest as to
-        :func:`stce.tcav.slopes`; it is ``(N, D) float32``.
+        product of v with the sum of the gradient over positions, which is what is returned,
+        ``(N, D) float32``. Clips are prepared; for the rest see :func:`stce.tcav.slopes`.
         """
         reached = []
 
@@ -311,11 +293,8 @@ class Adapted(Explainable):
             reached.append(output)
             raise _Reached
 
-        try:
-            with hooked(self.module, stop):
-                self.model(x)
-        except _Reached:
-            pass
+        with suppress(_Reached), hooked(self.module, stop):
+            self.model(x)
         return reached[0]
 
     def vectors(self, a: Tensor, reduce=torch.mean) -> Tensor:

@@ -8,7 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["borrowed", "hooked", "running"]
+__all__ = ["borrowed", "evaluating", "hooked", "running"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and every part of it back into its own."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 @contextmanager
@@ -27,7 +39,6 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     >>> layer.training, layer.weight.requires_grad
     (True, True)
     """
-    modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     places = [
         (part, name, parameter)
@@ -42,10 +53,10 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
         for name, value in part.named_buffers(recurse=False)
     ]
     try:
-        module.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield module if device is None else module.to(device)
+        with evaluating(module):
+            yield module if device is None else module.to(device)
     finally:
         if device is not None:
             # Moving gives a parameter other data, or puts another parameter in its place.
@@ -61,8 +72,6 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
                     value.copy_(kept)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        for part, mode in modes:
-            part.training = mode
 
 
 @contextmanager

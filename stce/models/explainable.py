@@ -41,8 +41,6 @@ class Explainable:
     splits : str
         ``"no"`` if the features alone do not decide on the logits. Then `gradient` is asked for, as
         of :class:`stce.models.adapt.Adapted`, not `logits`.
-    behind : torch.nn.Module or None
-        The module whose weights decide on the logits of given features.
     grid : tuple of int or None
         (t, h, w) of the map from which supervoxels are pooled: then `maps` gives it, as of
         :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stce.engine.windows import Local, local_layers
+from stce.models.borrow import evaluating
 from stce.models.explainable import Explainable
 
 __all__ = ["Network", "Pooled", "scaled"]
@@ -107,25 +107,14 @@ class Network(nn.Module, Explainable):
         state = {**dict(self.trunk.named_parameters()), **dict(self.trunk.named_buffers())}
         state = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
         clip = torch.empty(2, *self.clip_shape, device="meta")
-        with self._evaluating(), torch.no_grad():
+        with evaluating(self.trunk), torch.no_grad():
             out = torch.func.functional_call(self.trunk, state, (clip,))
         return tuple(out.shape[1:])
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Put the trunk into evaluation mode, and every module back into its own."""
-        modes = [(module, module.training) for module in self.trunk.modules()]
-        self.trunk.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     @cached_property
     def local(self) -> list[Local]:
         """Its first layers, by how far they look, see :func:`stce.engine.windows.local_layers`."""
-        with self._evaluating():
+        with evaluating(self.trunk):
             return local_layers(self.trunk, self.clip_shape, self.mean.device)
 
     @property
@@ -187,8 +176,11 @@ class Network(nn.Module, Explainable):
         self.std.copy_(torch.from_numpy(moments[1]))
 
     def split(self, layer: str) -> Network:
-        """Return the network cut at another of its `layers`, with the same weights (shared)."""
-        return self._as(type(self), layer)
+        """Return the network cut at another of its `layers`, with the same weights (shared).
+
+        It is a plain one; a pooled view of it may be taken again.
+        """
+        return self._as(Network, layer)
 
     def pooled(self) -> Pooled:
         """Return it with supervoxels pooled from the layer's map, see :class:`Pooled`."""
@@ -213,13 +205,6 @@ class Pooled(Network):
     map. Where all that follows the map is a global average and a linear layer (R3D at ``layer4``,
     I3D at its last mixed layer) that is exactly the gradient by the averaged features; elsewhere
     the head may also tell where in the map a feature is, of which pooled features know nothing.
-
-    Attributes
-    ----------
-    grid : tuple of int
-        (t, h, w) of the map.
-    n_features : int
-        Its channels.
 
     Examples
     --------
@@ -254,7 +239,3 @@ class Pooled(Network):
     def features(self, x: Tensor) -> Tensor:
         """Return the mean of the map over positions, ``(N, C)``."""
         return self.maps(x).mean((2, 3, 4))
-
-    def split(self, layer: str) -> Network:
-        """Return the plain network cut at a layer; a view of that one may be taken again."""
-        return self._as(Network, layer)

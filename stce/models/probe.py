@@ -43,12 +43,9 @@ class Findings:
 
 @torch.no_grad()
 def probe(adapted) -> Findings:
-    """Send two clips through a module and find out what its layer gives.
+    """Send two clips through an adapted module and find out what its layer gives.
 
-    Parameters
-    ----------
-    adapted : stce.models.adapt.Adapted
-        Stays as it is; views of it that believe this or that (`believing`) are tried.
+    It stays as it is; views of it that believe this or that (`believing`) are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))

@@ -76,24 +76,17 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 def load(
     path: str | Path, layer: str | None = None, device="cpu", *, features: str = "supervoxels"
 ) -> Network:
-    """Read a network written by `save`.
+    """Read a network written by `save`, in evaluation mode.
 
     Parameters
     ----------
-    path : path
-        The file.
+    path, device
+        The file, and where the weights go.
     layer : str, optional
         Where it is cut; default where it was cut when it was saved.
-    device : torch.device or str, default "cpu"
-        Where the weights go.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Whether supervoxels are shown to it one by one, as in the paper, or pooled from the
         layer's map of the whole clip, see :class:`stce.models.network.Pooled`.
-
-    Returns
-    -------
-    Network
-        In evaluation mode.
 
     Examples
     --------

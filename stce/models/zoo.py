@@ -28,7 +28,7 @@ def build(
     dropout: float | None = None,
     seed: int = 0,
 ) -> Network:
-    """Return a network with fresh weights.
+    """Return a network with fresh weights, on the CPU in channels_last_3d, in training mode.
 
     Parameters
     ----------
@@ -51,11 +51,6 @@ def build(
         c3d and i3d, and 0 for r3d18.
     seed : int, default 0
         Of the weights. The global random state is not touched.
-
-    Returns
-    -------
-    Network
-        On the CPU in channels_last_3d, in training mode.
 
     Notes
     -----

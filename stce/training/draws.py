@@ -28,13 +28,7 @@ class RandomClips:
     """
 
     def __init__(
-        self,
-        videos,
-        size: tuple[int, int, int],
-        flip: bool,
-        batch_size: int,
-        seed: int,
-        part: tuple[int, int] = (0, 1),
+        self, videos, size: tuple[int, ...], flip: bool, batch_size: int, seed: int, part=(0, 1)
     ):
         self.videos, self.size, self.flip, self.seed = videos, tuple(size), bool(flip), seed
         self.labels = videos.table["label"].to_numpy(np.int64)
@@ -53,23 +47,23 @@ class RandomClips:
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.videos))
         places, mirrored = rng.random((len(order), 3)), rng.random(len(order)) < 0.5
+        number, parts = self.part
         with ThreadPoolExecutor(1) as reader:
             ahead = None
             # Evenly dealt: a last step of one or two clips would be mostly noise.
-            number, parts = self.part
             for batch in np.array_split(order, self.steps):
                 rows = batch[number::parts]
-                weight = len(rows) * parts / len(batch)
-                coming = reader.submit(self._batch, rows, places[rows], mirrored[rows] & self.flip)
+                how = places[rows], mirrored[rows] & self.flip, len(rows) * parts / len(batch)
+                coming = reader.submit(self._batch, rows, *how)
                 if ahead is not None:
-                    yield *ahead[0].result(), ahead[1]
-                ahead = coming, weight
-            yield *ahead[0].result(), ahead[1]
+                    yield ahead.result()
+                ahead = coming
+            yield ahead.result()
 
-    def _batch(self, rows, places, mirrored):
+    def _batch(self, rows, places, mirrored, weight):
         frames = np.stack([self._clip(i, place) for i, place in zip(rows, places, strict=True)])
         frames[mirrored] = frames[mirrored, :, :, ::-1]
-        return torch.from_numpy(frames), torch.from_numpy(self.labels[rows])
+        return torch.from_numpy(frames), torch.from_numpy(self.labels[rows]), weight
 
     def _clip(self, i, place):
         video = self.videos.read(int(i))

@@ -14,6 +14,7 @@ from torch import nn
 from stce import models
 from stce.engine import device as devices
 from stce.engine.progress import bar
+from stce.models.borrow import evaluating
 from stce.training import ranks
 from stce.training.checks import SCHEDULES, check_training
 from stce.training.draws import RandomClips
@@ -46,10 +47,6 @@ def learning_rate(
         The first (step) or highest (onecycle) learning rate.
     epochs, lr_step, lr_gamma
         See :func:`train`.
-
-    Returns
-    -------
-    float
 
     References
     ----------
@@ -251,43 +248,26 @@ def evaluate(
     Parameters
     ----------
     network : Network
-        Moved to `device`; its mode is left as it was.
+        Moved to `device` (see :func:`stce.engine.device.resolve`); its mode is left as it was.
     clips : stce.clips.Clips
         N clips of the network's classes and input size.
     batch_size : int, default 32
         Clips a forward pass.
-    device : str or torch.device, default "cpu"
-        See :func:`stce.engine.device.resolve`.
 
     Returns
     -------
     pandas.DataFrame
         One row a clip: ``id``, ``class`` (the true one), ``predicted``, ``correct`` (bool),
         ``probability`` (of the true class, 0..1).
-
-    Examples
-    --------
-    >>> from stce import models
-    >>> from stce.clips import Clips
-    >>> clips = Clips(np.zeros((2, 8, 16, 16, 1), np.uint8), [0, 1], ["a", "b"], ["1", "2"],
-    ...               ("walk", "run"))
-    >>> network = models.build("r3d18", 2, 0.125, in_channels=1, input_size=(8, 16, 16))
-    >>> evaluate(network, clips).columns.tolist()
-    ['id', 'class', 'predicted', 'correct', 'probability']
     """
     network.check_classes(clips.classes)
     network.to(devices.resolve(device))
-    training, probabilities = network.training, []
-    network.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(clips), batch_size):
-                frames = np.asarray(clips.frames[start : start + batch_size])
-                logits = network(network.prepare(torch.from_numpy(frames)))
-                probabilities.append(logits.float().softmax(1).cpu().numpy())
-    finally:
-        if training:
-            network.train()
+    probabilities = []
+    with evaluating(network), torch.inference_mode():
+        for start in range(0, len(clips), batch_size):
+            frames = np.asarray(clips.frames[start : start + batch_size])
+            logits = network(network.prepare(torch.from_numpy(frames)))
+            probabilities.append(logits.float().softmax(1).cpu().numpy())
     values = np.concatenate(probabilities) if probabilities else np.empty((0, len(clips.classes)))
     labels, classes = np.asarray(clips.labels), np.asarray(clips.classes)
     predicted = values.argmax(1)

@@ -71,8 +71,9 @@ class CachedVideos(Videos):
 def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progress=True):
     """Read and resize each video once, and keep the frames on disk.
 
-    A killed run leaves no half-written file, and running again continues where it stopped. A
-    video that is broken, empty or too short is skipped with a warning and tried again next time.
+    Returned are those that could be read, in their order, as `CachedVideos`. A killed run leaves no
+    half-written file, and running again continues where it stopped. A video that is broken, empty
+    or too short is skipped with a warning and tried again next time.
 
     Parameters
     ----------
@@ -92,11 +93,6 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
         decoded can hang.
     progress : bool
         Show a bar on a terminal.
-
-    Returns
-    -------
-    videos : CachedVideos
-        The videos that could be read, in their order.
 
     Raises
     ------

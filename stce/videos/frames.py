@@ -64,13 +64,7 @@ def resize_parts(parts, size):
 
 
 def center_crop(frames, size):
-    """Return a view of the centre of frames or part masks, ``(T, H, W, ...)``.
-
-    Parameters
-    ----------
-    frames : (T, H, W, ...) array
-    size : tuple of int
-        (height, width) of the cut.
+    """Return a view of the centre, (height, width), of frames or part masks ``(T, H, W, ...)``.
 
     Raises
     ------
@@ -119,18 +113,14 @@ def normalise(frames, mean, std):
 def moments(videos):
     """Return the mean and standard deviation of each channel over all voxels of all videos.
 
-    Every voxel counts once, so long videos weigh more. The sums are exact integers, taken video by
-    video: order, length and number of videos cost no precision and no memory.
+    Both are ``(C,) float32``, in units of 0..1. Every voxel counts once, so long videos weigh more.
+    The sums are exact integers, taken video by video: order, length and number of videos cost no
+    precision and no memory.
 
     Parameters
     ----------
     videos : Videos
         All of one number of channels.
-
-    Returns
-    -------
-    mean, std : (C,) float32
-        In units of 0..1.
 
     Raises
     ------

@@ -15,6 +15,8 @@ MARGIN = (24, 32)
 def fractal(rng, shape, slope, stretch=1.0):
     """Periodic random texture whose amplitude falls with frequency to the power `slope`.
 
+    It is ``(H, W) float32`` of mean 0 and standard deviation 1, clipped at 3.
+
     Parameters
     ----------
     rng : numpy.random.Generator
@@ -25,11 +27,6 @@ def fractal(rng, shape, slope, stretch=1.0):
         0 is white noise, 1 like natural scenes, 2 soft clouds.
     stretch : float
         Above 1 draws the texture out along x, below 1 along y.
-
-    Returns
-    -------
-    ndarray, (H, W) float32
-        Mean 0, standard deviation 1, clipped at 3.
     """
     spectrum = fft.rfft2(rng.standard_normal(shape, np.float32))
     fy = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
@@ -164,7 +161,7 @@ def indoors(rng, shape, feet, level):
 
 
 def film(background, shape, shift, zoom):
-    """Resample a background through a moving, zooming camera.
+    """Resample a background through a moving, zooming camera, to frames ``(T, H, W) float32``.
 
     Parameters
     ----------
@@ -176,10 +173,6 @@ def film(background, shape, shift, zoom):
         Pixels ``(x, y)`` by which the picture moves.
     zoom : ndarray, (T,)
         Enlargement about the middle of the frame.
-
-    Returns
-    -------
-    ndarray, (T, H, W) float32
     """
 
     def positions(size, margin, move):
