@@ -186,7 +186,7 @@ class Finished:
         return Subject(self.network, *self.test, self.concepts, self.rankings, **how, **options)
 
     def explanation(self, class_name: str, split: str = "train") -> Explanation:
-        """Return what the run found out about one class, as :func:`stce.explanation.explain` would.
+        """Return what the run found out about one class, as `stce.explain` would.
 
         Parameters
         ----------
