@@ -5,8 +5,8 @@ The package holds one module for each step of the method; nothing is imported un
 - `stce.explain`: all steps for one class of anybody's network, `explain(model, layer, clips, ...)`
 - `stce.clips`, `supervoxels`, `features`, `concepts`: clips into pieces, vectors and concepts
 - `stce.cav`, `tcav`: the concepts' directions and scores
-- `stce.masking`, `ablation`, `curves`: concepts added and removed, and what that says
-- `stce.videos`, `datasets`, `models`, `training`: what it stands on; `models.adapt` for your network
+- `stce.masking`, `ablation`, `curves`: concepts added and removed, and what comes of it
+- `stce.videos`, `datasets`, `models`, `training`: what it stands on; `models.adapt`: your network
 - `stce.evaluation`, `viz`: is it true, and what does it look like
 - `stce.study`: the notebooks as a study with parameters; `stce.engine`: how it is fast
 """
