@@ -17,11 +17,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stce.engine.resampling import interval, resamples
 from stce.engine.storage import replacing
 from stce.study.known import Known
 from stce.study.run import STAGES, Run
 
-__all__ = ["MODELS", "Results", "load", "publish", "publish_validation", "tables"]
+__all__ = [
+    "MODELS",
+    "Results",
+    "accuracy_over_seeds",
+    "gap",
+    "load",
+    "publish",
+    "publish_validation",
+    "tables",
+]
 
 MODELS = {"c3d": "C3D", "r3d18": "R3D", "i3d": "I3D"}  # as the paper's tables call them
 
@@ -245,3 +255,76 @@ def load(folder: str | Path) -> Results:
         pd.concat(outcomes, ignore_index=True),
         pd.concat(scores, ignore_index=True),
     )
+
+
+def accuracy_over_seeds(
+    outcomes: pd.DataFrame, by: tuple[str, ...] = (), n_bootstrap: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Average outcomes of several seeds, with intervals over seeds and clips.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Columns of `by`, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct`` (0 to 1), as
+        of :class:`Results`.
+    by, n_bootstrap, seed
+        See :func:`stce.curves.accuracy_table`; first the seeds are resampled, then
+        the clips of each.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a (`by`, mode, order, q): ``accuracy``, ``ci_low``, ``ci_high`` (in 0 to 1, 95 %),
+        ``n_clips`` (of one seed) and ``n_seeds``. A few seeds say little about the spread between
+        trainings: the interval is then rather too narrow than too wide.
+
+    Examples
+    --------
+    >>> rows = [(s, str(v), "add", "top", 1, v < 3) for s in (0, 1) for v in range(4)]
+    >>> columns = ["seed", "id", "mode", "order", "q", "correct"]
+    >>> accuracy_over_seeds(pd.DataFrame(rows, columns=columns))[["accuracy", "n_seeds"]].squeeze()
+    accuracy    0.75
+    n_seeds     2.00
+    Name: 0, dtype: float64
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, part in outcomes.groupby([*by, "mode", "order", "q"], sort=False):
+        seeds = [one.to_numpy(float) for _, one in part.groupby("seed")["correct"]]
+        draws = [resamples(len(v), n_bootstrap, rng) @ v / len(v) for v in seeds]
+        chosen = rng.integers(len(seeds), size=(n_bootstrap, len(seeds)))
+        means = np.take_along_axis(np.stack(draws, axis=1), chosen, axis=1).mean(axis=1)
+        low, high = interval(means)
+        mean = np.mean([v.mean() for v in seeds])
+        rows.append((*key, mean, low, high, len(seeds[0]), len(seeds)))
+    names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "n_clips", "n_seeds"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def gap(table: pd.DataFrame, first: str = "top", second: str = "least") -> float:
+    """Return the area between the curves of two orders, the mean of adding and removing.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of :func:`stce.curves.accuracy_table` or :func:`accuracy_over_seeds`.
+    first, second : str, default "top", "least"
+        The orders.
+
+    Returns
+    -------
+    float
+        Mean over q = 1, 2, ... of accuracy, -1 to 1: positive where `first` keeps more when adding
+        and loses more when removing.
+
+    Examples
+    --------
+    >>> rows = [("add", "top", 1, 0.9), ("add", "least", 1, 0.3)]
+    >>> rows += [("remove", "top", 1, 0.5), ("remove", "least", 1, 0.7)]
+    >>> table = pd.DataFrame(rows, columns=["mode", "order", "q", "accuracy"])
+    >>> round(gap(table), 3)
+    0.4
+    """
+    steps = table[table["q"] > 0].groupby(["mode", "order"])["accuracy"].mean()
+    apart = {mode: steps[mode, first] - steps[mode, second] for mode in ("add", "remove")}
+    return float(apart["add"] - apart["remove"]) / 2

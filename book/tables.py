@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from stce.curves import accuracy_over_seeds
+from book.published import accuracy_over_seeds
 from stce.viz.style import ORDER_NAMES
 from stce.viz.tables import MARKS, intervals, style
 
