@@ -38,10 +38,8 @@ class Subject:
     ----------
     network : stce.models.network.Network
         The network to explain.
-    clips : stce.clips.Clips
-        N test clips.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of the test clips.
+    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
+        N test clips, and theirs.
     concepts : stce.concepts.Concepts
         Centres of each class.
     rankings : dict of str to list of int
@@ -55,12 +53,9 @@ class Subject:
         ``(S, D)``, of all supervoxels of the test clips, where they are embedded already or in
         another way, or once for several calls; `stretch` is then without effect.
     region : array_like, optional
-        ``(N, T, H, W) bool``, voxels of interest, such as
-        :func:`stce.evaluation.truth.region` finds.
-    batch_size : int, default 64
-        Masked clips or supervoxels a forward pass.
-    device : torch.device, default "cpu"
-        Where the masks are made and the network runs.
+        ``(N, T, H, W) bool``, voxels of interest, as of :func:`stce.evaluation.truth.region`.
+    batch_size, device : int, default 64, and torch.device, default "cpu"
+        Masked clips or supervoxels a forward pass, and where it runs.
 
     Raises
     ------
@@ -119,10 +114,8 @@ class Case:
 
     Attributes
     ----------
-    subject, video : Subject and int
-        What it belongs to, and the index of the clip.
-    owner : str
-        The class whose concepts explain it.
+    subject, video, owner : Subject, int and str
+        What it belongs to, the index of the clip, and the class whose concepts explain it.
     clip : torch.Tensor
         ``(1, C, T, H, W) float32``, prepared.
     labels, table : numpy.ndarray and pandas.DataFrame
@@ -191,21 +184,10 @@ class Order:
 def concept_orders(
     class_name: str, ranking: list[int], n_random: int, seed: int
 ) -> list[tuple[str, int, list[int]]]:
-    """List the orders in which the concepts of a class are added or removed.
+    """List name ("top", "least" or "random"), repeat and concepts of each order of a class.
 
-    Parameters
-    ----------
-    class_name : str
-        The class: random orders depend on its name and the seed alone, not on other classes.
-    ranking : list of int
-        Concepts, most important first.
-    n_random, seed : int
-        Random permutations, and their seed.
-
-    Returns
-    -------
-    list of (str, int, list of int)
-        Order name ("top", "least" or "random"), repeat, concepts.
+    Of `ranking`, its concepts, the most important come first, or the least, or chance decides,
+    `n_random` times: by the class's name and `seed` alone, whatever the other classes are.
 
     Examples
     --------
@@ -218,20 +200,7 @@ def concept_orders(
 
 
 def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
-    """Give the orders of the ranking: the most important concepts first, the least, and random.
-
-    Parameters
-    ----------
-    n_random : int, default 10
-        Random orders a class, beside "top" and "least".
-    seed : int, default 0
-        See :func:`concept_orders`.
-
-    Returns
-    -------
-    callable
-        For :func:`run`.
-    """
+    """Give :func:`run` the orders of the ranking, as :func:`concept_orders` lists them."""
 
     def orders(case: Case, q_max: int) -> list[Order]:
         ranking = case.subject.rankings[case.owner]
@@ -263,7 +232,7 @@ def run(
     Parameters
     ----------
     subject : Subject
-        The network, the clips, and their concepts.
+        What is ablated.
     orders : callable
         Gives the orders of a clip, for its :class:`Case` and `q_max`: of :func:`ranked`,
         :func:`stce.evaluation.controls.random` or :func:`stce.evaluation.saliency.along`.
@@ -287,10 +256,10 @@ def run(
     ------
     pandas.DataFrame
         Outcomes of one clip, one row a (mode, order, repeat, q): ``video``, ``id``, ``class``,
-        ``mode``, ``order``, ``repeat``, ``q``, ``predicted``, ``correct``, ``probability`` (of
-        the true class), ``revealed`` (visible share of voxels) and, with a region, ``held``
-        (visible share of its voxels, NaN where the clip has none). Rows with q = 0 hold the intact
-        clip (mode "remove") and the blank one (mode "add").
+        ``mode``, ``order``, ``repeat``, ``q``, ``predicted``, ``correct``, ``probability`` (of the
+        true class), ``revealed`` (visible share of voxels) and, with a region, ``held`` (of its
+        voxels; NaN where the clip has none). Rows with q = 0 hold the intact clip ("remove") and
+        the blank one ("add").
 
     Raises
     ------
@@ -307,8 +276,8 @@ def run(
             )
     clips, videos = subject.clips, range(len(subject.clips)) if videos is None else videos
     videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in subject.rankings]
-    kept = {n: None if folder is None else Path(folder) / f"{n:06d}.parquet" for n in videos}
-    todo = [n for n, path in kept.items() if path is None or not path.exists()]
+    kept = {n: Path(folder) / f"{n:06d}.parquet" for n in videos if folder is not None}
+    todo = [n for n in videos if n not in kept or not kept[n].exists()]
 
     def answer(n: int) -> pd.DataFrame:
         case = subject.case(n)
@@ -317,28 +286,23 @@ def run(
     waiting, shared = set(todo), spread(answer)
     new = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)
     for n in bar(videos, show=progress, desc="ablate", unit="clip"):
-        path = kept[n]
-        if n not in waiting:
-            yield pd.read_parquet(path)
-            continue
-        table = next(new)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(path, table)
+        table = next(new) if n in waiting else pd.read_parquet(kept[n])
+        if n in waiting and n in kept:
+            kept[n].parent.mkdir(parents=True, exist_ok=True)
+            write_table(kept[n], table)
         yield table
 
 
 def _outcomes(case: Case, orders: list[Order], fill: torch.Tensor | None) -> pd.DataFrame:
     """Show a clip's orders to the network: the table of the clip."""
     subject, n, device = case.subject, case.video, case.clip.device
-    steps, keys, wanted = [], [], {}
+    steps, wanted = [], {}
     for mode in ("add", "remove"):
         for i, order in enumerate(orders):
             sets = order.sets or [(i, before) if before else () for before in order.steps]
             for q, before in enumerate(order.steps):
-                steps.append((mode, order.name, order.repeat, q))
-                keys.append((mode, sets[q]))
-                wanted.setdefault(keys[-1], (mode, i, before))
+                steps.append(((mode, sets[q]), mode, order.name, order.repeat, q))
+                wanted.setdefault((mode, sets[q]), (mode, i, before))
     places = torch.from_numpy(np.stack([order.place for order in orders])).to(device)
     region = None
     if subject.region is not None:
@@ -347,15 +311,12 @@ def _outcomes(case: Case, orders: list[Order], fill: torch.Tensor | None) -> pd.
     told = predict(subject.network, case.clip, places, list(wanted.values()), **how)
     answers = dict(zip(wanted, told, strict=True))
     label, classes = int(subject.clips.labels[n]), subject.clips.classes
-    rows = []
-    for step, key in zip(steps, keys, strict=True):
+    clip, rows = (n, str(subject.clips.ids[n]), classes[label]), []
+    for key, *step in steps:
         probability, *shares = answers[key]
-        rows.append((*step, int(probability.argmax()), probability[label], *shares))
-    columns = ["mode", "order", "repeat", "q", "predicted", "probability", "revealed", "held"]
-    table = pd.DataFrame(rows, columns=columns[: len(rows[0])])
-    table.insert(0, "class", classes[label])
-    table.insert(0, "id", subject.clips.ids[n])
-    table.insert(0, "video", n)
-    table.insert(8, "correct", table["predicted"] == label)
-    table["predicted"] = [classes[p] for p in table["predicted"]]
-    return table
+        guess = int(probability.argmax())
+        seen = classes[guess], guess == label, probability[label], *shares
+        rows.append((*clip, *step, *seen))
+    columns = ["video", "id", "class", "mode", "order", "repeat", "q", "predicted", "correct"]
+    columns += ["probability", "revealed", "held"]
+    return pd.DataFrame(rows, columns=columns[: len(rows[0])])

@@ -11,15 +11,8 @@ from stce.engine import logistic
 from stce.engine.logistic import Blocks
 from stce.engine.threads import in_threads
 
-__all__ = [
-    "against",
-    "classifiers",
-    "held_out_accuracy",
-    "scaling",
-    "standard",
-    "standardise",
-    "unit",
-]
+__all__ = ["against", "classifiers", "held_out_accuracy", "scaling", "standard"]
+__all__ += ["standardise", "unit"]
 
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
@@ -32,17 +25,10 @@ _ROUNDING = 32
 
 
 def scaling(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each feature, over samples that come block by block.
+    """Return mean and standard deviation of each feature, each ``(D,) float64``.
 
-    Parameters
-    ----------
-    blocks : iterable of numpy.ndarray
-        ``(n, D)`` each; one at a time is held.
-
-    Returns
-    -------
-    mean, scale : numpy.ndarray
-        ``(D,) float64``; the scale of a feature that is constant but for rounding is 1.
+    Samples come in blocks of ``(n, D)``, of which one at a time is held. The scale of a feature
+    that is constant but for rounding is 1.
 
     References
     ----------
@@ -144,19 +130,16 @@ def classifiers(
         ``(m,)``, +1 for a positive sample and -1 for a negative one.
     strength : float, default 1
         Inverse regularisation, scikit-learn's ``C``. Log scale: 0.01, 0.1, 1, 10.
-    tolerance : float, default 1e-8
-        Bound on the gradient at which a problem counts as solved.
-    max_steps : int, default 100
-        Bound on Newton steps; about ten suffice.
+    tolerance, max_steps : float and int, default 1e-8 and 100
+        Bounds on the gradient at which a problem counts as solved, and on Newton steps, of which
+        about ten suffice.
     device : torch.device, default "cpu"
         Where the problems are solved, in double precision.
 
     Returns
     -------
-    weights : numpy.ndarray
-        ``(B, D) float64``, in standardised units.
-    bias : numpy.ndarray
-        ``(B,) float64``.
+    weights, bias : numpy.ndarray
+        ``(B, D) float64``, in standardised units, and ``(B,) float64``.
 
     Examples
     --------
@@ -282,8 +265,8 @@ def against(
     Returns
     -------
     list of (numpy.ndarray, numpy.ndarray)
-        For each concept the weights ``(R, D)``, of the type of the features, in standardised units,
-        and the held-out accuracies ``(R,) float64`` of :func:`held_out_accuracy`.
+        For each concept the weights ``(R, D)``, in standardised units and the features' type, and
+        the accuracies ``(R,) float64`` of :func:`held_out_accuracy`.
 
     Examples
     --------

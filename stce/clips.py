@@ -33,10 +33,8 @@ class Clips:
     ----------
     frames : (N, T, H, W, C) uint8, numpy or zarr
         Grey (C = 1) or RGB (C = 3). ``frames[i]`` and ``frames[a:b]`` give numpy arrays either way.
-    labels : (N,) int64
-        Index into `classes`.
-    ids : (N,) str
-        Unique names.
+    labels, ids : (N,) int64 and (N,) str
+        Index into `classes`, and a unique name.
     groups : (N,) str
         The person, or whatever must not be split between training and test.
     classes : tuple of str
@@ -95,12 +93,12 @@ class Clips:
                 f"Clips.ids must be unique, but {str(values[counts.argmax()])!r} occurs "
                 f"{counts.max()} times; add the take or the time to the name."
             )
-        if self.parts is not None:
-            if tuple(self.parts.shape) != shape[:4] or self.parts.dtype != np.uint8:
-                raise ValueError(
-                    f"Clips.parts must be {shape[:4]} uint8 like the frames, "
-                    f"not {tuple(self.parts.shape)} {self.parts.dtype}."
-                )
+        parts = self.parts
+        if parts is not None and (tuple(parts.shape) != shape[:4] or parts.dtype != np.uint8):
+            raise ValueError(
+                f"Clips.parts must be {shape[:4]} uint8 like the frames, "
+                f"not {tuple(parts.shape)} {parts.dtype}."
+            )
 
     @classmethod
     def of_array(cls, array, name="clips"):
@@ -159,13 +157,7 @@ class Clips:
         return np.flatnonzero(self.labels == self.classes.index(class_name))
 
     def select(self, indices):
-        """Return some of the clips, in the order asked for, in memory.
-
-        Parameters
-        ----------
-        indices : slice, (n,) int or (N,) bool
-            Which clips.
-        """
+        """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
         indices = np.arange(len(self))[indices]
         return Clips(
             read_rows(self.frames, indices),
@@ -177,16 +169,11 @@ class Clips:
         )
 
     def save(self, folder):
-        """Write the clips into a new folder, clip by clip.
+        """Write the clips into a new folder, clip by clip; FileExistsError if it is there.
 
         The folder gets ``frames.zarr`` (one chunk a clip), ``parts.zarr`` where parts are known,
         ``table.parquet`` (id, label, class, group) and ``classes.json``. It appears only when
         everything is written.
-
-        Parameters
-        ----------
-        folder : path
-            A folder that does not exist yet; FileExistsError if it does.
         """
         parts = [None] * len(self) if self.parts is None else self.parts
         rows = ((self.frames[i], parts[i]) for i in range(len(self)))
@@ -195,13 +182,7 @@ class Clips:
 
     @classmethod
     def load(cls, folder):
-        """Open what `save` or `middle_clips` wrote; it is read from disk as it is used.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no clips.
-        """
+        """Open what `save` or `middle_clips` wrote, read as it is used; or FileNotFoundError."""
         folder = Path(folder)
         if not (folder / "table.parquet").is_file() or not (folder / "frames.zarr").is_dir():
             raise FileNotFoundError(
@@ -220,7 +201,7 @@ class Clips:
         )
 
 
-def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None):
+def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None) -> Clips:
     """Take the middle frames of each video and the centre of each frame (section 4.1).
 
     Parameters
@@ -230,16 +211,10 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
     folder : path, optional
         A new folder: the clips are written there one by one and read lazily. Without it they
         are in memory.
-    n_frames : int
-        Length of the clips, 16 in the paper.
-    crop : tuple of int or None
-        (height, width) of the centre crop; None keeps the whole frame.
+    n_frames, crop : int and (int, int) or None
+        Length of the clips, 16 in the paper; (height, width) of the centre crop, or all of it.
     indices : (n,) int, optional
         Rows of the videos' table; all by default.
-
-    Returns
-    -------
-    clips : Clips
 
     Raises
     ------
@@ -298,23 +273,18 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
 def balanced(labels, classes, n, rng, only=()):
     """Draw the same number of clips from each class, without replacement (section 4.1).
 
+    Returns the indices in ascending order, ``(M,) int64``.
+
     Parameters
     ----------
-    labels : (N,) int
-        Class of each clip, index into `classes`.
-    classes : tuple of str
-        All class names.
+    labels, classes : (N,) int and tuple of str
+        Class of each clip, index into `classes`, and all class names.
     n : int
         Clips a class; 0, or more than there are, takes all of them.
     rng : numpy.random.Generator
         Source of the draw.
     only : sequence of str
         Classes to draw from; empty for all.
-
-    Returns
-    -------
-    indices : (M,) int64
-        In ascending order.
 
     Examples
     --------

@@ -108,14 +108,14 @@ def cluster(
 ) -> Concepts:
     """Group the supervoxels of each class into concepts and keep the nearest (paper 3.2).
 
+    Classes that own no supervoxel are left out.
+
     Parameters
     ----------
     features : array_like
         ``(S, D) float32``, numpy or zarr; one class is in memory at a time.
-    labels : numpy.ndarray
-        ``(S,)`` class of each supervoxel's clip, index into `classes`.
-    videos : numpy.ndarray
-        ``(S,)`` the clip of each supervoxel.
+    labels, videos : numpy.ndarray
+        ``(S,)``, class of each supervoxel's clip, index into `classes`, and that clip.
     classes : tuple of str
         Names of the classes to explain.
     n_concepts : int, default 25
@@ -124,15 +124,8 @@ def cluster(
         Supervoxels kept a concept, the nearest to its centre.
     seed : int, default 0
         Seeds k-means.
-    n_init : int, default 4
-        Starts of k-means; the tightest is kept.
-    n_jobs : int, default 1
-        Classes clustered at the same time.
-
-    Returns
-    -------
-    Concepts
-        Of all classes that own at least one supervoxel.
+    n_init, n_jobs : int, default 4 and 1
+        Starts of k-means, of which the tightest is kept; classes clustered at the same time.
 
     Raises
     ------
@@ -168,11 +161,8 @@ def cluster(
             )
         own = {"concept": concept, "supervoxel": rows, "distance": distance, "video": videos[rows]}
         table = pd.DataFrame({"class": name} | own)
-        sizes.append(
-            table.groupby(["class", "concept"], as_index=False).agg(
-                n_supervoxels=("video", "size"), n_videos=("video", "nunique")
-            )
-        )
+        counts = {"n_supervoxels": ("video", "size"), "n_videos": ("video", "nunique")}
+        sizes.append(table.groupby(["class", "concept"], as_index=False).agg(**counts))
         table = table.sort_values(["concept", "distance", "supervoxel"])
         table["rank"] = table.groupby("concept").cumcount()
         tables.append(table[table["rank"] < n_keep])

@@ -21,10 +21,8 @@ def accuracy_table(
         Rows of :func:`stce.ablation.run`, of many clips.
     by : tuple of str, default ()
         Further columns to split by, for example ``("class",)``.
-    n_bootstrap : int, default 1000
-        Resamples of the clips.
-    seed : int, default 0
-        Seeds the resampling.
+    n_bootstrap, seed : int, default 1000 and 0
+        Resamples of the clips, and their seed.
 
     Returns
     -------
@@ -37,9 +35,8 @@ def accuracy_table(
     for key, part in outcomes.groupby([*by, "mode", "order", "q"], sort=True):
         clip = part.groupby("video")[["correct", "revealed"]].mean()
         correct = clip["correct"].to_numpy(float)
-        low, high = mean_interval(correct, n_bootstrap, rng)
-        mean = correct.mean()
-        rows.append((*key, mean, low, high, clip["revealed"].mean(), len(correct)))
+        ends = mean_interval(correct, n_bootstrap, rng)
+        rows.append((*key, correct.mean(), *ends, clip["revealed"].mean(), len(correct)))
     names = [*by, "mode", "order", "q", "accuracy", "ci_low", "ci_high", "revealed", "n_clips"]
     return pd.DataFrame(rows, columns=names)
 
@@ -77,16 +74,14 @@ def difference(
     """
     rng = np.random.default_rng(seed)
     rows = []
-    steps = outcomes[outcomes["q"] > 0]
-    for mode, part in steps.groupby("mode"):
+    for mode, part in outcomes[outcomes["q"] > 0].groupby("mode"):
         clip = part.groupby(["video", "order"])["correct"].mean().unstack("order")
         clip = clip[[first, second]].dropna()
         gain = (clip[first] - clip[second]).to_numpy(float) * (1 if mode == "add" else -1)
-        low, high = mean_interval(gain, n_bootstrap, rng)
-        rows.append((mode, first, second, gain.mean(), low, high, len(gain)))
-    return pd.DataFrame(
-        rows, columns=["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
-    )
+        ends = mean_interval(gain, n_bootstrap, rng)
+        rows.append((mode, first, second, gain.mean(), *ends, len(gain)))
+    names = ["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def areas(
@@ -163,18 +158,10 @@ def areas(
 def smallest(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Find the smallest sufficient and the smallest destroying concepts of each clip (SSC, SDC).
 
-    Parameters
-    ----------
-    outcomes : pandas.DataFrame
-        Rows of :func:`stce.ablation.run`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a ``video``, ``mode``, ``order`` and ``repeat``: ``q``, the first step at which the
-        prediction is right (mode "add": SSC) or wrong (mode "remove": SDC); NaN if there is none.
-        0 means that no concept was needed: the blank clip is taken for this class, or the intact
-        one is not recognised, whatever the order.
+    Of outcomes of :func:`stce.ablation.run` it returns one row a ``video``, ``mode``, ``order`` and
+    ``repeat``: ``q``, the first step at which the prediction is right (mode "add": SSC) or wrong
+    (mode "remove": SDC); NaN if there is none. 0 means that no concept was needed: the blank clip
+    is taken for this class, or the intact one is not recognised, whatever the order.
 
     References
     ----------

@@ -36,10 +36,8 @@ class Explanation:
     ----------
     class_name : str
         The class.
-    clips : stce.clips.Clips
-        The clips in which the concepts were found.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
+    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
+        The clips in which the concepts were found, and theirs.
     concepts, tcav : stce.concepts.Concepts, stce.tcav.Tcav
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
@@ -66,8 +64,7 @@ class Explanation:
 
         The columns are those of :class:`stce.tcav.Tcav`; `stce.viz.charts.score_chart` draws them.
         """
-        table = self.tcav.scores
-        mine = table[table["class"] == self.class_name]
+        mine = self.tcav.scores[self.tcav.scores["class"] == self.class_name]
         return mine.sort_values("rank").set_index("concept")
 
     @property
@@ -120,9 +117,8 @@ class Explanation:
             self.tcav.save(partial)
             if self.outcomes is not None:
                 self.outcomes.to_parquet(partial / "outcomes.parquet")
-            (partial / "explanation.json").write_text(
-                json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
-            )
+            facts = {"class_name": self.class_name, "settings": self.settings}
+            (partial / "explanation.json").write_text(json.dumps(facts, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -134,15 +130,10 @@ class Explanation:
             )
         facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
-        return cls(
-            facts["class_name"],
-            Clips.load(folder / "clips"),
-            Supervoxels.load(folder),
-            Concepts.load(folder),
-            Tcav.load(folder),
-            pd.read_parquet(outcomes) if outcomes.exists() else None,
-            facts["settings"],
-        )
+        outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
+        found = [of.load(folder) for of in (Supervoxels, Concepts, Tcav)]
+        clips = Clips.load(folder / "clips")
+        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
 
 
 def explain(
@@ -199,16 +190,13 @@ def explain(
         Default: ``n_groups * n_keep`` textures.
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
-    n_segments, compactness, sigma
-        See :func:`stce.supervoxels.segment_clip`.
-    n_concepts, n_keep
-        See :func:`stce.concepts.cluster`.
-    n_groups, target
-        See :func:`stce.tcav.random_groups` and :func:`stce.tcav.score`.
-    pool
-        See :func:`stce.models.adapt.adapt`.
+    n_segments, compactness, sigma, n_concepts, n_keep
+        See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`.
+    n_groups, target, pool
+        See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes` and
+        :func:`stce.models.adapt.adapt`.
     q_max, n_random_orders
-        See :func:`stce.ablation.run` and, for the second, :func:`stce.ablation.ranked`.
+        Concepts added and removed, and orders by chance, see :func:`stce.ablation.run`.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
@@ -217,12 +205,10 @@ def explain(
         effect where they are pooled.
     seed : int, default 0
         Seeds everything random.
-    batch_size
-        See :func:`stce.features.batches`.
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
-    n_jobs, progress
-        See :func:`stce.supervoxels.segment`.
+    batch_size, n_jobs, progress
+        See :func:`stce.features.batches` and :func:`stce.supervoxels.segment`.
 
     Returns
     -------
@@ -291,24 +277,19 @@ def explain(
 
 def _find(network, clips, random, names, settings, segmenting, running):
     """Return the supervoxels, the concepts and their scores (paper 3.1 and 3.2)."""
-    seed, name = settings["seed"], names[clips.labels[0]]
+    seed, name, target = settings["seed"], names[clips.labels[0]], settings["target"]
     cut = supervoxels.segment(clips, **segmenting)
     shown = {"stretch": settings["stretch"], "progress": segmenting["progress"]}
     z = features.extract(network, clips, cut, **shown, **running)
     rows = cut.table["video"].to_numpy()
     number = {"n_concepts": settings["n_concepts"], "n_keep": settings["n_keep"], "seed": seed}
     found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
+    whole = {name: features.extract_layer(network, clips, **running)}
+    others = features.extract_clips(network, random, **running)
     rng = np.random.default_rng(seed)
-    samples = tcav.Samples(
-        found,
-        z,
-        {name: features.extract_layer(network, clips, **running)},
-        features.extract_clips(network, random, **running),
-        tcav.random_groups(len(random), settings["n_groups"], settings["n_keep"], rng),
-        names,
-        settings["target"],
-        _gradient(network, clips, name, names, settings["target"], running),
-    )
+    groups = tcav.random_groups(len(random), settings["n_groups"], settings["n_keep"], rng)
+    slopes = _gradient(network, clips, name, names, target, running)
+    samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)
     return cut, found, tcav.score(network, samples, seed=seed, device=running["device"])
 
 

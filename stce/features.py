@@ -58,10 +58,8 @@ def cut(clips: Tensor, labels: Tensor, label: Tensor, boxes: Tensor | None = Non
     ----------
     clips : torch.Tensor or list of torch.Tensor
         ``(B, C, T, H, W) float32``, normalised: for each supervoxel the clip it lies in.
-    labels : torch.Tensor or list of torch.Tensor
-        ``(B, T, H, W)`` integer: for each supervoxel the label volume of its level.
-    label : torch.Tensor
-        ``(B,)`` integer: its label.
+    labels, label : torch.Tensor, the first or list of torch.Tensor
+        ``(B, T, H, W)`` and ``(B,)`` integer: the label volume of its level, and its label.
     boxes : torch.Tensor, optional
         ``(B, 6) int64``: ``t0 t1 y0 y1 x0 x1``, half-open. Without them each supervoxel stays
         where it is, at its own size.
@@ -138,10 +136,8 @@ def batches(
     ----------
     network : stce.models.explainable.Explainable
         It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`.
-    clips : stce.clips.Clips
-        N clips of the network's input size.
-    supervoxels : stce.supervoxels.Supervoxels
-        Of these clips.
+    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
+        N clips of the network's input size, and theirs.
     rows : numpy.ndarray, optional
         Table rows to embed, default all of them.
     stretch : bool, default True
@@ -155,9 +151,8 @@ def batches(
 
     Yields
     ------
-    rows : numpy.ndarray
-        ``(B,) int64`` table rows; pooled, clip by clip, and in place, small boxes first.
-    features : numpy.ndarray
+    rows, features : numpy.ndarray
+        ``(B,) int64`` table rows (pooled, clip by clip; in place, small boxes first), and
         ``(B, D) float32``.
     """
     network = network.to(device).eval()
@@ -222,27 +217,22 @@ def extract(
     supervoxels,
     folder: str | Path | None = None,
     *,
-    stretch: bool = True,
-    batch_size: int = 64,
-    device="cpu",
     progress: bool = True,
+    **options,
 ):
     """Embed every supervoxel with the trunk of the network (paper 3.1).
 
+    Returns ``(S, D) float32``, numpy or zarr, one row for each row of the table.
+
     Parameters
     ----------
-    network, clips, supervoxels, stretch, batch_size, device
-        See :func:`batches`.
+    network, clips, supervoxels, **options
+        See :func:`batches`: `stretch`, `batch_size` and `device`.
     folder : path, optional
         Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
         from a run that was stopped, are not computed again. Without it: in memory.
     progress : bool, default True
         Show a progress bar on a terminal.
-
-    Returns
-    -------
-    numpy.ndarray or zarr.Array
-        ``(S, D) float32``, one row for each row of the table.
 
     Examples
     --------
@@ -257,8 +247,7 @@ def extract(
     chunk_rows = POOLED_ROWS_PER_CHUNK if network.grid else ROWS_PER_CHUNK
     shape = (total, network.n_features)
     if folder is None:
-        features = np.empty(shape, np.float32)
-        done = set()
+        features, done = np.empty(shape, np.float32), set()
     else:
         path = Path(folder) / "features.zarr"
         if not path.exists():
@@ -269,10 +258,9 @@ def extract(
     starts = range(0, total, chunk_rows)
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
-    how = {"stretch": stretch, "batch_size": batch_size, "device": device}
     shared = spread(network)
     work = Parallel(return_as="generator")(
-        delayed(extract_rows)(shared, clips, supervoxels, rows, **how) for rows in todo
+        delayed(extract_rows)(shared, clips, supervoxels, rows, **options) for rows in todo
     )
     with bar(total=total, show=progress, desc="embed", unit="supervoxel") as shown:
         shown.update(total - sum(map(len, todo)))
@@ -301,13 +289,11 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
 
 def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
     shared = spread(network)
-    starts = range(0, len(clips), batch_size)
-    return np.concatenate(
-        Parallel()(
-            delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), layer, device)
-            for i in starts
-        )
+    parts = Parallel()(
+        delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), layer, device)
+        for i in range(0, len(clips), batch_size)
     )
+    return np.concatenate(parts)
 
 
 @torch.inference_mode()
@@ -328,10 +314,11 @@ def extract_random(
     device="cpu",
     **options,
 ) -> np.ndarray:
-    """Embed random supervoxels of random clips, as many as there are clips.
+    """Embed random supervoxels of random clips, ``(N, D) float32``, as many as there are clips.
 
-    Against whole clips a CAV also learns what all supervoxels have in common: the fill around
-    them and the stretch. Against supervoxels it is left with what the concept shows.
+    There are fewer where the clips have too few. Against whole clips a CAV also learns what all
+    supervoxels have in common: the fill around them and the stretch. Against supervoxels it is
+    left with what the concept shows.
 
     Parameters
     ----------
@@ -341,11 +328,6 @@ def extract_random(
         Draws the supervoxels.
     **options
         Passed to :func:`stce.supervoxels.segment`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, D) float32``; fewer rows where the clips have too few supervoxels.
     """
     few = clips.select(np.arange(0, len(clips), 20))
     cut_up = supervoxels_module.segment(few, progress=False, **options)

@@ -18,7 +18,7 @@ BLUR = 1 / 8
 
 
 def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: int) -> np.ndarray:
-    """Write into each voxel the first step at which a supervoxel that holds it is reached.
+    """Return for each voxel the first step that reaches a supervoxel of it, ``(T, H, W) int32``.
 
     The union of all supervoxels up to any step (M in equation 5) is then one comparison.
 
@@ -28,15 +28,9 @@ def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: in
         ``(L, T, H, W)``, label volumes of one clip.
     table : pandas.DataFrame
         ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
-    step : numpy.ndarray
-        ``(s,) int``, when each of them is reached, 0 to `never`.
-    never : int
-        The step of voxels that no kept supervoxel holds.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(T, H, W) int32``.
+    step, never : numpy.ndarray and int
+        ``(s,) int``, when each of them is reached, 0 to `never`: the step of voxels that no kept
+        supervoxel holds.
 
     Examples
     --------
@@ -55,20 +49,15 @@ def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: in
 
 
 def visible(places: Tensor, wanted: list[tuple[str, int, int]]) -> Tensor:
-    """Return what is shown where voxels are added or removed up to some step.
+    """Return what is shown where voxels are added or removed up to a step, ``(B, T, H, W) bool``.
 
     Parameters
     ----------
     places : torch.Tensor
         ``(n, T, H, W) int``, the place of each voxel in n orders.
     wanted : list of (str, int, int)
-        Mode ("add" or "remove"), order (0 to n - 1), and the place before which voxels are chosen:
-        shown when adding, hidden when removing.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, T, H, W) bool``, one mask for each that is wanted.
+        For each of B masks the mode ("add" or "remove"), the order (0 to n - 1), and the place
+        before which voxels are chosen: shown when adding, hidden when removing.
 
     Examples
     --------
@@ -132,7 +121,7 @@ def predict(
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none.
     batch_size : int, default 64
-        Masked clips a forward pass; on a CPU they are split further.
+        Masked clips a forward pass; a CPU splits them further.
     """
     answers = []
     for start in range(0, len(wanted), batch_size):

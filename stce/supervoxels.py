@@ -105,28 +105,25 @@ def segment_clip(
     Parameters
     ----------
     frames : numpy.ndarray
-        ``(T, H, W, C) uint8``, C = 1 (grey) or 3 (RGB).
+        ``(T, H, W, C) uint8``, C = 1 or 3.
     n_segments : tuple of int, default (15, 50, 80)
         Segments asked of SLIC at each level, coarse first. SLIC returns somewhat fewer.
     compactness : float, default 20
-        Weight of nearness in space-time against nearness in Lab colour. Log scale: try 5, 10,
-        20, 40. Higher gives boxier segments.
+        Weight of nearness in space-time against that in Lab colour; higher gives boxier segments.
+        Log scale: 5, 10, 20, 40.
     sigma : float, default 1
         Width of the Gaussian smoothing before segmentation, in pixels (divided by `spacing`).
     spacing : tuple of float, default (1, 1, 1)
-        Size of a voxel along time, height and width. A larger first entry makes frames lie
-        further apart, so that segments end sooner in time.
-    min_fraction : float, default 0.001
-        Segments smaller than this share of the clip are dropped.
-    threshold : float, default 0.5
-        See :func:`deduplicate`.
+        Size of a voxel along time, height and width. With a larger first entry frames lie further
+        apart, and segments end sooner in time.
+    min_fraction, threshold : float, default 0.001 and 0.5
+        Segments below this share of the clip are dropped, and duplicates, see :func:`deduplicate`.
 
     Returns
     -------
-    labels : numpy.ndarray
-        ``(L, T, H, W) uint8`` (``uint16`` where a level has more than 255 segments).
-    table : pandas.DataFrame
-        As in :class:`Supervoxels`, without the column ``video``.
+    labels, table : numpy.ndarray and pandas.DataFrame
+        ``(L, T, H, W) uint8`` (``uint16`` where a level has more than 255 segments), and the rows
+        of :class:`Supervoxels` without the column ``video``.
 
     Raises
     ------
@@ -158,23 +155,10 @@ def segment_clip(
     return sift(np.stack(volumes), min_fraction, threshold)
 
 
-def _segment_on(device: str, frames: np.ndarray, options: dict) -> list[tuple]:
-    """Return :func:`segment_clip` of some clips, cut together on a device."""
-    # Only here is torch needed, which takes a process that cuts clips with scikit-image longer to
-    # load than several clips to cut.
-    from stce.engine.slic import slic as slic_of_clips
-
-    how = dict(options)
-    dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
-    return [sift(labels, *dropped) for labels in slic_of_clips(frames, device=device, **how)]
-
-
 def sift(
     labels: np.ndarray, min_fraction: float = MIN_FRACTION, threshold: float = THRESHOLD
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Drop what is found twice, and what is small, from the segments of one clip.
-
-    Takes `labels` as :func:`deduplicate` does, and gives what :func:`segment_clip` gives.
+    """Drop what is found twice and what is small, as :func:`segment_clip` does, from its labels.
 
     Examples
     --------
@@ -188,20 +172,10 @@ def sift(
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the Jaccard index of every pair of segments of two label volumes.
+    """Return the Jaccard index of every pair of segments of two label volumes of one shape.
 
-    All intersections are counted in one pass, so the cost does not depend on the number of pairs.
-
-    Parameters
-    ----------
-    a, b : numpy.ndarray
-        Label volumes of one shape, of integer type, with labels from 0 up.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(a.max() + 1, b.max() + 1) float64``; entry ``[i, j]`` is ``|i & j| / |i | j|``,
-        0 where a label does not occur.
+    Labels are integers from 0 up. Entry ``[i, j]`` of the ``(a.max() + 1, b.max() + 1) float64`` is
+    ``|i & j| / |i | j|``, 0 where a label does not occur. One pass counts all intersections.
 
     Examples
     --------
@@ -216,24 +190,14 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return both / np.maximum(either, 1)
 
 
-def deduplicate(labels: np.ndarray, threshold: float = 0.5) -> list[np.ndarray]:
+def deduplicate(labels: np.ndarray, threshold: float = THRESHOLD) -> list[np.ndarray]:
     """Find the segments that do not repeat a coarser one (paper 3.1).
 
-    Levels are read from coarse to fine. A segment whose Jaccard index with a segment already
-    kept exceeds the threshold is a duplicate. The coarser one of a pair stays, so that what is
-    kept still covers the clip.
+    A segment whose Jaccard index with one already kept exceeds the threshold (0 to 1) is a
+    duplicate. The coarser one stays, so that what is kept still covers the clip.
 
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)`` of integer type, coarse level first, labels from 1 up.
-    threshold : float, default 0.5
-        Jaccard index above which two segments are one and the same, between 0 and 1.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        For each level a ``bool`` array indexed by label (entry 0 is unused and False).
+    Takes ``(L, T, H, W)`` labels of integer type, coarse level first, from 1 up; returns for each
+    level a ``bool`` array indexed by label (entry 0 is unused and False).
 
     Examples
     --------
@@ -259,7 +223,7 @@ def _check_frames(frames: np.ndarray) -> None:
         )
 
 
-def check_cut(n_segments, compactness: float = 20.0, sigma: float = 1.0, **_) -> None:
+def check_cut(n_segments=N_SEGMENTS, compactness=20.0, sigma=1.0, **_) -> None:
     """Refuse options that :func:`segment_clip` does not take."""
     counts = np.asarray(n_segments)
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or (np.diff(counts, prepend=0) < 1).any():
@@ -273,8 +237,7 @@ def check_cut(n_segments, compactness: float = 20.0, sigma: float = 1.0, **_) ->
 
 
 def _table(labels: np.ndarray, kept: list[np.ndarray], min_fraction: float) -> pd.DataFrame:
-    rows = []
-    voxels = labels[0].size
+    rows, voxels = [], labels[0].size
     for level, volume in enumerate(labels):
         sizes = np.bincount(volume.ravel())
         for label, box in enumerate(ndimage.find_objects(volume), start=1):
@@ -304,20 +267,15 @@ def segment(
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
     device : str, optional
-        Cut several clips at once on this device, such as ``"cuda"``, by
-        :func:`stce.engine.slic.slic`: the same supervoxels up to rounding. Without it
-        scikit-image cuts one clip after the other on the CPU, where it is several times faster.
+        Cut several clips at once there, such as on ``"cuda"``, by :func:`stce.engine.slic.slic`:
+        the same supervoxels up to rounding. Without it scikit-image cuts one clip after the other
+        on the CPU, where it is several times faster.
     n_jobs : int, default 1
         Processes, as in joblib; -1 for one a core. With `device`, threads that feed it.
     progress : bool, default True
         Show a progress bar on a terminal.
     **options
         Passed to :func:`segment_clip`.
-
-    Returns
-    -------
-    Supervoxels
-        Of all clips, in their order.
 
     Examples
     --------
@@ -326,21 +284,20 @@ def segment(
     >>> result.labels.shape, sorted(result.table["video"].unique().tolist())
     ((2, 2, 4, 24, 24), [0, 1])
     """
+    check_cut(**options)
     asked = options.get("n_segments", N_SEGMENTS)
-    check_cut(**{**options, "n_segments": asked})
     shape = (len(clips), len(asked), *clips.frames.shape[1:4])
     # The grid that SLIC starts from can have up to three times the points asked for.
     dtype = np.uint16 if 3 * max(asked) > 255 else np.uint8
     how = device, n_jobs, progress, options
     if folder is None:
-        labels = np.empty(shape, dtype)
-        tables = [None] * len(clips)
-        for video, volume, table in _each(clips, list(range(len(clips))), dtype, *how):
-            labels[video], tables[video] = volume, table
+        labels, tables = np.empty(shape, dtype), []
+        for video, volume, table in _each(clips, range(len(clips)), dtype, *how):
+            labels[video] = volume
+            tables.append(table)
         return Supervoxels(labels, _join(tables))
 
-    folder = Path(folder)
-    rows = folder / "rows"
+    folder, rows = Path(folder), Path(folder) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if not (folder / "labels.zarr").exists():
         zarr.create_array(folder / "labels.zarr", shape=shape, dtype=dtype, chunks=(1, *shape[1:]))
@@ -356,7 +313,8 @@ def segment(
     return Supervoxels.load(folder)
 
 
-def _each(clips, videos: list[int], dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
+def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
+    """Yield index, label volumes and table of each clip, in their order."""
     if device is None:
         work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
             delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
@@ -379,15 +337,22 @@ def _each(clips, videos: list[int], dtype, device, n_jobs, progress, options) ->
 
 
 def _each_batch(clips, videos, device, n_jobs, options) -> Iterator[tuple]:
-    from stce.engine.slic import clips_at_once
+    # Only here is torch needed, which takes a process that cuts clips with scikit-image longer to
+    # load than several clips to cut.
+    from stce.engine import slic as on_device
 
     _check_frames(clips.frames[0])
-    asked = options.get("n_segments", N_SEGMENTS)
-    size = clips_at_once(clips.frames.shape[1:4], asked, device)
+    how = {"n_segments": N_SEGMENTS, **options}
+    dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
+    size = on_device.clips_at_once(clips.frames.shape[1:4], how["n_segments"], device)
+
+    def cut(frames: np.ndarray) -> list[tuple]:
+        return [sift(labels, *dropped) for labels in on_device.slic(frames, device=device, **how)]
+
     # While one thread's clips are on the device, others join what is left over, on the CPU.
     work = Parallel(n_jobs=n_jobs, return_as="generator", prefer="threads")(
-        delayed(_segment_on)(device, np.stack([clips.frames[i] for i in few]), options)
-        for few in (videos[k : k + size] for k in range(0, len(videos), size))
+        delayed(cut)(np.stack([clips.frames[i] for i in videos[k : k + size]]))
+        for k in range(0, len(videos), size)
     )
     return itertools.chain.from_iterable(work)
 

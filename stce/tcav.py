@@ -38,19 +38,17 @@ class Samples:
     features : array_like
         ``(S, D) float32``, numpy or zarr, of the supervoxels that `concepts` refers to.
     clips : dict of str to numpy.ndarray
-        For each class its clips at layer l, ``(N, D) float32``, of
-        :func:`stce.features.extract_layer`.
+        For each class its ``(N, D) float32`` of :func:`stce.features.extract_layer`.
     random : numpy.ndarray
         ``(M, D) float32``, features of the random clips.
     groups : numpy.ndarray
-        ``(R, m) int64``, groups of random clips, see :func:`random_groups`.
+        ``(R, m) int64``, of :func:`random_groups`.
     classes : tuple of str
         Output names of the network, in order.
     target : {"logit", "log_prob"}, default "logit"
         The class output, see :func:`slopes`.
     slopes : dict of str to numpy.ndarray, optional
-        For each class the gradients of its clips, ``(N, D) float32``, of :func:`slopes`, where a
-        network has no head to compute them from.
+        For each class the :func:`slopes` at its clips, where a network has no head for them.
     """
 
     concepts: Concepts
@@ -107,11 +105,9 @@ class Tcav:
         95 % bootstrap interval ``ci_low``, ``ci_high``, ``derivative`` (equation 1, mean over
         clips and groups), ``p`` and ``q_value`` (see :func:`score`), ``n_members``,
         ``cav_accuracy`` (held out).
-    cavs : dict of str to numpy.ndarray
-        For each class the unit CAVs, ``(K, R, D) float32``; positive towards the concept.
-    sensitivity : dict of str to numpy.ndarray
-        For each class the directional derivative of equation 1 averaged over the groups,
-        ``(K, N_y) float32``, clip by clip.
+    cavs, sensitivity : dict of str to numpy.ndarray
+        For each class the unit CAVs, ``(K, R, D) float32``, positive towards the concept, and the
+        directional derivative of equation 1 at each clip, mean over groups, ``(K, N_y) float32``.
     """
 
     scores: pd.DataFrame
@@ -148,12 +144,8 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
 
     Parameters
     ----------
-    n_clips : int
-        Random clips there are.
-    n_groups : int
-        Groups to draw, R (the paper: 50).
-    size : int
-        Clips a group (the paper: 40).
+    n_clips, n_groups, size : int
+        Random clips there are, groups to draw, R (the paper: 50), and clips a group (40).
     rng : numpy.random.Generator
         Source of the draw.
 
@@ -180,7 +172,7 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
 def slopes(
     network, clips: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
 ) -> np.ndarray:
-    """Return the gradient of a class output with respect to layer l (equation 1).
+    """Return the gradient of a class output by layer l (equation 1), ``(N, D) float32``.
 
     Parameters
     ----------
@@ -193,11 +185,6 @@ def slopes(
     target : {"logit", "log_prob"}, default "logit"
         The class output. Where the head is one linear map, the gradient of the logit is the
         same for every clip; that of the log-probability is not.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N, D) float32``.
     """
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; choose one of {', '.join(TARGETS)}.")
@@ -244,16 +231,12 @@ def score(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        The network to explain.
-    samples : Samples
-        The concepts, their features, clips and random clips.
+    network, samples : stce.models.network.Network and Samples
+        The network to explain; the concepts, their features, clips and random clips.
     strength : float, default 1
         See :func:`stce.cav.classifiers`.
-    n_bootstrap : int, default 1000
-        Resamples of clips and groups for the interval.
-    seed : int, default 0
-        Seeds the resampling.
+    n_bootstrap, seed : int, default 1000 and 0
+        Resamples of clips and groups for the interval, and their seed.
     device : torch.device, default "cpu"
         Where the head runs and the classifiers are solved.
 
@@ -285,12 +268,11 @@ def score(
         vectors, shares = [], []
         for k, (vector, accuracy, n_members) in enumerate(made):
             derivative = vector @ slope.T.astype(np.float64)
-            share, along, cosine = _means(vector[None], slope)
-            low, high = mean_interval(derivative > 0, n_bootstrap, rng)
+            share, along, cosine = (x[0] for x in _means(vector[None], slope))
+            ends = mean_interval(derivative > 0, n_bootstrap, rng)
             vectors.append(vector)
             shares.append(derivative.mean(0).astype(np.float32))
-            told = share[0], low, high, along[0], cosine[0], n_members, accuracy.mean()
-            rows.append((name, k, *told))
+            rows.append((name, k, share, *ends, along, cosine, n_members, accuracy.mean()))
         cavs[name], sensitivity[name] = np.stack(vectors), np.stack(shares)
     columns = ["class", "concept", "score", "ci_low", "ci_high", "derivative", "cosine"]
     table = pd.DataFrame(rows, columns=[*columns, "n_members", "cav_accuracy"])
@@ -308,19 +290,9 @@ def rescore(
 ) -> pd.DataFrame:
     """Score known CAVs for another class output, without fitting them again.
 
-    Parameters
-    ----------
-    network, device
-        See :func:`score`.
-    cavs : dict of str to numpy.ndarray
-        For each class ``(K, R, D)``, as in :class:`Tcav`.
-    clips, classes, target
-        See :class:`Samples`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a concept: ``class``, ``concept``, ``score``, ``derivative``.
+    Takes `cavs` of :class:`Tcav`, `clips`, `classes` and `target` as of :class:`Samples`, and the
+    rest as :func:`score`. Returns one row a concept: ``class``, ``concept``, ``score``,
+    ``derivative``.
     """
     parts = []
     for name, vectors in cavs.items():
@@ -362,10 +334,8 @@ def _null_cavs(random: np.ndarray, groups: np.ndarray, scale: np.ndarray, how: d
     """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
     n, size = groups.shape
     first, second = np.triu_indices(n, 1)
-    problems = np.hstack([groups[first], groups[second]])
-    weights, _ = cav.classifiers(
-        random, random @ random.T, problems, np.repeat([1, -1], size), **how
-    )
+    problems, sign = np.hstack([groups[first], groups[second]]), np.repeat([1, -1], size)
+    weights, _ = cav.classifiers(random, random @ random.T, problems, sign, **how)
     vectors = np.empty((n, n, random.shape[1]))
     # The other way round the classifier is the same, with its sign changed.
     vectors[first, second] = cav.unit(weights / scale)
@@ -386,8 +356,7 @@ def _rank(table: pd.DataFrame, null: list[tuple[np.ndarray, ...]]) -> pd.DataFra
     table["p"] = p_value(np.abs(cosines), table.pop("cosine").abs().to_numpy())
     table["p_score"] = p_value(np.abs(shares - 0.5), (table["score"] - 0.5).abs().to_numpy())
     table["q_value"] = false_discovery_control(table["p"])
-    table = table.sort_values(
-        ["class", "score", "derivative", "concept"], ascending=[True, False, False, True]
-    )
+    best = {"class": True, "score": False, "derivative": False, "concept": True}
+    table = table.sort_values(list(best), ascending=list(best.values()))
     table.insert(2, "rank", table.groupby("class").cumcount() + 1)
     return table.reset_index(drop=True)
