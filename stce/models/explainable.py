@@ -140,7 +140,7 @@ class Explainable:
 
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} gives no features; define features(x) in it.")
 
     def at_layer(self, x: Tensor) -> Tensor:
         """Return all that `logits` takes, one row a clip: the features, unless they are pooled."""
@@ -148,7 +148,7 @@ class Explainable:
 
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of what `at_layer` gives, differentiable."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} gives no logits; define logits(z) in it.")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y)`` of prepared clips."""
