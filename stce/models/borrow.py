@@ -12,9 +12,11 @@ __all__ = ["borrowed", "evaluating", "hooked", "running"]
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module) -> Iterator[None]:
     """Put a module into evaluation mode, and every part of it back into its own."""
-    modes = [(part, part.training) for part in module.modules()]
+    # Features of one's own are no module, and always in that mode.
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    modes = [(part, part.training) for part in parts]
     module.eval()
     try:
         yield

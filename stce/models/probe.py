@@ -155,13 +155,12 @@ def _after(model: nn.Module, layer: str) -> list[nn.Module]:
     chain: list[nn.Module] = []
     here = model
     for part in layer.split("."):
-        names = [name for name, _ in here.named_children()]
-        children = list(here.children())
-        if part not in names:  # a second name of a shared module
+        children = dict(here.named_children())
+        if part not in children:  # a second name of a shared module
             return []
-        position = names.index(part)
-        chain = children[position + 1 :] + chain
-        here = children[position]
+        behind = list(children)[list(children).index(part) + 1 :]
+        chain = [children[name] for name in behind] + chain
+        here = children[part]
     return [m for c in chain for m in (c if isinstance(c, nn.ModuleList) else [c])]
 
 
