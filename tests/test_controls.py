@@ -16,6 +16,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.evaluation import controls, paired
+from stce.models.adapt import Explainable
 from stce.models.network import Network
 
 SIZE = (4, 8, 16)
@@ -124,7 +125,7 @@ def test_masks_grow_with_the_areas_of_the_top_order_and_whole_supervoxels_but_on
     concept = np.random.default_rng(1).integers(0, 5, len(table))
     clips = Clips(textures(1, n_frames=4, size=(24, 24)).frames, [0], ["a"], ["p"], ("yes",))
     cut = supervoxels.Supervoxels(labels[None], table.assign(video=0))
-    given = torch.nn.Identity(), clips, cut, None, {"yes": [3, 0, 4, 1, 2]}
+    given = Explainable((1, 4, 24, 24)), clips, cut, None, {"yes": [3, 0, 4, 1, 2]}
     case = ablation.Case(ablation.Subject(*given), 0, "yes", None, labels, table, concept)
     top = np.stack(case.order("top", 0, [3, 0, 4, 1]).masks("add"))
     drawn = controls.random(2, seed=5)(case, 4)
