@@ -26,11 +26,13 @@ from stce.viz import film
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """A finished smoke run: its folder and the seconds it took."""
+    """A finished smoke run: its folder and the seconds of a core that its notebooks took."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    started = time.monotonic()
+    started = os.times()
     study.execute("smoke", folder=folder, report=lambda line: None)
-    return folder, time.monotonic() - started
+    ended = os.times()
+    spent = ended.children_user + ended.children_system
+    return folder, spent - started.children_user - started.children_system
 
 
 def _cli(*arguments):
@@ -57,7 +59,7 @@ def test_smoke_runs_all_six_notebooks_in_a_minute(smoke):
         assert not [
             o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"
         ]
-    assert seconds < 90
+    assert 5 < seconds < 90
 
 
 def test_a_second_call_computes_nothing(smoke):
