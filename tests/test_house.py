@@ -18,7 +18,7 @@ EXPLANATION = SEEN_BY_METHOD | {"models", "videos"}
 MAY_IMPORT = {
     "engine": set(),
     "videos": {"engine"},
-    "models": {"engine"},
+    "models": {"engine", "videos.compat"},
     "clips": {"engine", "videos"},
     "datasets": {"engine", "videos", "clips"},
     "training": {"engine", "videos", "models", "clips"},
