@@ -49,6 +49,13 @@ def study(session: nox.Session) -> None:
 
 
 @job
+def weights(session: nox.Session) -> None:
+    """Bring a pretrained network here, I3D if none is named: ``-- fetch NAME``, ``-- list``."""
+    words = session.posargs or ["fetch", "i3d-kinetics400"]
+    session.run(PYTHON, "-m", "stce.models", *words)
+
+
+@job
 def publish(session: nox.Session) -> None:
     """Put the results of finished runs into ``book/results`` and the pages that show them."""
     session.run(PYTHON, "-m", "book.publish", *session.posargs)

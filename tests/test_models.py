@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stce import models
-from stce.models import Network, c3d, i3d, r3d
+from stce.models import Network
+from stce.models.architectures import c3d, i3d, r3d
 
 TINY = {"n_classes": 3, "width": 0.125, "in_channels": 1, "input_size": (8, 16, 16)}
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from stce.engine.storage import replacing
 from stce.models.network import Network
+from stce.models.weights import located
 from stce.models.zoo import assemble, complete
 
 __all__ = ["FEATURES", "load", "read_tensors", "save", "write_tensors"]
@@ -67,26 +68,30 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is not a network saved by stce ({type(error).__name__}: {error}); for weights "
-            "from elsewhere build a network and load them into it."
+            f"{path} is not a network saved by stce ({type(error).__name__}: {error}); a "
+            "pretrained one is brought by `python -m stce.models fetch NAME`; for other weights "
+            "build a network and load them into it."
         ) from error
     return tensors, header
 
 
 def load(
-    path: str | Path, layer: str | None = None, device="cpu", *, features: str = "supervoxels"
+    path: str | Path, layer=None, device="cpu", *, features="supervoxels", input_size=None
 ) -> Network:
-    """Read a network written by `save`, in evaluation mode.
+    """Read a network written by `save`, or one that others have trained, in evaluation mode.
 
     Parameters
     ----------
     path, device
-        The file, and where the weights go.
+        The file; or ``"i3d-kinetics400"`` or ``"r3d18-kinetics400"``, if its weights were brought
+        by ``python -m stce.models fetch NAME``. And where the weights go.
     layer : str, optional
         Where it is cut; default where it was cut when it was saved.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Whether supervoxels are shown to it one by one, as in the paper, or pooled from the
         layer's map of the whole clip, see :class:`stce.models.network.Pooled`.
+    input_size : tuple of int, optional
+        Frames, height and width of its clips; default as saved. Any will do for i3d and r3d18.
 
     Examples
     --------
@@ -101,8 +106,10 @@ def load(
     """
     if features not in FEATURES:
         raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
-    tensors, header = read_tensors(Path(path))
-    settings = complete(header["settings"])
+    path = located(path)
+    tensors, header = read_tensors(path)
+    size = {"input_size": input_size} if input_size else {}
+    settings = complete(header["settings"] | size)
     network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
     state = dict(zip(_state(network), network.state_dict(), strict=True))
     try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from stce.models import c3d, i3d, r3d
+from stce.models.architectures import c3d, i3d, r3d
 from stce.models.network import Network
 
 __all__ = ["NETWORKS", "assemble", "build", "complete"]

@@ -1,0 +1,1 @@
+"""The networks of the paper (4.1), block by block."""
