@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from stce.study import jobs
@@ -64,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # What a stopped kernel's tasks have to say at exit is no news, and would come last.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print("stopped; the same command goes on where this one was.", file=sys.stderr)
         return 130
     return 0
