@@ -217,8 +217,10 @@ def extract(
     supervoxels,
     folder: str | Path | None = None,
     *,
+    stretch: bool = True,
+    batch_size: int = 64,
+    device="cpu",
     progress: bool = True,
-    **options,
 ):
     """Embed every supervoxel with the trunk of the network (paper 3.1).
 
@@ -226,8 +228,8 @@ def extract(
 
     Parameters
     ----------
-    network, clips, supervoxels, **options
-        See :func:`batches`: `stretch`, `batch_size` and `device`.
+    network, clips, supervoxels, stretch, batch_size, device
+        See :func:`batches`.
     folder : path, optional
         Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
         from a run that was stopped, are not computed again. Without it: in memory.
@@ -259,8 +261,9 @@ def extract(
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
     shared = spread(network)
+    how = {"stretch": stretch, "batch_size": batch_size, "device": device}
     work = Parallel(return_as="generator")(
-        delayed(extract_rows)(shared, clips, supervoxels, rows, **options) for rows in todo
+        delayed(extract_rows)(shared, clips, supervoxels, rows, **how) for rows in todo
     )
     with bar(total=total, show=progress, desc="embed", unit="supervoxel") as shown:
         shown.update(total - sum(map(len, todo)))
