@@ -104,19 +104,24 @@ class _Peak:
         self.device, self.every, self.added = device, every, 0
         self._done = threading.Event()
 
-    def _now(self) -> int:
-        total = 0
+    def _now(self) -> dict[int, int]:
+        sizes = {}
         process = psutil.Process()
         for one in (process, *process.children(recursive=True)):
             try:
-                total += one.memory_info().rss
+                sizes[one.pid] = one.memory_info().rss
             except psutil.NoSuchProcess:  # it has ended since
                 continue
-        return total
+        return sizes
+
+    def _look(self) -> None:
+        """See what each process has more than at the start: one that ends takes nothing off."""
+        more = (size - self._start.get(pid, 0) for pid, size in self._now().items())
+        self.added = max(self.added, sum(max(0, size) for size in more))
 
     def _watch(self) -> None:
         while not self._done.wait(self.every):
-            self.added = max(self.added, self._now() - self._start)
+            self._look()
 
     def __enter__(self):
         if self.device != "cpu":
@@ -127,9 +132,9 @@ class _Peak:
         return self
 
     def __exit__(self, *_):
-        self.added = max(self.added, self._now() - self._start)
         self._done.set()
         self._thread.join()
+        self._look()
 
 
 def _timed(side: Callable[[int], object], i: int, device: str) -> tuple[object, dict]:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -78,6 +80,19 @@ def test_memory_that_a_side_takes_is_seen():
     entry = runner.compare(build, True)
     assert entry["theirs"]["peak_added_mb"] > 80
     assert entry["ours"]["peak_added_mb"] < 40
+
+
+def test_a_worker_that_ends_meanwhile_hides_no_memory():
+    code = "import time; held = bytearray(2**28); print(flush=True); time.sleep(60)"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    worker.stdout.read(1)  # it holds 256 MB now
+    with runner._Peak("cpu") as peak:
+        worker.kill()
+        worker.communicate()
+        held = np.ones(2**24)
+        time.sleep(0.3)
+    assert 100 < peak.added / runner.MB < 200
+    del held
 
 
 def test_results_are_kept_and_a_change_of_the_machine_starts_anew(tmp_path):
