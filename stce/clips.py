@@ -40,7 +40,7 @@ class Clips:
     classes : tuple of str
         Class names.
     parts : (N, T, H, W) uint8, optional
-        Truth of each voxel where it is known: index into ``stce.datasets.actors.PARTS``.
+        Truth of each voxel where it is known: index into the data set's ``PARTS``.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def load(name, split, **options):
         If the name, the split or an option is unknown, has the wrong type or is missing.
     """
     check_options(name, options)
-    return _loader(name)(split, **options)
+    return _module(name).load(split, **options)
 
 
 def check_options(name, options):
@@ -58,7 +58,7 @@ def check_options(name, options):
     ...
     ValueError: Option 'fps' of the data set 'folder' must be float, not 'fast' (str); ...
     """
-    found = inspect.signature(_loader(name), eval_str=True).parameters.values()
+    found = inspect.signature(_module(name).load, eval_str=True).parameters.values()
     valid = {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
     needed = [p.name for p in valid.values() if p.default is p.empty]
     words = (
@@ -80,10 +80,15 @@ def check_options(name, options):
         raise ValueError(f"The data set {name!r} needs the option {missing[0]!r}; {listing}")
 
 
-def _loader(name):
+def part_names(name):
+    """Return the names of the parts that ``parts`` of a data set's videos index; () for none."""
+    return getattr(_module(name), "PARTS", ())
+
+
+def _module(name):
     if name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
-    return importlib.import_module(f"{__name__}.{name}").load
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _kind(parameter):
@@ -110,6 +115,26 @@ def check_split(split, of=""):
     """Refuse a split that is neither "train" nor "test"; `of` says for what data set."""
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test'{of}, not {split!r}.")
+
+
+def text_table(path, option):
+    """Read the CSV file that an option names, without making numbers of its text."""
+    import pandas as pd
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{option} {path} is not there (seen from {Path.cwd()}); correct `{option}`."
+        )
+    try:
+        # As text: an id may look like a number or a missing value.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
+        )
+    except ValueError as error:  # pandas' own and those of decoding are of this kind
+        raise ValueError(
+            f"{path} cannot be read as {option} ({error}); write it as CSV in UTF-8, or remove it."
+        ) from error
+    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
 
 
 def check_whole(of, *values):

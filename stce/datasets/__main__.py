@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from stce.datasets import kinetics, kth
+from stce.datasets import folder, kinetics, kth
 
 
 def main(arguments=None):
@@ -19,7 +19,8 @@ def main(arguments=None):
     -------
     status : int
         0 if the data set can be used: all films of KTH are there and fit; every chosen class of
-        Kinetics has a good video in both parts, although others may be missing. 1 otherwise.
+        Kinetics has a good video in both parts, although others may be missing; all films of a
+        folder can be decoded, whatever is warned of. 1 otherwise.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -33,15 +34,19 @@ def main(arguments=None):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m stce.datasets", description=__doc__)
-    names = parser.add_subparsers(dest="name", required=True, metavar="kth|kinetics")
-    for name in ("kth", "kinetics"):
+    names = parser.add_subparsers(dest="name", required=True, metavar="folder|kth|kinetics")
+    for name in ("folder", "kth", "kinetics"):
         one = names.add_parser(name)
-        place = kth.DATA.parent / name
+        place = kth.DATA.parent / ("videos" if name == "folder" else name)
         one.add_argument("--folder", type=Path, default=place, help="default: %(default)s")
         one.add_argument("--check", action="store_true", help="say what is missing (always done)")
         if name == "kth":
             one.add_argument("--download", action="store_true", help="fetch what is missing first")
             one.add_argument("--url", default=kth.URL, help="address before CLASS.zip")
+        elif name == "folder":
+            one.add_argument("--test-groups", nargs="*", default=[], help="default: no split")
+            one.add_argument("--group-pattern", default=folder.GROUPS, help="default: %(default)s")
+            one.add_argument("--groups-file", default="", help="CSV file, instead of the pattern")
         else:
             one.add_argument("--classes", nargs="*", default=[], help="default: ten, drawn")
             one.add_argument("--n-classes", type=int, default=0, help="draw up to so many")
@@ -52,20 +57,34 @@ def _parser():
 
 def _report(options):
     """Print how many files of each class are good, and each problem; return the status."""
-    if options.name == "kth":
-        table, keys = kth.check_films(options.folder), ["class"]
-    else:
-        names = ("classes", "n_classes", "seed", "annotations")
-        given = {name: vars(options)[name] for name in names}
-        table, keys = kinetics.check_videos(options.folder, **given), ["class", "split"]
+    check, names = {
+        "folder": (folder.survey, ("test_groups", "group_pattern", "groups_file")),
+        "kth": (kth.check_films, ()),
+        "kinetics": (kinetics.check_videos, ("classes", "n_classes", "seed", "annotations")),
+    }[options.name]
+    found = check(options.folder, **{name: vars(options)[name] for name in names})
+    table, warned = found if options.name == "folder" else (found, [])
+    keys = [name for name in ("class", "split") if name in table]
     bad = table[table["problem"] != ""]
     counts = table.assign(good=table["problem"] == "").groupby(keys, sort=False)["good"]
     counts = counts.agg(files="size", good="sum")
     print(f"{options.name} in {options.folder}: {len(table)} files, {len(table) - len(bad)} good")
     print(counts.to_string())
+    if options.name == "folder":
+        print("\nmedian (range) by class; length in frames, brightness from 0 to 255")
+        good = table[table["problem"] == ""]
+        print(good.groupby("class")[list(folder.FACTS)].agg(_range).to_string())
     for row in bad.itertuples():
         print(f"{row.file}: {row.problem}")
-    return int(len(bad) > 0 if options.name == "kth" else not counts["good"].all())
+    for text in warned:
+        print(f"warning: {text}")
+    return int(not counts["good"].all() if options.name == "kinetics" else len(bad) > 0)
+
+
+def _range(values):
+    if isinstance(values.iloc[0], str):
+        return ", ".join(sorted(set(values)))
+    return f"{values.median():.3g} ({values.min():.3g}-{values.max():.3g})"
 
 
 if __name__ == "__main__":

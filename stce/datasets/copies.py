@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stce.datasets import text_table
 from stce.datasets.folder import ENDINGS, shuffled
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
@@ -107,17 +108,12 @@ def plain(name):
 def _read_annotations(folder, annotations):
     """Read the annotations that are given, or else all that lie in the folder; None if none do."""
     if annotations:
-        if not Path(annotations).is_file():
-            raise FileNotFoundError(
-                f"The annotations {annotations} are not there (seen from {Path.cwd()}); correct "
-                "`annotations`."
-            )
         paths = [Path(annotations)]
     else:
         paths = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("annotations/*.csv"))]
     usable = []
     for path in paths:
-        table = _read_csv(path)
+        table = text_table(path, "annotations")
         lacking = [column for column in _COLUMNS if column not in table.columns]
         if not lacking:
             usable.append(table[_COLUMNS])
@@ -128,20 +124,6 @@ def _read_annotations(folder, annotations):
                 f"{', '.join(_COLUMNS)}, with commas between them. Repair or remove the file."
             )
     return pd.concat(usable, ignore_index=True) if usable else None
-
-
-def _read_csv(path):
-    try:
-        # As text: an id may look like a number or a missing value.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
-        )
-    except ValueError as error:  # pandas' own and those of decoding are of this kind
-        raise ValueError(
-            f"{path} cannot be read as annotations ({error}); write it as CSV in UTF-8, or remove "
-            "it."
-        ) from error
-    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
 
 
 def _join(listed, files):

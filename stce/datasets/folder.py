@@ -8,31 +8,95 @@
 
 Any frame size, rate and length will do; `stce.videos.cache` brings them to one size. Training and
 test videos never share a group (a person, a place, a source video): the group is read from the file
-name, and the groups to test on are named.
+name or a table, and the groups to test on are named.
 """
 
 import hashlib
 import re
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import ndimage, stats
 
-from stce.datasets import check_split
+from stce.datasets import check_split, check_whole, text_table
+from stce.engine.progress import bar
 from stce.videos import Videos, decode
+from stce.videos.decoding import header
+from stce.videos.frames import FITS, resize
 
 ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
+PARTS = ("background", "moving")
+GROUPS, WINDOWS, TRUTHS = r"^([^_]+)_", ("middle", "motion"), ("none", "motion")
+# What may tell the classes apart without an action, and what to do about it.
+FACTS = {
+    "shape": "load with fit='crop', which does not show it",
+    "length": "show windows of one length (n_frames, window_frames), never whole films",
+    "rate": "bring all to one rate with fps",
+    "brightness": "film all classes in the same light",
+    "codec": "encode all films alike",
+}
 
 
 class FolderVideos(Videos):
     """Video files, decoded when they are read; the table's column ``path`` says where they are."""
 
-    def __init__(self, table, classes, fps=None):
+    stride, window, window_frames, truth = 1, "middle", 0, "none"
+
+    def __init__(self, table, classes, fps=None, **options):
         super().__init__(table, classes)
-        self.fps = fps
+        vars(self).update(options, fps=fps)  # as given to `load`, but for `truth`, its parts
+        self._moves = None, None
 
     def read(self, i):
-        """Decode a video, ``(T_i, H, W, 3) uint8`` RGB; ValueError if it is broken or empty."""
-        return decode(self.table["path"].iloc[i], self.fps)
+        """Decode a video, ``(T_i, H, W, 3) uint8`` RGB; ValueError if it is broken or too short."""
+        film = decode(self.table["path"].iloc[i], self.fps)
+        used = self._used(film, self.table["id"].iloc[i])
+        if self.truth == "motion":  # here, so that `parts` need not decode it again
+            self._moves = i, _moving(film, used)
+        return film[used]
+
+    def parts(self, i):
+        """Return the truth of each voxel, ``(T_i, H, W) uint8``, index in `PARTS`, or None."""
+        if self.truth == "motion" and self._moves[0] != i:
+            self.read(i)
+        return self._moves[1]
+
+    def _used(self, film, name):
+        n = len(range(0, len(film), self.stride))
+        size = self.window_frames or n
+        if n < size:
+            raise ValueError(
+                f"The film {name!r} has {n} frames at stride {self.stride}, fewer than the {size} "
+                "of window_frames; lower window_frames or stride, or leave the film out."
+            )
+        start = (n - size) // 2
+        if self.window == "motion":
+            pairs = zip(film[:: self.stride], film[self.stride :: self.stride], strict=False)
+            change = np.cumsum([0, *(np.abs(b.astype(np.int16) - a).sum() for a, b in pairs)])
+            start = int((change[size - 1 :] - change[: n - size + 1]).argmax())
+        return slice(start * self.stride, (start + size - 1) * self.stride + 1, self.stride)
+
+
+def _moving(film, used):
+    """Mark, in the frames used, what differs from a whole film's median: `PARTS`, (T', H, W)."""
+    from skimage.filters import apply_hysteresis_threshold
+
+    ground = np.median(film[:: max(1, len(film) // 48)], axis=0).astype(np.int16)
+    marked = np.empty(film[used].shape[:3], np.uint8)
+    for frame, mark in zip(film[used], marked, strict=True):
+        change = ndimage.median_filter(np.abs(frame - ground).max(-1), 3)
+        sure = apply_hysteresis_threshold(change, 14, 28)
+        mark[:] = ndimage.binary_opening(sure, np.ones((3, 3)))
+    if marked.mean() > 0.5:
+        warnings.warn(
+            "Most of a film differs from its median: the camera does not stand still, and nothing "
+            "tells what moves; load it with parts='none'.",
+            stacklevel=3,
+        )
+    return marked
 
 
 def load(
@@ -40,8 +104,14 @@ def load(
     *,
     folder: str | Path,
     test_groups: list[str],
-    group_pattern: str = r"^([^_]+)_",
+    group_pattern: str = GROUPS,
+    groups_file: str | Path = "",
     fps: float = 0.0,
+    stride: int = 1,
+    fit: str = "crop",
+    window: str = "middle",
+    window_frames: int = 0,
+    parts: str = "none",
 ) -> Videos:
     r"""Load the training or the test videos of a folder.
 
@@ -52,14 +122,27 @@ def load(
     folder : path
         Holds one sub-folder a class with its video files (avi, mp4, mkv, webm).
     test_groups : list of str
-        The groups to test on; all others are for training.
+        The groups to test on; all others are for training. Empty: as `groups_file` splits.
     group_pattern : str
         Regular expression searched in each file name. Its first group, or the whole match if it
         has none, is the name of the group. The default takes what stands before the first
         underscore: ``person1`` of ``person1_take2.avi``. Others: ``r"^(.+)_\d+\.\w+$"`` for all but
         a running number, ``r"_g(\d+)_"`` for ``v_Archery_g01_c02.avi``.
+    groups_file : path
+        Instead of the pattern, a CSV file with the columns ``file`` (``class/name`` or the name
+        alone), ``group`` and, if it is to decide on it, ``split`` (train or test).
     fps : float
         Bring all videos to this rate by the nearest frames in time; 0 keeps each video's own.
+    stride : int
+        Take every so many-th frame, after `fps`.
+    fit : {"crop", "pad", "squash"}
+        What becomes of frames of another shape, see :func:`stce.videos.frames.fitted`. All but
+        "crop" show a network the shape; there is a warning if it tells the classes.
+    window, window_frames : {"middle", "motion"} and int
+        Keep so many frames, after `stride`, 0 for all: the middle, or where most changes.
+    parts : {"none", "motion"}
+        "motion" gives the truth of each voxel, index in `PARTS`: what differs from the film's
+        median is moving. There is a warning if the camera does not stand still.
 
     Returns
     -------
@@ -68,40 +151,159 @@ def load(
     Raises
     ------
     FileNotFoundError
-        If the folder is not there.
+        If the folder or `groups_file` is not there.
     ValueError
-        If there is no class, a class has fewer than two videos or none in one of the parts, the
-        pattern does not match a name, or a test group does not exist.
+        If there is no class, a class has fewer than two videos or none in one of the parts, a video
+        has no group, a test group does not exist, or an option is out of range.
     """
-    folder = Path(folder)
     check_split(split)
     if not fps >= 0:
         raise ValueError(f"fps must be a positive rate, or 0 for each video's own, not {fps}.")
-    table, classes = _table(folder, _compile(group_pattern))
-    is_test = table["group"].isin(_known(test_groups, table["group"]))
-    for part, rows in (("train", table[~is_test]), ("test", table[is_test])):
+    of = "a folder of videos"
+    check_whole(of, ("stride", stride, 1, 10**4), ("window_frames", window_frames, 0, 10**6))
+    choices = ("fit", fit, FITS), ("window", window, WINDOWS), ("parts", parts, TRUTHS)
+    for name, value, valid in choices:
+        if value not in valid:
+            raise ValueError(f"{name} must be one of {', '.join(valid)} for {of}, not {value!r}.")
+    if window == "motion" and not window_frames:
+        raise ValueError("window='motion' needs to know how long; give window_frames, such as 16.")
+    table, classes = _table(Path(folder), group_pattern, groups_file)
+    table["split"] = _split(table, classes, test_groups)
+    if fit != "crop" and split == "train":  # once for both parts
+        shapes = {}
+        for i, path in table["path"].items():
+            with suppress(ValueError):  # what is broken is left out later
+                _, height, width, *_ = header(path)
+                shapes[i] = width / height
+        for text in _giveaways(table.assign(shape=pd.Series(shapes, dtype=float))):
+            warnings.warn(text, stacklevel=2)
+    table = table[table["split"] == split].drop(columns="split")
+    options = {"stride": stride, "window": window, "window_frames": window_frames, "truth": parts}
+    return FolderVideos(table, classes, fps or None, fit=fit, **options)
+
+
+def survey(folder, *, test_groups=(), group_pattern=GROUPS, groups_file="", progress=True):
+    """Decode all films of a folder, to see before training what is wrong with them.
+
+    Takes options of :func:`load`, which raises the same errors, and whether to show a bar. There
+    need be no split.
+
+    Returns
+    -------
+    table : DataFrame
+        One row a video: file, class, group, split, problem (empty where there is none) and the
+        `FACTS`: shape (width / height), length in frames, rate, brightness and codec.
+    warned : list of str
+        What tells the classes without an action (by one fact a tree of depth 3 knows those of
+        groups kept from it, above 1.5 times chance and with a binomial p < 0.001), groups of one
+        class, and copies (also of another size or quality) in both parts, or else in two groups.
+    """
+    table, classes = _table(Path(folder), group_pattern, groups_file)
+    by = "split" if len(test_groups) or "split" in table else "group"
+    if by == "split":
+        table["split"] = _split(table, classes, test_groups)
+    paths = bar(table["path"], show=progress, desc="check", unit="video")
+    facts, looks = zip(*map(_look, paths), strict=True)
+    facts = pd.DataFrame(facts, columns=[*FACTS, "problem"])
+    table = pd.concat([table.rename(columns={"id": "file"}), facts], axis=1)
+    good = (table["problem"] == "").to_numpy()
+    seen, looks = table[good].reset_index(drop=True), np.array(looks, np.float32)[good]
+    warned = _giveaways(seen)
+    one = seen.groupby("group")["class"].nunique() == 1
+    if one.any():
+        warned.append(
+            f"{one.sum()} of {len(one)} groups have one class only, such as {one.idxmax()!r}: a "
+            "network may know it by the group; let each group show several classes."
+        )
+    sides = seen[by].to_numpy()
+    # Copies at another quality or size are above 0.95, another take of another person below.
+    pairs = np.argwhere(np.triu((looks @ looks.T > 0.95) & (sides[:, None] != sides)))
+    if len(pairs):
+        first = " and ".join(seen["file"][pairs[0]])
+        warned.append(
+            f"{len(pairs)} pairs of films in different {by}s look like copies, such as {first}; "
+            "leave one of each out, or give both one group."
+        )
+    return table, warned
+
+
+def _look(path):
+    """Return the facts of a film, and how it changes, ``(2048,) float`` of length 1."""
+    try:
+        film, (*_, rate, codec) = decode(path), header(path)
+    except ValueError as error:
+        return {"problem": str(error)}, np.zeros(2048)
+    small = resize(film[(2 * np.arange(8) + 1) * len(film) // 16], (16, 16)).mean(-1)
+    change = (small - small.mean(0)).ravel()
+    values = film.shape[2] / film.shape[1], len(film), rate, film.mean(), codec
+    return dict(zip(FACTS, values, strict=True), problem=""), change / (np.linalg.norm(change) or 1)
+
+
+def _giveaways(table):
+    """Say which of the facts in a table alone tell the classes, a sentence each."""
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    said = []
+    for fact in [name for name in FACTS if name in table]:
+        known = table.dropna(subset=fact)
+        if known["group"].nunique() < 2:
+            continue
+        given, how = pd.get_dummies(known[[fact]]), {"groups": known["group"]}
+        tree = DecisionTreeClassifier(max_depth=3, random_state=0)
+        told = cross_val_predict(tree, given, known["class"], cv=LeaveOneGroupOut(), **how)
+        right = int((told == known["class"]).sum())
+        share, chance = right / len(known), known["class"].value_counts(normalize=True).max()
+        p = stats.binomtest(right, len(known), chance, alternative="greater").pvalue
+        if share > 1.5 * chance and p < 0.001:
+            said.append(
+                f"The {fact} of a film alone tells the class of {share:.0%} of the films (chance: "
+                f"{chance:.0%}); {FACTS[fact]}."
+            )
+    return said
+
+
+def _split(table, classes, test_groups):
+    """Return the part of each video: by the groups to test on, or as `groups_file` says."""
+    if "split" in table and not len(test_groups):
+        split = table["split"]
+        both = split.groupby(table["group"]).nunique() > 1
+        if both.any():
+            raise ValueError(f"groups_file splits group {both.idxmax()!r}; put it into one part.")
+    else:
+        known = sorted(set(table["group"]))
+        if isinstance(test_groups, str) or not list(test_groups):
+            raise ValueError(
+                f"test_groups must be a list of one or more groups, such as [{known[-1]!r}], not "
+                f"{test_groups!r}; the groups are {', '.join(known)}."
+            )
+        if unknown := [group for group in test_groups if group not in known]:
+            raise ValueError(
+                f"test_groups names {unknown[0]!r}, but no video is of that group; the groups are "
+                f"{', '.join(known)}."
+            )
+        split = table["group"].isin(list(test_groups)).map({True: "test", False: "train"})
+    for part in ("train", "test"):
+        rows = table[split == part]
         empty = [name for name in classes if name not in set(rows["class"])]
         if empty:
             groups = ", ".join(sorted(set(table["group"][table["class"] == empty[0]])))
             raise ValueError(
                 f"Class {empty[0]!r} has no video to {part} on when test_groups is "
-                f"{list(test_groups)}: its videos are of {groups}. Choose test_groups so that "
-                "each class has videos among them and among the others."
+                f"{list(test_groups)}: its videos are of {groups}. Choose test_groups, or the "
+                "split of groups_file, so that each class has videos among them and the others."
             )
-    return FolderVideos(table[is_test if split == "test" else ~is_test], classes, fps or None)
+    return split
 
 
-def _compile(pattern):
+def _table(folder, pattern, groups_file):
+    """List the videos of all classes, in the order of their names."""
     try:
-        return re.compile(pattern)
+        pattern = re.compile(pattern)
     except re.error as error:
         raise ValueError(
             f"group_pattern {pattern!r} is not a regular expression: {error}."
         ) from error
-
-
-def _table(folder, pattern):
-    """List the videos of all classes, in the order of their names."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The folder of videos {folder} is not there; correct `folder`, which is relative to "
@@ -124,9 +326,28 @@ def _table(folder, pattern):
                 "two clips, one to train and one to test. Add videos, or remove the folder."
             )
         for path in paths:
-            group = _group(path, pattern)
+            group = "" if groups_file else _group(path, pattern)
             rows.append((f"{name}/{path.name}", label, name, group, str(path)))
-    return pd.DataFrame(rows, columns=["id", "label", "class", "group", "path"]), tuple(classes)
+    table = pd.DataFrame(rows, columns=["id", "label", "class", "group", "path"])
+    listed = _listed(table["id"], groups_file) if groups_file else {}
+    return table.assign(**listed), tuple(classes)
+
+
+def _listed(files, path):
+    """Return the group and, where it is told, the split of each video, from a CSV file."""
+    listed = text_table(path, "groups_file")
+    if not {"file", "group"} <= set(listed) or listed["file"].duplicated().any():
+        raise ValueError(f"groups_file {path} needs the columns file and group, and a file once.")
+    listed = listed.set_index("file").filter(["group", "split"])
+    keys = [file if file in listed.index else Path(file).name for file in files]
+    found = listed.reindex(keys, fill_value="").set_axis(files.index)
+    bad = (found["group"] == "") | ~found.filter(["split"]).isin(["train", "test"]).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"groups_file {path} gives {files[bad].iloc[0]!r} no group, or a split that is neither "
+            "train nor test; correct its row, or add one."
+        )
+    return found
 
 
 def _group(path, pattern):
@@ -140,23 +361,6 @@ def _group(path, pattern):
             r"such as r'^(person\d+)'."
         )
     return group
-
-
-def _known(test_groups, groups):
-    """Check the groups to test on."""
-    known = sorted(set(groups))
-    if isinstance(test_groups, str) or not list(test_groups):
-        raise ValueError(
-            f"test_groups must be a list of one or more groups, such as [{known[-1]!r}], not "
-            f"{test_groups!r}; the groups are {', '.join(known)}."
-        )
-    unknown = [group for group in test_groups if group not in known]
-    if unknown:
-        raise ValueError(
-            f"test_groups names {unknown[0]!r}, but no video is of that group; the groups are "
-            f"{', '.join(known)}."
-        )
-    return list(test_groups)
 
 
 def shuffled(names, seed):

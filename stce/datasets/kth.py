@@ -181,7 +181,7 @@ def _problem(path, n_frames):
     if path is None:
         return "missing"
     try:
-        n, *shape = header(path)
+        n, *shape = header(path)[:3]
     except ValueError as error:
         return str(error)
     if tuple(shape) != SHAPE:

@@ -29,7 +29,7 @@ class ShuffledLabels(Videos):
         labels = rng.permutation(videos.table["label"].to_numpy())
         names = np.asarray(videos.classes, object)[labels]
         super().__init__(videos.table.assign(**{"label": labels, "class": names}), videos.classes)
-        self._videos = videos
+        self._videos, self.fit = videos, videos.fit
 
     def read(self, i):
         """Return the frames of video `i`; see :meth:`stce.videos.Videos.read`."""

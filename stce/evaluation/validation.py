@@ -89,7 +89,7 @@ def chance(it, *, n_null: int = 1000) -> pd.DataFrame:
 def parts_found(
     it, parts: Sequence[str], carriers: Mapping[str, Sequence[str]], *, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Ask whether the ranking finds the limbs that carry a class, on data whose parts are known.
+    """Ask whether the ranking finds the parts that carry a class, on data whose parts are known.
 
     Parameters
     ----------

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stce import features, models, tcav
+from stce import datasets, features, models, tcav
 from stce.ablation import Case, Subject
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.negatives import negatives
 from stce.engine.device import resolve
 from stce.engine.workers import connect
+from stce.evaluation.truth import KTH_CARRIERS
 from stce.explanation import Explanation
 from stce.models.network import Network
 from stce.study import parameters
@@ -71,6 +72,13 @@ class Finished:
     def settings(self) -> dict[str, dict]:
         """The parameters of each finished stage, see :meth:`stce.study.run.Run.parameters`."""
         return {s: self.run.parameters(s) for s in STAGES if self.run.holds(s)}
+
+    @property
+    def body(self) -> dict:
+        """The names of the `parts` of the clips, and the `carriers` of each class among them."""
+        names = datasets.part_names(self.run.parameters("train")["dataset"])
+        moving = dict.fromkeys(self.discovery.clips.classes, ("moving",))
+        return {"parts": names, "carriers": moving if "moving" in names else KTH_CARRIERS}
 
     def videos(self, split: str) -> CachedVideos:
         """Return the decoded videos to train on, "train", or to test on, "test"."""

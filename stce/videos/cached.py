@@ -11,7 +11,7 @@ import pandas as pd
 
 from stce.engine.progress import bar
 from stce.engine.storage import explain_write, write_npy, write_table, write_text
-from stce.videos.frames import resize, resize_parts
+from stce.videos.frames import FITS, fitted
 from stce.videos.sources import Videos
 
 __all__ = ["CachedVideos", "cache"]
@@ -84,6 +84,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
         Where to; made if it is not there.
     size : tuple of int
         (height, width) in pixels: 128 x 171 for Kinetics and 120 x 120 for KTH in section 4.1.
+        What becomes of frames of another shape, the attribute ``fit`` of the videos says.
     min_frames : int
         Shorter videos are skipped.
     max_frames : int, optional
@@ -121,6 +122,8 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
             f"Between min_frames={min_frames} and max_frames={max_frames} there is no length a "
             "video could have; give 1 <= min_frames <= max_frames."
         )
+    if videos.fit not in FITS:
+        raise ValueError(f"fit of the videos must be one of {', '.join(FITS)}, not {videos.fit!r}.")
     content = videos.table.drop(columns="path", errors="ignore").to_csv(index=False)
     source = videos._options() | {"classes": videos.classes}
     source["table"] = hashlib.sha256(content.encode()).hexdigest()
@@ -147,9 +150,9 @@ def _start(folder, settings):
     path, settings = folder / "cache.json", json.loads(json.dumps(settings))
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in settings if there.get(name) != settings[name]]
-        if changed:
-            values = "; ".join(f"{n}: {there.get(n)} there, {settings[n]} asked" for n in changed)
+        both = [(name, there.get(name), settings.get(name)) for name in there | settings]
+        if changed := [one for one in both if one[1] != one[2]]:
+            values = "; ".join(f"{n}: {old} there, {new} asked" for n, old, new in changed)
             raise ValueError(
                 f"The folder {folder} holds a cache of something else ({values}); delete it or "
                 "choose another folder."
@@ -169,16 +172,19 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
             if len(frames) < min_frames:
                 raise ValueError(
                     f"It has {len(frames)} frames, fewer than the {min_frames} needed: replace it "
-                    "by a longer one, or lower min_frames (a clip is 16 frames in the paper)."
+                    "by a longer one, take more of it (a folder's stride, window_frames) or lower "
+                    "min_frames (a clip is 16 frames in the paper)."
                 )
             start = (len(frames) - max_frames) // 2 if max_frames else 0
             middle = slice(max(start, 0), max(start, 0) + (max_frames or len(frames)))
-            frames, parts = resize(frames[middle], size), videos.parts(i)
+            parts = videos.parts(i)
+            both = frames[middle], None if parts is None else parts[middle]
+            frames, parts = fitted(*both, size, videos.fit)
         except (ValueError, FileNotFoundError) as error:
             skipped[i] = str(error)
             continue
         if parts is not None:  # before the frames: where those are, the video is complete
-            write_npy(folder / f"{i:06d}.parts.npy", resize_parts(parts[middle], size))
+            write_npy(folder / f"{i:06d}.parts.npy", parts)
         write_npy(folder / f"{i:06d}.npy", frames)
     return len(indices), skipped
 

@@ -54,15 +54,16 @@ def decode(path, fps=None, grey=False):
 
 
 def header(path):
-    """Return n_frames, height and width that a file's header states, without decoding a frame.
+    """Return what a file's header states: n_frames, height, width, rate (per second) and codec.
 
-    `n_frames` is 0 where the format does not state it. If the file cannot be opened as a video,
-    that is a ValueError.
+    No frame is decoded. `n_frames` and the rate are 0 where the format does not state them. If the
+    file cannot be opened as a video, that is a ValueError.
     """
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
-            return stream.frames, stream.height, stream.width
+            rate = float(stream.average_rate or stream.base_rate or 0)
+            return stream.frames, stream.height, stream.width, rate, stream.codec_context.name
     except (av.FFmpegError, OSError, IndexError) as error:
         raise ValueError(
             f"The file {path} cannot be read as a video ({error}); fetch it again or delete it."

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+FITS = ("crop", "pad", "squash")
+
 
 def resize(frames, size):
     """Resize frames, bilinear with antialiasing.
@@ -84,6 +86,40 @@ def center_crop(frames, size):
         )
     y, x = (height - crop_height) // 2, (width - crop_width) // 2
     return frames[:, y : y + crop_height, x : x + crop_width]
+
+
+def fitted(frames, parts, size, how="squash"):
+    """Bring a film, ``(T, H, W, C) uint8``, and its part masks or None to a size.
+
+    For another shape than that of `size`, "crop" takes the largest middle that has it, "pad" puts
+    the whole film before its mean colour, which is part 0, and "squash" stretches.
+
+    Examples
+    --------
+    >>> film = np.zeros((16, 120, 160, 3), np.uint8)
+    >>> film[:, :, :20] = 255  # left of the middle
+    >>> [int(fitted(film, None, (60, 60), how)[0][0, 0, 0, 0]) for how in FITS]
+    [0, 32, 255]
+    """
+    size, shape = tuple(size), frames.shape[1:3]
+    cut = _within(shape, size) if how == "crop" else shape
+    inner = _within(size, shape) if how == "pad" else size
+    frames = resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
+    parts = None if parts is None else resize_parts(center_crop(parts, cut), inner)
+    both = [(frames, frames.mean((0, 1, 2)).round() if inner != size else 0), (parts, 0)]
+    return tuple(a if a is None or inner == size else _padded(a, size, c) for a, c in both)
+
+
+def _within(size, like):
+    """Return the largest (height, width) in a size that has the shape of another."""
+    (height, width), (h, w) = size, like
+    return min(height, max(1, round(width * h / w))), min(width, max(1, round(height * w / h)))
+
+
+def _padded(array, size, fill):
+    whole = np.full((len(array), *size, *array.shape[3:]), fill, array.dtype)
+    center_crop(whole, array.shape[1:3])[:] = array
+    return whole
 
 
 def normalise(frames, mean, std):

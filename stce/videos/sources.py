@@ -10,6 +10,8 @@ __all__ = ["Videos"]
 class Videos(abc.ABC):
     """Labelled videos of any length and size; a data set derives from it and gives `read`.
 
+    Its `fit` says how `cache` brings frames to a size, see :func:`stce.videos.frames.fitted`.
+
     Parameters
     ----------
     table : DataFrame
@@ -23,6 +25,8 @@ class Videos(abc.ABC):
     ValueError
         If a column is missing, an id occurs twice or a label is out of range.
     """
+
+    fit = "squash"
 
     def __init__(self, table, classes):
         missing = [c for c in ("id", "label", "class", "group") if c not in table.columns]
@@ -82,7 +86,7 @@ class _Selection(Videos):
 
     def __init__(self, videos, indices):
         super().__init__(videos.table.iloc[indices], videos.classes)
-        self._videos, self._indices = videos, indices
+        self._videos, self._indices, self.fit = videos, indices, videos.fit
 
     def read(self, i):
         return self._videos.read(self._indices[i])

@@ -247,7 +247,7 @@ def carriers_chart(table: pd.DataFrame) -> Figure:
             ax.plot(part["top"], place, "o", ms=4.5, **dot)
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.set(xlabel="share of the carrying limbs, relative to the clip")
+        ax.set(xlabel="share of the carrying parts, relative to the clip")
         ax.plot([], [], "o", label="first five concepts", **dot)
         ax.plot([], [], "o", label="five drawn at random", **ring)
         ax.legend(frameon=False, loc="lower right")
@@ -270,5 +270,5 @@ def pointed_chart(table: pd.DataFrame) -> Figure:
             ax.hlines(row.Index, row.ci_low, row.ci_high, color=colour, lw=2)
             ax.plot(row.lift, row.Index, marker, color=colour, ms=7)
         label_rows(ax, [_order_name(name) for name in table["order"]])
-        ax.set(xlabel="carrying limbs in the first five steps, relative to the clip")
+        ax.set(xlabel="carrying parts in the first five steps, relative to the clip")
     return figure
