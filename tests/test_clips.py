@@ -9,6 +9,7 @@ import zarr
 from stce.clips import Clips, balanced, center_crop, middle_clips, normalise, resize
 from stce.engine import storage
 from stce.videos import CachedVideos, Videos, cache, moments
+from stce.videos.frames import fitted, resize_parts
 
 
 class Counting(Videos):
@@ -200,6 +201,39 @@ def test_center_crop():
         center_crop(frames[None], (8, 5))
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "cut", "inner"),
+    [
+        ((30, 50), (20, 20), (30, 30), (12, 20)),  # wide into square
+        ((50, 31), (20, 20), (31, 31), (20, 12)),  # high into square
+        ((30, 50), (20, 40), (25, 50), (20, 33)),  # wide into wider
+        ((30, 50), (60, 100), (30, 50), (60, 100)),  # of the shape already
+    ],
+)
+@pytest.mark.parametrize("how", ["crop", "pad", "squash"])
+def test_fitted(how, shape, size, cut, inner):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, *shape, 3), np.uint8)
+    parts = rng.integers(1, 3, (3, *shape), np.uint8)
+    got, got_parts = fitted(frames, parts, size, how)
+    assert got.shape == (3, *size, 3) and got_parts.shape == (3, *size)
+    if how == "pad":
+        small, inside = resize(frames, inner), np.zeros((3, *size), bool)
+        center_crop(inside, inner)[:] = True
+        np.testing.assert_array_equal(center_crop(got, inner), small)
+        np.testing.assert_array_equal(center_crop(got_parts, inner), resize_parts(parts, inner))
+        assert (got[~inside] == small.mean((0, 1, 2)).round()).all()
+        assert not got_parts[~inside].any()
+    else:
+        cut = cut if how == "crop" else shape
+        wanted = resize(np.ascontiguousarray(center_crop(frames, cut)), size)
+        np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_array_equal(got_parts, resize_parts(center_crop(parts, cut), size))
+    alone, nothing = fitted(frames, None, size, how)
+    np.testing.assert_array_equal(alone, got)
+    assert nothing is None
+
+
 def test_normalise_gives_zero_mean_and_unit_deviation():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (4, 16, 12, 3), np.uint8)
@@ -295,6 +329,34 @@ def test_cache_resizes_parts_to_the_nearest(tmp_path):
         assert cached.parts(i).shape == (20, 5, 4)
         # 12 rows to 5: centres at 1.2, 3.6, 6.0, ...; rows 0 to 5 are part 1.
         assert cached.parts(i)[7].tolist() == [[1, 1, 5, 5]] * 2 + [[0, 0, 4, 4]] * 3
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "squash"])
+def test_cache_fits_as_the_videos_say(tmp_path, how):
+    videos = Counting(with_parts=True, size=(12, 20))
+    videos.fit = how
+    cached = cache(videos.select([1, 3]), tmp_path / "cache", (8, 8), max_frames=17)
+    start = (21 - 17) // 2
+    frames, parts = videos.read(1)[start : start + 17], videos.parts(1)[start : start + 17]
+    frames, parts = fitted(frames, parts, (8, 8), how)
+    np.testing.assert_array_equal(cached.read(0), frames)
+    np.testing.assert_array_equal(cached.parts(0), parts)
+
+
+def test_fit_is_a_setting_of_the_cache_only_where_it_is_chosen(tmp_path):
+    cache(Counting(), tmp_path / "plain", (8, 8))
+    assert '"fit"' not in (tmp_path / "plain" / "cache.json").read_text()
+    chosen = Counting()
+    chosen.fit = "crop"
+    with pytest.raises(ValueError, match="something else .fit: None there, crop asked"):
+        cache(chosen, tmp_path / "plain", (8, 8))
+    cache(chosen, tmp_path / "cut", (8, 8))
+    with pytest.raises(ValueError, match="something else .fit: crop there, None asked"):
+        cache(Counting(), tmp_path / "cut", (8, 8))
+    chosen.fit = "zoom"
+    with pytest.raises(ValueError, match="fit of the videos must be one of crop, pad.*'zoom'"):
+        cache(chosen, tmp_path / "never", (8, 8))
+    assert not (tmp_path / "never").exists()
 
 
 def test_max_frames_keeps_the_middle(tmp_path):

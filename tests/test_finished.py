@@ -9,7 +9,9 @@ import torch
 
 from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
+from stce.datasets import actors
 from stce.datasets.textures import textures
+from stce.evaluation import truth
 from stce.study import finished
 from stce.study.finished import Finished
 from stce.study.run import Run
@@ -77,6 +79,20 @@ def test_the_ends_of_the_ranking(run):
     assert len(members) == best["n_members"]
     videos = it.supervoxels.table["video"].iloc[members]
     assert (it.clips.labels[videos] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts", "carriers"),
+    [
+        ("folder", ("background", "moving"), {"walk": ("moving",), "wave": ("moving",)}),
+        ("actors", actors.PARTS, truth.KTH_CARRIERS),
+        ("kinetics", (), truth.KTH_CARRIERS),
+    ],
+)
+def test_parts_are_called_what_the_data_set_calls_them(run, monkeypatch, dataset, parts, carriers):
+    it, known = Finished(run), run.parameters
+    monkeypatch.setattr(it.run, "parameters", lambda stage: known(stage) | {"dataset": dataset})
+    assert it.body == {"parts": parts, "carriers": carriers}
 
 
 def test_a_class_that_was_not_explained(run):

@@ -208,7 +208,7 @@ def test_other_names_are_left_out_with_a_warning(root, video):
 def test_missing_folder_and_annotations(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not there .*get a copy yourself"):
         load("train", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="all.csv are not there .*correct `annotations`"):
+    with pytest.raises(FileNotFoundError, match="all.csv is not there .*correct `annotations`"):
         load("train", tmp_path, annotations=str(tmp_path / "all.csv"))
     (tmp_path / "all.csv").write_text("label,youtube_id,start\na,b,0\n")
     with pytest.raises(ValueError, match="lack the column time_start, time_end, split"):

@@ -42,7 +42,7 @@ def load(name, split, **options):
         If the name, the split or an option is unknown, has the wrong type or is missing.
     """
     check_options(name, options)
-    return _module(name).load(split, **options)
+    return module(name).load(split, **options)
 
 
 def check_options(name, options):
@@ -58,7 +58,7 @@ def check_options(name, options):
     ...
     ValueError: Option 'fps' of the data set 'folder' must be float, not 'fast' (str); ...
     """
-    found = inspect.signature(_module(name).load, eval_str=True).parameters.values()
+    found = inspect.signature(module(name).load, eval_str=True).parameters.values()
     valid = {p.name: p for p in found if p.kind is p.KEYWORD_ONLY}
     needed = [p.name for p in valid.values() if p.default is p.empty]
     words = (
@@ -80,12 +80,8 @@ def check_options(name, options):
         raise ValueError(f"The data set {name!r} needs the option {missing[0]!r}; {listing}")
 
 
-def part_names(name):
-    """Return the names of the parts that ``parts`` of a data set's videos index; () for none."""
-    return getattr(_module(name), "PARTS", ())
-
-
-def _module(name):
+def module(name):
+    """Return a data set's module; its ``PARTS``, if any, are what ``parts`` of its videos index."""
     if name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
     return importlib.import_module(f"{__name__}.{name}")

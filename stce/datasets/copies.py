@@ -107,12 +107,9 @@ def plain(name):
 
 def _read_annotations(folder, annotations):
     """Read the annotations that are given, or else all that lie in the folder; None if none do."""
-    if annotations:
-        paths = [Path(annotations)]
-    else:
-        paths = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("annotations/*.csv"))]
+    found = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("annotations/*.csv"))]
     usable = []
-    for path in paths:
+    for path in [annotations] if annotations else found:
         table = text_table(path, "annotations")
         lacking = [column for column in _COLUMNS if column not in table.columns]
         if not lacking:

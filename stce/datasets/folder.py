@@ -91,11 +91,10 @@ def _moving(film, used):
         sure = apply_hysteresis_threshold(change, 14, 28)
         mark[:] = ndimage.binary_opening(sure, np.ones((3, 3)))
     if marked.mean() > 0.5:
-        warnings.warn(
-            "Most of a film differs from its median: the camera does not stand still, and nothing "
-            "tells what moves; load it with parts='none'.",
-            stacklevel=3,
+        text = (
+            "Most of a film differs from its median: the camera does not stand still; load it with "
         )
+        warnings.warn(text + "parts='none', as nothing tells what moves.", stacklevel=3)
     return marked
 
 
@@ -170,33 +169,26 @@ def load(
     table, classes = _table(Path(folder), group_pattern, groups_file)
     table["split"] = _split(table, classes, test_groups)
     if fit != "crop" and split == "train":  # once for both parts
-        shapes = {}
+        shapes = pd.Series(np.nan, table.index)
         for i, path in table["path"].items():
             with suppress(ValueError):  # what is broken is left out later
                 _, height, width, *_ = header(path)
                 shapes[i] = width / height
-        for text in _giveaways(table.assign(shape=pd.Series(shapes, dtype=float))):
+        for text in _giveaways(table.assign(shape=shapes)):
             warnings.warn(text, stacklevel=2)
-    table = table[table["split"] == split].drop(columns="split")
-    options = {"stride": stride, "window": window, "window_frames": window_frames, "truth": parts}
-    return FolderVideos(table, classes, fps or None, fit=fit, **options)
+    given = {"stride": stride, "window": window, "window_frames": window_frames, "truth": parts}
+    mine = table[table["split"] == split].drop(columns="split")
+    return FolderVideos(mine, classes, fps or None, fit=fit, **given)
 
 
 def survey(folder, *, test_groups=(), group_pattern=GROUPS, groups_file="", progress=True):
     """Decode all films of a folder, to see before training what is wrong with them.
 
-    Takes options of :func:`load`, which raises the same errors, and whether to show a bar. There
-    need be no split.
-
-    Returns
-    -------
-    table : DataFrame
-        One row a video: file, class, group, split, problem (empty where there is none) and the
-        `FACTS`: shape (width / height), length in frames, rate, brightness and codec.
-    warned : list of str
-        What tells the classes without an action (by one fact a tree of depth 3 knows those of
-        groups kept from it, above 1.5 times chance and with a binomial p < 0.001), groups of one
-        class, and copies (also of another size or quality) in both parts, or else in two groups.
+    Takes options of :func:`load`, with the same errors, but needs no split. Returns a table, a row
+    a film, with its problem ("" for none) and `FACTS` (width / height, length in frames, ...), and
+    sentences on what tells the classes without an action (by one fact a tree of depth 3 knows those
+    of groups kept from it, above 1.5 times chance and with a binomial p < 0.001), groups of one
+    class, and copies (of another size or quality, too) in both parts, or else in two groups.
     """
     table, classes = _table(Path(folder), group_pattern, groups_file)
     by = "split" if len(test_groups) or "split" in table else "group"
@@ -216,8 +208,8 @@ def survey(folder, *, test_groups=(), group_pattern=GROUPS, groups_file="", prog
             "network may know it by the group; let each group show several classes."
         )
     sides = seen[by].to_numpy()
-    # Copies at another quality or size are above 0.95, another take of another person below.
-    pairs = np.argwhere(np.triu((looks @ looks.T > 0.95) & (sides[:, None] != sides)))
+    # Poor copies, or with 5 frames cut off, stay above 0.9; takes of other people are far below.
+    pairs = np.argwhere(np.triu((looks @ looks.T > 0.9) & (sides[:, None] != sides)))
     if len(pairs):
         first = " and ".join(seen["file"][pairs[0]])
         warned.append(
@@ -247,18 +239,17 @@ def _giveaways(table):
     said = []
     for fact in [name for name in FACTS if name in table]:
         known = table.dropna(subset=fact)
-        if known["group"].nunique() < 2:
+        x, y, groups = pd.get_dummies(known[[fact]]), known["class"], known["group"]
+        if groups.nunique() < 2:
             continue
-        given, how = pd.get_dummies(known[[fact]]), {"groups": known["group"]}
         tree = DecisionTreeClassifier(max_depth=3, random_state=0)
-        told = cross_val_predict(tree, given, known["class"], cv=LeaveOneGroupOut(), **how)
-        right = int((told == known["class"]).sum())
-        share, chance = right / len(known), known["class"].value_counts(normalize=True).max()
-        p = stats.binomtest(right, len(known), chance, alternative="greater").pvalue
-        if share > 1.5 * chance and p < 0.001:
+        told = cross_val_predict(tree, x, y, groups=groups, cv=LeaveOneGroupOut())
+        right, chance = int((told == y).sum()), y.value_counts(normalize=True).max()
+        p = stats.binomtest(right, len(y), chance, alternative="greater").pvalue
+        if right / len(y) > 1.5 * chance and p < 0.001:
             said.append(
-                f"The {fact} of a film alone tells the class of {share:.0%} of the films (chance: "
-                f"{chance:.0%}); {FACTS[fact]}."
+                f"The {fact} of a film alone tells the class of {right / len(y):.0%} of the films "
+                f"(chance: {chance:.0%}); {FACTS[fact]}."
             )
     return said
 

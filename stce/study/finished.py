@@ -76,7 +76,7 @@ class Finished:
     @property
     def body(self) -> dict:
         """The names of the `parts` of the clips, and the `carriers` of each class among them."""
-        names = datasets.part_names(self.run.parameters("train")["dataset"])
+        names = getattr(datasets.module(self.run.parameters("train")["dataset"]), "PARTS", ())
         moving = dict.fromkeys(self.discovery.clips.classes, ("moving",))
         return {"parts": names, "carriers": moving if "moving" in names else KTH_CARRIERS}
 

@@ -83,8 +83,8 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     folder : path
         Where to; made if it is not there.
     size : tuple of int
-        (height, width) in pixels: 128 x 171 for Kinetics and 120 x 120 for KTH in section 4.1.
-        What becomes of frames of another shape, the attribute ``fit`` of the videos says.
+        (height, width) in pixels: 128 x 171 for Kinetics and 120 x 120 for KTH in section 4.1. Of
+        frames of another shape ``videos.fit`` says what becomes.
     min_frames : int
         Shorter videos are skipped.
     max_frames : int, optional

@@ -106,8 +106,10 @@ def fitted(frames, parts, size, how="squash"):
     inner = _within(size, shape) if how == "pad" else size
     frames = resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
     parts = None if parts is None else resize_parts(center_crop(parts, cut), inner)
-    both = [(frames, frames.mean((0, 1, 2)).round() if inner != size else 0), (parts, 0)]
-    return tuple(a if a is None or inner == size else _padded(a, size, c) for a, c in both)
+    if inner == size:
+        return frames, parts
+    colour = frames.mean((0, 1, 2)).round()
+    return _padded(frames, size, colour), None if parts is None else _padded(parts, size, 0)
 
 
 def _within(size, like):
