@@ -45,7 +45,9 @@ def _parser():
             one.add_argument("--url", default=kth.URL, help="address before CLASS.zip")
         elif name == "folder":
             one.add_argument("--test-groups", nargs="*", default=[], help="default: no split")
-            one.add_argument("--group-pattern", default=folder.GROUPS, help="default: %(default)s")
+            one.add_argument(
+                "--group-pattern", default=folder.GROUP_PATTERN, help="default: %(default)s"
+            )
             one.add_argument("--groups-file", default="", help="CSV file, instead of the pattern")
         else:
             one.add_argument("--classes", nargs="*", default=[], help="default: ten, drawn")

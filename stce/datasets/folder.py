@@ -29,7 +29,7 @@ from stce.videos.frames import FITS, resize
 
 ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 PARTS = ("background", "moving")
-GROUPS, WINDOWS, TRUTHS = r"^([^_]+)_", ("middle", "motion"), ("none", "motion")
+GROUP_PATTERN, WINDOWS, TRUTHS = r"^([^_]+)_", ("middle", "motion"), ("none", "motion")
 # What may tell the classes apart without an action, and what to do about it.
 FACTS = {
     "shape": "load with fit='crop', which does not show it",
@@ -65,8 +65,8 @@ class FolderVideos(Videos):
         return self._moves[1]
 
     def _used(self, film, name):
-        n = len(range(0, len(film), self.stride))
-        size = self.window_frames or n
+        seen = film[:: self.stride]
+        n, size = len(seen), self.window_frames or len(seen)
         if n < size:
             raise ValueError(
                 f"The film {name!r} has {n} frames at stride {self.stride}, fewer than the {size} "
@@ -74,9 +74,9 @@ class FolderVideos(Videos):
             )
         start = (n - size) // 2
         if self.window == "motion":
-            pairs = zip(film[:: self.stride], film[self.stride :: self.stride], strict=False)
-            change = np.cumsum([0, *(np.abs(b.astype(np.int16) - a).sum() for a, b in pairs)])
-            start = int((change[size - 1 :] - change[: n - size + 1]).argmax())
+            change = [np.abs(seen[t].astype(np.int16) - seen[t - 1]).sum() for t in range(1, n)]
+            before = np.cumsum([0, *change])
+            start = int((before[size - 1 :] - before[: n - size + 1]).argmax())
         return slice(start * self.stride, (start + size - 1) * self.stride + 1, self.stride)
 
 
@@ -103,7 +103,7 @@ def load(
     *,
     folder: str | Path,
     test_groups: list[str],
-    group_pattern: str = GROUPS,
+    group_pattern: str = GROUP_PATTERN,
     groups_file: str | Path = "",
     fps: float = 0.0,
     stride: int = 1,
@@ -181,7 +181,7 @@ def load(
     return FolderVideos(mine, classes, fps or None, fit=fit, **given)
 
 
-def survey(folder, *, test_groups=(), group_pattern=GROUPS, groups_file="", progress=True):
+def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="", progress=True):
     """Decode all films of a folder, to see before training what is wrong with them.
 
     Takes options of :func:`load`, with the same errors, but needs no split. Returns a table, a row
