@@ -22,6 +22,7 @@ from stce.datasets.textures import textures
 from stce.engine.storage import replacing
 from stce.models import FEATURES
 from stce.models.adapt import Explainable, lent, logit_names
+from stce.models.weights import near
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
@@ -137,7 +138,7 @@ class Explanation:
 
 
 def explain(
-    model: nn.Module | Explainable,
+    model: nn.Module | Explainable | str,
     layer: str | None,
     clips,
     target_class: str | int,
@@ -169,9 +170,10 @@ def explain(
 
     Parameters
     ----------
-    model : torch.nn.Module or Explainable
-        Any module that takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``, a `Network`, or
-        features of your own (`stce.models.adapt.Functions`). A module comes back as it was.
+    model : torch.nn.Module, Explainable or str
+        Any module that takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``, a `Network`,
+        features of your own (`stce.models.adapt.Functions`), or what `stce.models.load` takes, such
+        as ``"i3d-kinetics400"``. A module comes back as it was.
     layer : str or None
         A name in ``dict(model.named_modules())``; for a `Network` one of its ``layers``. None
         where `model` has its own: a `Network`, `Adapted` or `Functions`.
@@ -347,8 +349,8 @@ def _one_name(target_class: str | int, names: tuple[str, ...]) -> str:
         return names[target_class]
     if target_class not in names:
         raise ValueError(
-            f"target_class is {target_class!r}; give one of {', '.join(names[:10])}"
-            f"{', ...' if len(names) > 10 else ''}, or an index below {len(names)}."
+            f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
+            f"below {len(names)} will do as well."
         )
     return target_class
 

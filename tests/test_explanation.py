@@ -355,7 +355,7 @@ def one_of_each(frames):
             {"clips": lambda c: one_of_each(c.frames), "classes": ("a", "b"), "target_class": "a"},
             "clips has no clip of 'a' but of clap, wave",
         ),
-        ({"target_class": "jump"}, "target_class is 'jump'; give one of 0, 1, or an index below 2"),
+        ({"target_class": "jump"}, "target_class is 'jump'; choose from 0, 1. An index below 2"),
         ({"target_class": 2}, "target_class is 2"),
         ({"classes": ("a", "b", "c")}, "classes has 3 names"),
         ({"random": 5}, "random has 5 clips, fewer than one group of n_keep=6"),

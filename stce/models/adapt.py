@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, probe
+from stce.models.store import load
 
 __all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_names"]
 
@@ -89,14 +90,16 @@ def adapt(
 
 @contextmanager
 def lent(
-    model: nn.Module | Explainable, layer: str | None, features: str, device=None, **how
+    model: nn.Module | Explainable | str, layer: str | None, features: str, device=None, **how
 ) -> Iterator[Explainable]:
     """See a model at a layer for a while, on a device; a module comes back as it was.
 
     The arguments are those of :func:`stce.explanation.explain` and of :func:`adapt` (`how`): of
-    what is explainable as it is, only ``clip_shape`` is compared. The default device is where the
-    model is.
+    what is explainable as it is, only ``clip_shape`` is compared; a name or a file is loaded for
+    it. The default device is where the model is.
     """
+    if isinstance(model, str):
+        model = load(model, input_size=how["clip_shape"][1:])
     network = module = model
     if isinstance(model, Explainable):
         network = model if layer in (None, model.layer) else model.split(layer)

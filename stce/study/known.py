@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,9 @@ import yaml
 
 from stce import datasets
 from stce.study.parameters import check_all
-from stce.study.run import OPTIONAL
+from stce.study.run import HOME, OPTIONAL
 
 __all__ = ["HOME", "Known", "find", "groups", "known"]
-
-# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
-HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
 
 HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
 

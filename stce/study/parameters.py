@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
+
+from stce.models.weights import near
 
 __all__ = ["PAGES", "PARAMETERS", "Parameter", "check", "check_all", "read"]
 
@@ -66,6 +67,9 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "train": {
         "dataset": Parameter("actors", "Data set, see stce.datasets."),
         "dataset_options": Parameter({}, "Options of the data set's loader."),
+        "weights": Parameter("", "To begin with: a pretrained network's name, or a file."),
+        "trainable": Parameter("all", "What of them is trained.", choices=("all", "head", "none")),
+        "class_map": Parameter({}, "Your classes, and what the network of the weights calls them."),
         "network": Parameter("c3d", "Architecture.", choices=("c3d", "r3d18", "i3d")),
         "width": Parameter(0.125, "Multiplies the channels; 1 is the paper's.", 0.01, 4),
         "dropout": Parameter(0.3, "Dropout before the last layers.", 0, 0.95),
@@ -223,10 +227,8 @@ def _known(notebook: str) -> dict[str, Parameter]:
     return PARAMETERS[notebook] if notebook in PARAMETERS else PAGES[notebook]
 
 
-def _unknown(name: str, valid: list[str]) -> ValueError:
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(sorted(valid))}."
-    return ValueError(f"Unknown parameter {name!r}; {hint}")
+def _unknown(name: str, valid: Iterable[str]) -> ValueError:
+    return ValueError(f"Unknown parameter {name!r}; {near(name, sorted(valid))}")
 
 
 def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
@@ -261,7 +263,7 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
     known = _known(stage)
     for name, value in values.items():
         if name not in known:
-            raise _unknown(name, list(known))
+            raise _unknown(name, known)
         if not known[name].accepts(value):
             hint = ""
             if isinstance(known[name].default, float) and re.fullmatch(r"\d+e-?\d+", str(value)):
@@ -270,7 +272,15 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
                 f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
                 f"it takes {known[name].allowed()}.{hint}"
             )
-    return {name: values.get(name, entry.default) for name, entry in known.items()}
+    chosen = {name: values.get(name, entry.default) for name, entry in known.items()}
+    p = SimpleNamespace(**{"weights": "", "trainable": "all", "class_map": {}, **chosen})
+    head, keeps = p.trainable == "head", p.trainable == "none" or p.class_map
+    if (head or keeps) and not p.weights or head and p.class_map:
+        raise ValueError(
+            f"trainable is {p.trainable!r} with weights={p.weights!r} and class_map={p.class_map}; "
+            "head, none and a class_map need weights, and a new head no class_map."
+        )
+    return chosen
 
 
 def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -293,7 +303,7 @@ def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
     everything = {name for known in PARAMETERS.values() for name in known}
     for name in values:
         if name not in everything:
-            raise _unknown(name, sorted(everything))
+            raise _unknown(name, everything)
     chosen = {
         stage: check(stage, {n: v for n, v in values.items() if n in known})
         for stage, known in PARAMETERS.items()

@@ -16,9 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stce.models.store import read_tensors
+from stce.models.weights import located, sha256
 from stce.study.parameters import PARAMETERS, check
 
-__all__ = ["OPTIONAL", "READS", "STAGES", "Run", "Stage", "notebook_name"]
+__all__ = ["HOME", "OPTIONAL", "READS", "STAGES", "Run", "Stage", "notebook_name"]
+
+# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
+HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
 
 STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
 
@@ -119,6 +124,8 @@ class Stage:
         parameters or from other inputs, or `force` was set.
     notes : dict
         Free facts for the manifest, for example skipped clips.
+    weights : pathlib.Path or None
+        The file that its training begins with; what it holds is one of the inputs.
     """
 
     def __init__(self, run: Run, name: str, parameters: Mapping, reads: tuple[str, ...]):
@@ -129,6 +136,12 @@ class Stage:
         self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
         self._device = str(parameters.get("device", "cpu"))
         self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
+        self.weights = None
+        if weights := parameters.get("weights"):
+            beside = HOME / "notebooks" / weights
+            self.weights = beside if beside.is_file() else located(weights)
+            read_tensors(self.weights)  # refuses what is no network of ours
+            self._reads["weights"] = sha256(self.weights)
         if stale := run.stale(reads):
             raise ValueError(stale)
         self.todo = bool(parameters.get("force")) or not self._current()

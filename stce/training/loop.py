@@ -98,8 +98,8 @@ def train(
     """Train a network from scratch by stochastic gradient descent (paper 4.1).
 
     In each epoch every video gives one clip: `n_frames` consecutive frames at a random time,
-    cropped at a random place and flipped left to right with probability 1/2. The moments of the
-    videos are put into the network first.
+    cropped at a random place and flipped left to right with probability 1/2. A network without
+    moments is given those of the videos first.
 
     ``last.safetensors`` (after the last epoch), ``best.safetensors`` and ``history.csv`` are
     written to `folder`. ``best`` is the epoch with the highest accuracy on `test` or, without it,
@@ -201,7 +201,7 @@ def train(
     resumed = state.exists()
     network.classes = tuple(videos.classes)
     first = ranks.rank() == 0
-    if not resumed and first:
+    if not resumed and first and not network.mean.any():
         network.set_moments(*moments(videos))
     network.to(target).to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.SGD(
