@@ -212,7 +212,10 @@ def test_the_list_of_runs():
         (["run", "smoke", "--set", "n_jobs=0"], "n_jobs is 0; give the number of processes"),
         (["run", "smoke", "--set", "device=gpu"], "device is 'gpu'; give auto, cpu, cuda or"),
         (["run", "smoke", "--set", "q_max=9", "n_concepts=6"], "q_max is 9, but n_concepts is 6"),
-        (["run", "smoke", "--set", "n_random_clips=4"], "n_random_clips is 4, fewer than one"),
+        (
+            ["run", "smoke", "--set", "n_random_clips=4"],
+            "n_random_clips is 4, too few for groups of n_keep=8",
+        ),
         (["run", "smoke", "--set", "n_segments=[8, 4]"], "n_segments is [8, 4]; give counts from"),
         (["run", "smoke", "--set", "crop=[99, 99]"], "crop is [99, 99], larger than frame_size"),
         (["run", "smoke", "--set", "max_frames=2"], "max_frames is 2, fewer than n_frames=16"),
