@@ -147,6 +147,7 @@ def explain(
     std: float | Sequence[float] = 1.0,
     classes: Sequence[str] | None = None,
     random=None,
+    random_from: str = "clips",
     test_clips=None,
     n_segments: tuple[int, ...] = (15, 50, 80),
     n_concepts: int = 25,
@@ -187,9 +188,11 @@ def explain(
         `Functions` theirs is used. Hidden voxels show `mean`, so that 0 means black.
     classes : sequence of str, optional
         Names of the logits; default those of the clips where there are as many.
-    random : Clips, array_like or int, optional
-        The clips that concepts are told apart from; a number makes so many moving textures.
-        Default: ``n_groups * n_keep`` textures.
+    random : Clips, array_like, int or "others", optional
+        The clips that concepts are told apart from; a number makes so many moving textures, and
+        "others" takes those of the other classes in `clips`. Default: ``n_groups * n_keep``.
+    random_from : {"clips", "supervoxels"}, default "clips"
+        Take them whole, or supervoxels cut from them, see :class:`stce.features.Negatives`.
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
     n_segments, compactness, sigma, n_concepts, n_keep
@@ -236,7 +239,7 @@ def explain(
         "layer": layer, "n_segments": n_segments, "compactness": compactness, "sigma": sigma,
         "n_concepts": n_concepts, "n_keep": n_keep, "n_groups": n_groups, "target": target,
         "features": features, "stretch": stretch, "pool": pool, "q_max": q_max,
-        "n_random_orders": n_random_orders, "seed": seed,
+        "n_random_orders": n_random_orders, "seed": seed, "random_from": random_from,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
     settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
@@ -251,14 +254,16 @@ def explain(
             test_clips = _as_clips(test_clips, "test_clips", shape)
             test_clips = _of_class(test_clips, name, names, "test_clips")
         random = n_groups * n_keep if random is None else random
+        if isinstance(random, str):
+            random = _others(clips, name, random)
         if isinstance(random, (int, np.integer)):
             like = {"n_frames": shape[1], "size": shape[2:], "channels": shape[0], "seed": seed}
             random = textures(int(random), **like)
         random = _as_clips(random, "random", shape)
-        if len(random) < n_keep:
+        if random_from == "clips" and len(random) <= n_keep:
             raise ValueError(
-                f"random has {len(random)} clips, fewer than one group of n_keep={n_keep}; give "
-                "more, or lower n_keep."
+                f"random has {len(random)} clips, too few for groups of n_keep={n_keep}; give "
+                "more, lower n_keep, or set random_from='supervoxels'."
             )
         settings |= {"n_random": len(random), "fill": _fill(network)}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
@@ -280,16 +285,20 @@ def explain(
 def _find(network, clips, random, names, settings, segmenting, running):
     """Return the supervoxels, the concepts and their scores (paper 3.1 and 3.2)."""
     seed, name, target = settings["seed"], names[clips.labels[0]], settings["target"]
+    n_groups, n_keep, rng = settings["n_groups"], settings["n_keep"], np.random.default_rng(seed)
+    negatives = features.Negatives(random)
+    if settings["random_from"] == "supervoxels":
+        some = random, n_groups * n_keep, n_keep, rng
+        negatives = features.random_supervoxels(*some, **segmenting)
+    groups = tcav.random_groups(len(negatives), n_groups, n_keep, rng)
     cut = supervoxels.segment(clips, **segmenting)
     shown = {"stretch": settings["stretch"], "progress": segmenting["progress"]}
     z = features.extract(network, clips, cut, **shown, **running)
     rows = cut.table["video"].to_numpy()
-    number = {"n_concepts": settings["n_concepts"], "n_keep": settings["n_keep"], "seed": seed}
+    number = {"n_concepts": settings["n_concepts"], "n_keep": n_keep, "seed": seed}
     found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
     whole = {name: features.extract_layer(network, clips, **running)}
-    others = features.extract_clips(network, random, **running)
-    rng = np.random.default_rng(seed)
-    groups = tcav.random_groups(len(random), settings["n_groups"], settings["n_keep"], rng)
+    others = negatives.embed(network, stretch=settings["stretch"], **running)
     slopes = _gradient(network, clips, name, names, target, running)
     samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)
     return cut, found, tcav.score(network, samples, seed=seed, device=running["device"])
@@ -325,8 +334,9 @@ def _check(given: dict) -> None:
     if given["target"] not in TARGETS:
         known = ", ".join(map(repr, TARGETS))
         raise ValueError(f"target is {given['target']!r}; it takes str, one of {known}.")
-    if given["features"] not in FEATURES:
-        raise ValueError(f"features is {given['features']!r}; choose one of {', '.join(FEATURES)}.")
+    for name, known in (("features", FEATURES), ("random_from", ("clips", "supervoxels"))):
+        if given[name] not in known:
+            raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")
 
 
 def _as_clips(value, argument: str, shape=None) -> Clips:
@@ -341,6 +351,17 @@ def _as_clips(value, argument: str, shape=None) -> Clips:
             "size."
         )
     return clips
+
+
+def _others(clips: Clips, name: str, random: str) -> Clips:
+    """Return the clips of the other classes."""
+    owners = np.asarray(clips.classes)[clips.labels]
+    if random != "others" or name not in owners or (owners == name).all():
+        raise ValueError(
+            f"random is {random!r}; give clips, how many moving textures, or 'others' if clips are "
+            f"of {name!r} and of other classes, not of {', '.join(np.unique(owners))!r} alone."
+        )
+    return clips.select(owners != name)
 
 
 def _one_name(target_class: str | int, names: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from stce.engine.threads import forward
 from stce.engine.windows import windows
 from stce.engine.workers import spread
 
-__all__ = ["batches", "cut", "extract", "extract_clips", "extract_layer"]
-__all__ += ["extract_random", "extract_rows", "stored"]
+__all__ = ["Negatives", "batches", "cut", "extract", "extract_clips", "extract_layer"]
+__all__ += ["extract_rows", "random_supervoxels", "stored"]
 
 # A chunk is what is computed at once. Pooled, a clip at the border of two is seen twice.
 ROWS_PER_CHUNK, POOLED_ROWS_PER_CHUNK = 1024, 16384
@@ -307,36 +308,47 @@ def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 
-def extract_random(
-    network,
-    clips,
-    rng: np.random.Generator,
-    *,
-    stretch: bool = True,
-    batch_size: int = 64,
-    device="cpu",
-    **options,
-) -> np.ndarray:
-    """Embed random supervoxels of random clips, ``(N, D) float32``, as many as there are clips.
+@dataclass(frozen=True, eq=False)
+class Negatives:
+    """What concepts are told apart from: whole clips, or supervoxels cut from them.
 
-    There are fewer where the clips have too few. Against whole clips a CAV also learns what all
-    supervoxels have in common: the fill around them and the stretch. Against supervoxels it is
-    left with what the concept shows.
-
-    Parameters
-    ----------
-    network, clips, stretch, batch_size, device
-        See :func:`batches`; the supervoxels come from every twentieth clip.
-    rng : numpy.random.Generator
-        Draws the supervoxels.
-    **options
-        Passed to :func:`stce.supervoxels.segment`.
+    Against whole clips a CAV also learns what all supervoxels have in common: the fill around them
+    and the stretch. `rows` are those of the table of the supervoxels `cut`, ``(M,) int64``,
+    `owners` classes, ``(M,) str``, each told apart from the others; `used` says what the clips are.
     """
-    few = clips.select(np.arange(0, len(clips), 20))
-    cut_up = supervoxels_module.segment(few, progress=False, **options)
-    rows = np.sort(rng.permutation(len(cut_up))[: len(clips)])
-    how = {"stretch": stretch, "batch_size": batch_size, "device": device}
-    return rng.permutation(extract_rows(network, few, cut_up, rows, **how))
+
+    clips: object
+    cut: supervoxels_module.Supervoxels | None = None
+    rows: np.ndarray | None = None
+    owners: np.ndarray | None = None
+    used: str = ""
+
+    def __len__(self) -> int:
+        return len(self.clips if self.cut is None else self.rows)
+
+    def embed(self, network, *, stretch: bool = True, **how) -> np.ndarray:
+        """Return their features, ``(M, D) float32``; options are those of :func:`batches`."""
+        if self.cut is None:
+            return extract_clips(network, self.clips, **how)
+        rows, place = np.unique(self.rows, return_inverse=True)
+        return extract_rows(network, self.clips, self.cut, rows, stretch=stretch, **how)[place]
+
+
+def random_supervoxels(clips, n: int, least: int, rng, *, used: str = "", **options) -> Negatives:
+    """Cut random clips up, and draw `n` of their supervoxels, or all where there are fewer.
+
+    They come from every twentieth clip, or more of them where that were less than 20 clips; no more
+    of them than `least` are a ValueError. Options: :func:`stce.supervoxels.segment`.
+    """
+    few = clips.select(np.arange(0, len(clips), min(20, max(1, len(clips) // 20))))
+    cut_up = supervoxels_module.segment(few, **{"progress": False, **options})
+    if len(cut_up) <= least:
+        raise ValueError(
+            f"{len(few)} random clips give {len(cut_up)} supervoxels, too few for groups of "
+            f"{least}; give more clips, raise n_segments, or lower n_keep."
+        )
+    rows = rng.permutation(np.sort(rng.permutation(len(cut_up))[:n]))
+    return Negatives(few, cut_up, rows, used=used)
 
 
 def stored(folder: str | Path) -> zarr.Array:

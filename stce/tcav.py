@@ -40,9 +40,9 @@ class Samples:
     clips : dict of str to numpy.ndarray
         For each class its ``(N, D) float32`` of :func:`stce.features.extract_layer`.
     random : numpy.ndarray
-        ``(M, D) float32``, features of the random clips.
-    groups : numpy.ndarray
-        ``(R, m) int64``, of :func:`random_groups`.
+        ``(M, D) float32``, features of the random clips, see :class:`stce.features.Negatives`.
+    groups : numpy.ndarray or dict of str to numpy.ndarray
+        ``(R, m) int64``, rows of `random` for all classes or for each, of :func:`random_groups`.
     classes : tuple of str
         Output names of the network, in order.
     target : {"logit", "log_prob"}, default "logit"
@@ -55,10 +55,14 @@ class Samples:
     features: np.ndarray
     clips: dict[str, np.ndarray]
     random: np.ndarray
-    groups: np.ndarray
+    groups: np.ndarray | dict[str, np.ndarray]
     classes: tuple[str, ...]
     target: str = "logit"
     slopes: dict[str, np.ndarray] | None = None
+
+    def groups_of(self, name: str) -> np.ndarray:
+        """Return the random groups of a class, ``(R, m) int64``."""
+        return self.groups[name] if isinstance(self.groups, dict) else self.groups
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and scale of all samples, by which classifiers standardise, each ``(D,)``.
@@ -137,7 +141,7 @@ class Tcav:
         )
 
 
-def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator, owners=None):
     """Draw the groups of random clips (paper 4.1), ``(R, size) int64``.
 
     No clip occurs twice in a group; the groups are disjoint where there are clips enough.
@@ -148,21 +152,26 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
         Random clips there are, groups to draw, R (the paper: 50), and clips a group (40).
     rng : numpy.random.Generator
         Source of the draw.
+    owners : numpy.ndarray, optional
+        ``(n_clips,) str``, classes; then each has its groups in a dict, of clips of the others.
 
     Raises
     ------
     ValueError
-        If there are fewer clips than one group needs.
+        If there are no more clips than one group needs.
 
     Examples
     --------
     >>> random_groups(6, 2, 3, np.random.default_rng(0)).shape
     (2, 3)
     """
-    if n_clips < size:
+    if owners is not None:
+        others = {name: np.flatnonzero(owners != name) for name in np.unique(owners).tolist()}
+        return {n: i[random_groups(len(i), n_groups, size, rng)] for n, i in others.items()}
+    if n_clips <= size:  # all groups would be one
         raise ValueError(
-            f"There are {n_clips} random clips, fewer than one group of {size}. "
-            "Raise n_random_clips or lower n_keep."
+            f"There are {n_clips} random clips, too few for groups of {size}. Raise n_random_clips "
+            "(of other classes: n_discovery), add films, or lower n_keep."
         )
     if n_clips >= n_groups * size:
         return rng.permutation(n_clips)[: n_groups * size].reshape(n_groups, size)
@@ -254,16 +263,19 @@ def score(
     rng = np.random.default_rng(seed)
     mean, scale = samples.scaling()
     how = {"strength": strength, "device": device}
-    groups = cav.standard(samples.random, mean, scale)[samples.groups]
+    random = cav.standard(samples.random, mean, scale)
     # A class at a time: the memory this takes does not grow with the number of classes.
-    shared = spread((groups, mean, scale, how))
+    shared = spread((random, mean, scale, how))
     fitted = Parallel(return_as="generator")(
-        delayed(_fit_class)(shared, *_members(samples, name)) for name in samples.clips
+        delayed(_fit_class)(shared, samples.groups_of(name), *_members(samples, name))
+        for name in samples.clips
     )
-    null_cavs = _null_cavs((samples.random - mean) / scale, samples.groups, scale, how)
+    random, null_cavs = (samples.random - mean) / scale, None
     rows, cavs, sensitivity, null = [], {}, {}, []
     known = samples.gradients(network, samples.clips, device)
     for (name, slope), made in zip(known, fitted, strict=True):
+        if null_cavs is None or isinstance(samples.groups, dict):
+            null_cavs = _null_cavs(random, samples.groups_of(name), scale, how)
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
         for k, (vector, accuracy, n_members) in enumerate(made):
@@ -321,10 +333,10 @@ def _members(samples: Samples, name: str) -> tuple[np.ndarray, list[np.ndarray]]
     return read_rows(samples.features, used), [np.searchsorted(used, rows) for rows in members]
 
 
-def _fit_class(shared: tuple, own: np.ndarray, positives: list[np.ndarray]) -> list[tuple]:
+def _fit_class(shared: tuple, groups: np.ndarray, own: np.ndarray, positives: list) -> list[tuple]:
     """Return of each concept of a class its CAVs, their accuracy, and how many members it has."""
-    groups, mean, scale, how = shared
-    found = cav.against(cav.standard(own, mean, scale), positives, groups, **how)
+    random, mean, scale, how = shared
+    found = cav.against(cav.standard(own, mean, scale), positives, random[groups], **how)
     both = zip(found, positives, strict=True)
     scale = scale.astype(np.float32)
     return [(cav.unit(weights / scale), told, len(rows)) for (weights, told), rows in both]

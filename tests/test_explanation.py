@@ -358,7 +358,7 @@ def one_of_each(frames):
         ({"target_class": "jump"}, "target_class is 'jump'; choose from 0, 1. An index below 2"),
         ({"target_class": 2}, "target_class is 2"),
         ({"classes": ("a", "b", "c")}, "classes has 3 names"),
-        ({"random": 5}, "random has 5 clips, fewer than one group of n_keep=6"),
+        ({"random": 5}, "random has 5 clips, too few for groups of n_keep=6"),
         ({"random": textures(9, n_frames=8, size=(16, 16), channels=3)}, "random has clips"),
         ({"test_clips": textures(2, n_frames=8, size=(32, 32)).frames}, "test_clips has clips"),
         ({"target": "loss"}, "target is 'loss'; it takes str, one of 'logit', 'log_prob'"),

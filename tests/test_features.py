@@ -100,8 +100,11 @@ def test_random_supervoxels_are_cut_like_the_concepts(world):
     ids = [str(i) for i in range(len(frames))]
     random_clips = Clips(frames, np.zeros(24, int), ids, ids, ("random",))
     rng = np.random.default_rng(0)
-    z = features.extract_random(network, random_clips, rng, n_segments=(4, 9))
-    assert z.shape == (24, network.n_features)
+    drawn = features.random_supervoxels(random_clips, 24, 6, rng, n_segments=(4, 9))
+    z = drawn.embed(network)
+    assert z.shape == (len(drawn), network.n_features) == (24, network.n_features)
+    alone = features.extract_rows(network, drawn.clips, drawn.cut, drawn.rows[7:8])
+    np.testing.assert_allclose(z[7], alone[0], atol=1e-4, rtol=1e-3)
     known = features.extract(network, clips, supervoxels, progress=False)
     nearest = np.abs(z[:, None] - known[None]).max(2).min(1)
     assert nearest.max() < 1e-4

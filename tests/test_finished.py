@@ -164,12 +164,13 @@ def test_a_class_without_test_clips(run, tmp_path):
 
 def test_random_clips_lie_where_the_notebooks_mean_them(run, tmp_path, monkeypatch):
     monkeypatch.setattr(finished, "HOME", tmp_path)
+    it = Finished(run)
     (tmp_path / "data" / "hmdb51").mkdir(parents=True)
     chosen = {"random_source": "hmdb", "random_folder": "../data/hmdb51"}
     chosen |= {"n_random_clips": 3, "seed": 0}
     # The folder is found, whatever the working directory, and holds nothing.
     with pytest.raises(ValueError, match=r"hmdb51 has no class folder with videos"):
-        finished.draw_random(chosen, Finished(run).discovery.clips)
+        finished.draw_random(it, chosen)
     chosen["random_source"] = "textures"
-    clips, kind = finished.draw_random(chosen, Finished(run).discovery.clips)
+    clips, kind = finished.draw_random(it, chosen)
     assert (clips.frames.shape, kind) == ((3, 8, 32, 32, 1), "textures")

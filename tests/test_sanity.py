@@ -78,7 +78,7 @@ def test_as_seen_by_the_same_network_the_score_is_the_same(study):
     mine = {name: whole[clips.indices_of(name)] for name in clips.classes}
     background = features.extract_clips(network, random)
     samples = tcav.Samples(concept, z, mine, background, groups, clips.classes)
-    inputs = samples, clips, cut, random
+    inputs = samples, clips, cut, features.Negatives(random)
     table = _tested(network, sanity.as_seen_by(network, *inputs, stretch=False))
     direct = tcav.score(network, samples).scores
     np.testing.assert_allclose(table["derivative"], direct["derivative"], rtol=1e-3, atol=1e-6)

@@ -175,6 +175,64 @@ def test_textures_that_stood_in_for_hmdb_are_replaced_once_it_is_there(
     assert lines[-1].endswith("finished before")
 
 
+def test_negatives_of_other_classes_are_the_supervoxels_that_are_embedded_already(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "smoke", "cluster")
+    chosen = {"random_source": "others", "random_from": "supervoxels", **QUICK}
+    chosen |= {"n_discovery_tried": 2, "fills": ["blur"]}
+    how = {"folder": folder, "also": ["validate"], "report": lambda line: None}
+    study.execute("smoke", chosen, start="tcav", **how)
+    it = Finished(folder)
+    samples, negatives = it.samples, it.negatives
+    assert Run(folder).manifest("tcav")["notes"]["random_clips"] == negatives.used
+    np.testing.assert_array_equal(samples.random, it.features[:][negatives.rows])
+    clips, cut = it.discovery
+    owner = np.array(clips.classes)[clips.labels[cut.table["video"].iloc[negatives.rows]]]
+    for name in it.concepts.centres:
+        assert samples.groups_of(name).shape == (4, 8)
+        assert name not in owner[samples.groups_of(name)]
+    again = tcav.score(it.network, samples, **it.options).scores
+    pd.testing.assert_frame_equal(again, it.tcav.scores)
+    embedded = negatives.embed(it.network, stretch=False)
+    np.testing.assert_allclose(embedded, samples.random, atol=1e-4)
+    tables = published.tables(published.publish_validation(folder, tmp_path / "results"))
+    assert tables["significance"]["p_derivative"].notna().all()
+    assert {"variants", "stability", "sanity"} < set(tables)
+    # The same run against other negatives, for a table of them; the run's own are as they were.
+    plain, textures = it.against(random_source="textures", random_from="clips")
+    assert textures.used == "textures" and plain.random.shape[0] == 32
+    np.testing.assert_array_equal(plain.random, Finished(smoke[0]).samples.random)
+    with pytest.raises(ValueError, match="takes str, one of 'textures', 'others', 'folder', 'h"):
+        it.against(random_source="clouds")
+    with pytest.raises(ValueError, match="There are 3 random clips, too few for groups of 8"):
+        it.against(random_from="clips")
+
+
+def test_films_of_a_folder_are_negatives(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "STAGES", STAGES[:4])
+    folder = _copy_until(smoke[0], tmp_path / "run", "cluster")
+    actors = datasets.load("actors", "test", takes=1, n_frames=40)
+    for i in range(6):
+        path = tmp_path / "films" / "park" / f"{i}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        film.write_video(path, actors.read(i).repeat(3, axis=-1), fps=25)
+    chosen = {"random_source": "folder", "random_folder": str(tmp_path / "films")}
+    chosen |= {"random_from": "supervoxels"}
+    study.execute("smoke", chosen, start="tcav", folder=folder, report=lambda line: None)
+    assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "films of a folder"
+    it = Finished(folder)
+    assert set(it.negatives.clips.groups) == {f"park/{i}.avi" for i in range(6)}
+    assert it.samples.random.shape == (32, it.network.n_features)
+    pd.testing.assert_frame_equal(
+        tcav.score(it.network, it.samples, **it.options).scores, it.tcav.scores
+    )
+    (tmp_path / "films" / "Boxing").mkdir()
+    (tmp_path / "films" / "park" / "0.avi").rename(tmp_path / "films" / "Boxing" / "0.avi")
+    given = map("=".join, chosen.items())
+    answer = _cli("run", "smoke", "--folder", tmp_path / "no", "--set", *given)
+    assert answer.returncode != 0 and "is of class 'boxing', which is to be expl" in answer.stderr
+    assert "Traceback" not in answer.stderr and not (tmp_path / "no").exists()
+
+
 def test_a_stopped_study_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "stce.study", "run", "smoke", "--folder", str(folder)]
@@ -212,7 +270,12 @@ def test_the_list_of_runs():
         (["run", "smoke", "--set", "n_jobs=0"], "n_jobs is 0; give the number of processes"),
         (["run", "smoke", "--set", "device=gpu"], "device is 'gpu'; give auto, cpu, cuda or"),
         (["run", "smoke", "--set", "q_max=9", "n_concepts=6"], "q_max is 9, but n_concepts is 6"),
-        (["run", "smoke", "--set", "n_random_clips=4"], "n_random_clips is 4, fewer than one"),
+        (
+            ["run", "smoke", "--set", "n_random_clips=4"],
+            "n_random_clips is 4, too few for groups of n_keep=8",
+        ),
+        (["run", "smoke", "--set", "random_source=sky"], "one of 'textures', 'others', 'folder'"),
+        (["run", "smoke", "--set", "random_from=sky"], "one of 'clips', 'supervoxels'"),
         (["run", "smoke", "--set", "n_segments=[8, 4]"], "n_segments is [8, 4]; give counts from"),
         (["run", "smoke", "--set", "crop=[99, 99]"], "crop is [99, 99], larger than frame_size"),
         (["run", "smoke", "--set", "max_frames=2"], "max_frames is 2, fewer than n_frames=16"),

@@ -190,7 +190,7 @@ def test_groups_are_disjoint_where_they_can_be():
 
 def test_errors():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="There are 10 random clips, fewer than one group of 20"):
+    with pytest.raises(ValueError, match="There are 10 random clips, too few for groups of 20"):
         tcav.random_groups(10, 2, 20, rng)
     with pytest.raises(ValueError, match="target is 'loss'; choose one of logit, log_prob"):
         tcav.slopes(LinearHead(np.eye(2)), np.zeros((1, 2), np.float32), 0, "loss")

@@ -12,6 +12,7 @@ from stce import models, supervoxels
 from stce.clips import Clips
 from stce.datasets.textures import textures
 from stce.evaluation.variants import Inputs, Variant, compare, part_of
+from stce.features import Negatives
 from stce.models.network import Network
 from stce.study.finished import Finished
 from stce.study.run import Run
@@ -74,7 +75,7 @@ def _cut(n):
 @pytest.fixture(scope="module")
 def given():
     own = Variant("avgpool", "logit", "in place")
-    random = textures(60, n_frames=4, size=SIZE[1:])
+    random = Negatives(textures(60, n_frames=4, size=SIZE[1:]))
     return Inputs(_network(), own, _clips(12, 0), _cut(12), _clips(6, 1), _cut(6), random, 3, 10)
 
 

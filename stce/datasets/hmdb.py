@@ -23,7 +23,7 @@ from stce.clips import Clips
 from stce.datasets.folder import ENDINGS, shuffled
 from stce.datasets.textures import CLASSES, check_clips
 from stce.videos import decode
-from stce.videos.frames import resize
+from stce.videos.frames import center_crop, resize
 
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
 SYNONYMS = {
@@ -48,6 +48,9 @@ def random_clips(
     exclude=(),
     seed=0,
     n_jobs=1,
+    videos=None,
+    frame_size=None,
+    fps=None,
 ):
     """Take clips of HMDB51, evenly from all its classes but the excluded ones.
 
@@ -71,6 +74,10 @@ def random_clips(
         Decides on the order of classes and videos.
     n_jobs : int
         Processes that decode; the result does not depend on it.
+    videos : dict of str to list of str, optional
+        Other videos, as :func:`stce.datasets.negatives.films` lists them; fewer clips may come.
+    frame_size, fps : tuple of int and float, optional
+        Resize frames to this and take the centre, of `size`; see :func:`stce.videos.decode`.
 
     Returns
     -------
@@ -86,39 +93,41 @@ def random_clips(
         clips.
     """
     check_clips("HMDB51", n, n_frames, size, channels, seed)
-    videos = _videos(folder, exclude)
+    of, least = ("HMDB51", n) if videos is None else ("the folder", 1)
+    videos = _videos(folder, exclude) if videos is None else videos
     names = shuffled(videos, seed)
     queues = {name: deque((file, 0) for file in shuffled(videos[name], seed)) for name in names}
     frames = np.empty((n, n_frames, *size, channels), np.uint8)
-    taken, skipped = [], []
+    taken, skipped, how = [], [], (frame_size, fps)
     run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator")
     while len(taken) < n and any(queues.values()):
-        tasks = _deal(queues, Counter(file.split("/")[0] for file, _ in taken), n - len(taken))
+        counts = Counter(file.rpartition("/")[0] for file, _ in taken)
+        tasks = _deal(queues, counts, n - len(taken))
         windows = run(
-            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels)
+            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels, *how)
             for file, k in tasks
         )
         for (file, k), window in zip(tasks, windows, strict=True):
             if window is not None:
                 frames[len(taken)] = window
                 taken.append((file, k))
-                queues[file.split("/")[0]].append((file, k + 1))
+                queues[file.rpartition("/")[0]].append((file, k + 1))
             elif k == 0:
                 skipped.append(file)
     if skipped:
         warnings.warn(
-            f"{len(skipped)} videos of HMDB51 are skipped, broken or shorter than {n_frames} "
+            f"{len(skipped)} videos of {of} are skipped, broken or shorter than {n_frames} "
             f"frames; the first is {skipped[0]!r}.",
             stacklevel=2,
         )
-    if len(taken) < n:
+    if len(taken) < least:
         raise ValueError(
-            f"The videos of HMDB51 in {folder} give {len(taken)} random clips of {n_frames} "
-            f"frames, fewer than n={n}; add videos, lower n, or exclude fewer classes."
+            f"The videos of {of} in {folder} give {len(taken)} random clips of {n_frames} "
+            f"frames, fewer than n={least}; add videos, lower n, or exclude fewer classes."
         )
     ids = [f"{file}#{k}" for file, k in taken]
     groups = [file for file, _ in taken]
-    return Clips(frames, np.zeros(n, np.int64), ids, groups, CLASSES)
+    return Clips(frames[: len(ids)], np.zeros(len(ids), np.int64), ids, groups, CLASSES)
 
 
 def _key(name):
@@ -160,14 +169,14 @@ def _deal(queues, counts, n):
     return tasks
 
 
-def _window(path, k, n_frames, size, channels):
+def _window(path, k, n_frames, size, channels, frame_size, fps):
     """Return window `k` of a video (T, H, W, C), 0 in the middle, or None if there is none."""
     try:
-        video = decode(path, grey=channels == 1)
+        video = decode(path, fps, grey=channels == 1)
     except (ValueError, FileNotFoundError):
         return None
     middle = (len(video) - n_frames) // 2
     start = middle + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
     if not 0 <= start <= len(video) - n_frames:
         return None
-    return resize(video[start : start + n_frames], size)
+    return center_crop(resize(video[start : start + n_frames], frame_size or size), size)

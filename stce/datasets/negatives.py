@@ -1,17 +1,48 @@
-"""The random clips that concepts are told apart from: HMDB51, or the embedded textures."""
+"""The random clips that concepts are told apart from: HMDB51, one's own films, or textures."""
 
 from __future__ import annotations
 
+import filecmp
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from stce.clips import Clips
+from stce.datasets.copies import plain
+from stce.datasets.folder import ENDINGS
 from stce.datasets.textures import textures
 
-__all__ = ["SOURCES", "negatives"]
+__all__ = ["films", "negatives"]
 
-SOURCES = ("textures", "hmdb")
+
+def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
+    """List the films at any depth of a folder, for each folder in it, as paths from there.
+
+    It must be there and hold films, but none of `classes`: no folder of that name (case and
+    underscores do not matter), and none of the films `known`, under whatever name.
+    """
+    folder, remedy = Path(folder).resolve(), "correct random_folder, or set random_source: others"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The folder of negatives {folder} is not there; {remedy}.")
+    found = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in ENDINGS)
+    listed, sizes = {}, {}
+    for path in filter(Path.is_file, map(Path, known)):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    for path in (path for path in found if path.is_file() and path.name[0] != "."):
+        inside = path.relative_to(folder)
+        named = {plain(part).casefold() for part in (folder.name, *inside.parts[:-1])}
+        told = [f"is of class {name!r}" for name in classes if plain(name).casefold() in named]
+        alike = sizes.get(path.stat().st_size, ())
+        told += [f"is {one}" for one in alike if filecmp.cmp(one, path, shallow=False)]
+        if told:
+            raise ValueError(
+                f"{path}, among the negatives, {told[0]}, which is to be explained; move it out of "
+                f"there, {remedy}."
+            )
+        listed.setdefault(inside.as_posix().rpartition("/")[0], []).append(inside.as_posix())
+    if not listed:
+        raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS)}) for negatives; {remedy}.")
+    return listed
 
 
 def negatives(
@@ -21,31 +52,28 @@ def negatives(
     folder: str | Path = "../data/hmdb51",
     exclude: Iterable[str] = (),
     n_jobs: int = 1,
+    known: Iterable[str | Path] = (),
     **shape,
 ) -> tuple[Clips, str]:
     """Return random clips and what they are (paper 4.1: 50 groups of random HMDB videos).
 
+    That is "textures", "films of a folder", "HMDB51", or "textures (no HMDB51)".
+
     Parameters
     ----------
-    source : {"textures", "hmdb"}
-        Moving textures, or the user's copy of HMDB51. Where that folder is missing the textures
-        stand in, with a warning; the second value returned says so.
-    n, folder, exclude, n_jobs
-        See :func:`stce.datasets.hmdb.random_clips`.
+    source : {"textures", "folder", "hmdb"}
+        Moving textures, one's own films, or the user's copy of HMDB51. Where that is missing the
+        textures stand in, with a warning; the second value returned says so.
+    n, folder, exclude, n_jobs, known
+        See :func:`stce.datasets.hmdb.random_clips`, and :func:`films` for a folder.
     **shape
-        n_frames, size, channels and seed, see :func:`stce.datasets.textures.textures`.
-
-    Returns
-    -------
-    clips : stce.clips.Clips
-        Frames ``(N, T, H, W, C) uint8``.
-    used : str
-        "textures", "HMDB51", or "textures (no HMDB51)".
+        n_frames, size, channels and seed, see :func:`stce.datasets.textures.textures`; for a folder
+        also frame_size and fps.
 
     Raises
     ------
     ValueError
-        If `source` is neither.
+        If `source` is none of them, or the folder is refused by :func:`films`.
 
     Examples
     --------
@@ -53,11 +81,15 @@ def negatives(
     >>> len(clips), used
     (2, 'textures')
     """
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {source!r}.")
-    if source == "hmdb" and Path(folder).is_dir():
-        from stce.datasets import hmdb
+    if source not in ("textures", "folder", "hmdb"):
+        raise ValueError(f"source must be one of textures, folder, hmdb, not {source!r}.")
+    from stce.datasets import hmdb
 
+    if source == "folder":
+        found = films(folder, exclude, known)
+        clips = hmdb.random_clips(n, folder=folder, videos=found, n_jobs=n_jobs, **shape)
+        return clips, "films of a folder"
+    if source == "hmdb" and Path(folder).is_dir():
         clips = hmdb.random_clips(n, folder=folder, exclude=exclude, n_jobs=n_jobs, **shape)
         return clips, "HMDB51"
     if source == "hmdb":

@@ -34,7 +34,7 @@ def _deals(n: int, size: int, n_groups: int, n_null: int, rng: np.random.Generat
     if n_groups < 3:
         raise ValueError(
             f"{n} random clips make {n_groups} disjoint groups of {size}; a test needs 3 or more. "
-            "Raise n_random_clips or lower n_keep."
+            "Raise n_random_clips (of other classes' clips: n_discovery) or lower n_keep."
         )
     n_deals = -(-n_null // n_groups)
     return [tcav.random_groups(n, n_groups, size, rng) for _ in range(n_deals)]

@@ -81,7 +81,7 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
 
 
 def as_seen_by(
-    network, samples: tcav.Samples, clips, supervoxels, random_clips, *, stretch=True, device="cpu"
+    network, samples: tcav.Samples, clips, supervoxels, negatives, *, stretch=True, device="cpu"
 ) -> tcav.Samples:
     """Return what given concepts are scored from with another network.
 
@@ -94,8 +94,8 @@ def as_seen_by(
         Of the same classes and input size as the clips.
     samples : stce.tcav.Samples
         Of the trained network.
-    clips, supervoxels, random_clips, stretch, device
-        The discovery clips, see :func:`stce.features.extract`, and the random clips.
+    clips, supervoxels, negatives, stretch, device
+        The discovery clips, see :func:`stce.features.extract`, and `stce.features.Negatives`.
     """
     rows = np.unique(samples.concepts.table["supervoxel"])
     how = {"stretch": stretch, "device": device}
@@ -103,7 +103,7 @@ def as_seen_by(
     z[rows] = features.extract_rows(network, clips, supervoxels, rows, **how)
     whole = features.extract_layer(network, clips, device=device)
     mine = {name: whole[clips.indices_of(name)] for name in samples.concepts.centres}
-    random = features.extract_clips(network, random_clips, device=device)
+    random = negatives.embed(network, **how)
     return replace(samples, features=z, clips=mine, random=random, slopes=None)
 
 

@@ -128,18 +128,24 @@ def assess(
     mean, scale = samples.scaling()
     scored = [name for name in samples.clips if name in result.cavs]
     slopes = dict(samples.gradients(network, scored, device))
-    n_groups, largest = samples.groups.shape
+    pools = {(name,): np.unique(samples.groups_of(name)) for name in slopes}
+    if not isinstance(samples.groups, dict):
+        pools = {tuple(slopes): slice(None)}
+    n_groups, largest = samples.groups_of(scored[0]).shape
     size = table["n_members"].map(lambda n: _ladder(n, largest))
     options = {"n_groups": n_groups, "n_null": n_null, "strength": strength, "device": device}
     standard = (samples.random - mean) / scale
-    sets = partial(nulls.random_sets, standard, scale, slopes, **options)
-    steps = sorted(size.unique(), reverse=True)  # the largest take longest, so they go first
+    sets = delayed(partial(nulls.random_sets, **options))
+    mine = {names: table["class"].isin(names) for names in pools}
+    tasks = [  # the largest take longest, so they go first
+        (names, step) for names in pools for step in sorted(size[mine[names]].unique())[::-1]
+    ]
     found = Parallel(n_jobs)(
-        delayed(sets)(int(step), rng=one)
-        for step, one in zip(steps, rng.spawn(len(steps)), strict=True)
+        sets(standard[pools[names]], scale, {n: slopes[n] for n in names}, int(step), rng=one)
+        for (names, step), one in zip(tasks, rng.spawn(len(tasks)), strict=True)
     )
-    for step, (null, accuracy) in zip(steps, found, strict=True):
-        rows = size == step
+    for (names, step), (null, accuracy) in zip(tasks, found, strict=True):
+        rows = (size == step) & mine[names]
         table.loc[rows, "accuracy_null"] = accuracy.mean()
         ours = table.loc[rows, "cav_accuracy"].to_numpy()
         table.loc[rows, "p_accuracy"] = p_value(accuracy, ours)

@@ -169,9 +169,9 @@ def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -
     changes from run to run there. Other arguments are those of :func:`stce.tcav.score`, but
     `slopes` of the samples are not looked at; the table is that of :func:`stce.tcav.rescore`.
     """
-    vectors, groups = {}, samples.groups
+    vectors = {}
     for name, centres in samples.concepts.centres.items():
-        cavs = []
+        cavs, groups = [], samples.groups_of(name)
         for k in range(len(centres)):
             rows = samples.concepts.members(name, k)[: groups.shape[1]]
             held = read_rows(samples.features, rows)

@@ -148,7 +148,7 @@ def with_network(it, network, *, n_null: int = 1000) -> pd.DataFrame:
     The network has the same classes and input size, and is cut at the same layer.
     """
     how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
-    samples = sanity.as_seen_by(network, it.samples, *it.discovery, it.random_clips, **how)
+    samples = sanity.as_seen_by(network, it.samples, *it.discovery, it.negatives, **how)
     how = {"device": it.device, **it.options}
     result = tcav.score(network, samples, **how)
     asked = {"n_null": n_null, "n_shuffles": n_null, "n_jobs": it.n_jobs}
@@ -163,8 +163,9 @@ def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
     :func:`stce.evaluation.stability.agreement` tells, by what was changed.
     """
     ours, made, given = it.tcav.scores, it.settings["cluster"], it.samples
-    rng = np.random.default_rng([seed, 1])
-    groups = tcav.random_groups(len(it.random), len(it.groups), it.groups.shape[1], rng)
+    drawn = {name: given.groups_of(name) for name in given.clips}
+    like = *next(iter(drawn.values())).shape, np.random.default_rng([seed, 1])
+    groups = tcav.random_groups(len(given.random), *like, it.negatives.owners)
     regrouped = tcav.score(it.network, replace(given, groups=groups), **it.options)
     clips, cut = it.discovery
     owner = cut.table["video"].to_numpy()
@@ -176,7 +177,7 @@ def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
         for name, centres in found.centres.items()
     }
     reclustered = tcav.score(it.network, replace(given, concepts=found), **it.options)
-    few = replace(given, groups=it.groups[:n_sgd])
+    few = replace(given, groups={name: groups[:n_sgd] for name, groups in drawn.items()})
     sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
     return {
         "random groups": stability.agreement(ours, regrouped.scores),

@@ -62,8 +62,8 @@ class Inputs:
         The one that all are compared with.
     clips, cut, test, test_cut : stce.clips.Clips and stce.supervoxels.Supervoxels, twice
         Where concepts are found, and where rankings are tested.
-    random : stce.clips.Clips
-        Random clips, the negatives of the CAVs.
+    random : stce.features.Negatives
+        What concepts are told apart from.
     n_concepts, n_keep : int
         See :func:`stce.concepts.cluster`.
     """
@@ -74,7 +74,7 @@ class Inputs:
     cut: Supervoxels
     test: Clips
     test_cut: Supervoxels
-    random: Clips
+    random: features_module.Negatives
     n_concepts: int
     n_keep: int
 
@@ -91,13 +91,14 @@ def part_of(
     n_clips, n_discovery : int, default 6 and 10
         Test and discovery clips a class, evenly spaced; no more than there are.
     n_random_clips, seed : int, default 400 and 0
-        Random clips of the run's kind, and their seed.
+        Negatives of the run's kind, and their seed.
     """
     both = []
     for (clips, cut), n in ((it.discovery, n_discovery), (it.test, n_clips)):
         rows = some_of_each(clips.labels, n)
         both += [clips.select(rows), cut.select(rows)]
-    random, _ = it.draw(n_random_clips, seed)
+    chosen = {**it.settings["tcav"], "n_random_clips": n_random_clips, "seed": seed}
+    random = it.draw(chosen, np.random.default_rng(seed))
     made, target = it.settings["cluster"], it.settings["tcav"]["target"]
     shown = "stretched" if made["stretch"] else "in place"
     shown = "pooled" if made["features"] == "pooled" else shown
@@ -140,12 +141,13 @@ def _embed(
     facts["forwards"] = len(clips if network.grid else given.cut)
     test = features_module.extract(network, given.test, given.test_cut, **how)
     whole = features_module.extract_layer(network, clips, device=device)
-    random = features_module.extract_clips(network, given.random, device=device)
+    random = given.random.embed(network, stretch=how["stretch"], device=device)
     found, lifts = _cluster(given, z, seed), None
     whole = {name: whole[clips.indices_of(name)] for name in found.centres}
     if clips.parts is not None and parts:
         lifts = truth.composition(truth.counts(found, given.cut, clips.parts, parts, clips.groups))
-    groups = tcav.random_groups(len(random), n_groups, given.n_keep, np.random.default_rng(seed))
+    draw = n_groups, given.n_keep, np.random.default_rng(seed), given.random.owners
+    groups = tcav.random_groups(len(random), *draw)
     samples = tcav.Samples(found, z, whole, random, groups, clips.classes)
     return _Embedded(network, samples, test, lifts, facts)
 

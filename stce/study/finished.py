@@ -18,11 +18,13 @@ from stce import datasets, features, models, tcav
 from stce.ablation import Case, Subject
 from stce.clips import Clips
 from stce.concepts import Concepts
-from stce.datasets.negatives import negatives
+from stce.datasets.negatives import negatives as negatives_of
 from stce.engine.device import resolve
+from stce.engine.storage import read_rows
 from stce.engine.workers import connect
 from stce.evaluation.truth import KTH_CARRIERS
 from stce.explanation import Explanation
+from stce.features import Negatives
 from stce.models.network import Network
 from stce.study import parameters
 from stce.study.known import HOME
@@ -31,7 +33,9 @@ from stce.supervoxels import Supervoxels
 from stce.tcav import Samples, Tcav
 from stce.videos import CachedVideos
 
-__all__ = ["Example", "Finished", "Part", "draw_random", "embed_random", "open_stage"]
+__all__ = ["Example", "Finished", "Part", "draw_random", "open_stage"]
+
+OTHERS = "other classes"
 
 
 class Part(NamedTuple):
@@ -140,47 +144,69 @@ class Finished:
         """What became of the masked test clips, rows of :func:`stce.ablation.run`."""
         return pd.read_parquet(self.run.path("ablate") / "outcomes.parquet")
 
-    @property
-    def random_clips(self) -> Clips:
-        """The M random clips, drawn again with the run's seed."""
-        return self._drawn[0]
-
-    @property
-    def random_kind(self) -> str:
-        """What they are, see :func:`stce.datasets.negatives.negatives`."""
-        return self._drawn[1]
-
     @cached_property
-    def _drawn(self) -> tuple[Clips, str]:
-        return self.draw()
-
-    def draw(self, n: int | None = None, seed: int | None = None) -> tuple[Clips, str]:
-        """Draw random clips of the run's kind, see :func:`draw_random`."""
-        return draw_random(self.run.parameters("tcav"), self.discovery.clips, n, seed, self.n_jobs)
-
-    @property
-    def random(self) -> np.ndarray:
-        """Features of the random clips, or of supervoxels cut from them, ``(M, D) float32``."""
-        return self._embedded[0]
+    def whole(self) -> dict[str, np.ndarray]:
+        """For each class its discovery clips at the layer, ``(N_y, D) float32``."""
+        clips = self.discovery.clips
+        whole = features.extract_layer(self.network, clips, device=self.device)
+        return {name: whole[clips.indices_of(name)] for name in self.concepts.centres}
 
     @property
-    def groups(self) -> np.ndarray:
-        """The random groups, ``(R, m) int64``, rows of `random`."""
-        return self._embedded[1]
-
-    @cached_property
-    def _embedded(self) -> tuple[np.ndarray, np.ndarray]:
-        how = {"n_jobs": self.n_jobs, "device": self.device}
-        return embed_random(self.network, self.random_clips, self.settings, **how)
-
-    @cached_property
     def samples(self) -> Samples:
         """What the run's scores were computed from."""
-        clips, found = self.discovery.clips, self.concepts
-        whole = features.extract_layer(self.network, clips, device=self.device)
-        mine = {name: whole[clips.indices_of(name)] for name in found.centres}
-        given = found, self.features, mine, self.random, self.groups, clips.classes
-        return Samples(*given, self.run.parameters("tcav")["target"])
+        return self._against[0]
+
+    @property
+    def negatives(self) -> Negatives:
+        """What its concepts are told apart from, drawn again with the run's seed."""
+        return self._against[1]
+
+    @cached_property
+    def _against(self) -> tuple[Samples, Negatives]:
+        return self.against()
+
+    def draw(self, p: Mapping, rng: np.random.Generator) -> Negatives:
+        """Draw what concepts are told apart from, as parameters `p` of stage tcav say."""
+        clips, cut = self.discovery
+        if p["random_source"] == "others":
+            owners = np.asarray(clips.classes)[clips.labels]
+            if p["random_from"] == "clips":
+                return Negatives(clips, owners=owners, used=OTHERS)
+            owners = owners[cut.table["video"]]
+            names = np.unique(owners)
+            each = -(-p["n_random_clips"] // max(1, len(names) - 1))
+            rows = [rng.permutation(np.flatnonzero(owners == name))[:each] for name in names]
+            rows = np.sort(np.concatenate(rows))
+            return Negatives(clips, cut, rows, owners[rows], OTHERS)
+        random, used = draw_random(self, p)
+        if p["random_from"] == "clips":
+            return Negatives(random, used=used)
+        made = self.run.parameters("segment")
+        how = {name: made[name] for name in ("n_segments", "compactness", "sigma", "spacing")}
+        how |= {"min_fraction": made["min_fraction"], "threshold": made["jaccard"], "used": used}
+        given = random, p["n_random_clips"], self.run.parameters("cluster")["n_keep"], rng
+        return features.random_supervoxels(*given, n_jobs=self.n_jobs, **how)
+
+    def against(self, **chosen) -> tuple[Samples, Negatives]:
+        """Return what concepts are scored from, against the run's negatives or others.
+
+        `chosen` are parameters of stage tcav that differ from the run's, such as
+        ``random_source="others"``; with ``random_from="supervoxels"`` each class then has
+        ``n_random_clips`` of the others' supervoxels, with the features of stage cluster.
+        """
+        made = self.run.parameters("tcav") if self.run.holds("tcav") else {}
+        p, made = parameters.check("tcav", {**made, **chosen}), self.run.parameters("cluster")
+        rng = np.random.default_rng(p["seed"])
+        negatives = self.draw(p, rng)
+        like = p["n_groups"], made["n_keep"], rng, negatives.owners
+        groups = tcav.random_groups(len(negatives), *like)
+        if negatives.cut is self.discovery.supervoxels:
+            random = read_rows(self.features, negatives.rows)
+        else:
+            how = {"stretch": made["stretch"], "device": self.device}
+            random = negatives.embed(self.network, **how)
+        given = self.concepts, self.features, self.whole, random, groups
+        return Samples(*given, self.discovery.clips.classes, p["target"]), negatives
 
     @property
     def options(self) -> dict[str, object]:
@@ -302,59 +328,27 @@ class Example:
         return ["\n".join(both) for both in zip(names, chances, strict=True)]
 
 
-def draw_random(
-    chosen: Mapping, like: Clips, n: int | None = None, seed: int | None = None, n_jobs: int = 1
-) -> tuple[Clips, str]:
-    """Draw random clips of the form of others, see :func:`stce.datasets.negatives.negatives`.
+def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Clips, str]:
+    """Draw `n` random clips of the form of a run's, as parameters `chosen` of stage tcav say.
 
-    Parameters
-    ----------
-    chosen : mapping
-        Parameters of the stage tcav. A relative ``random_folder`` is meant from where the
-        notebooks lie.
-    like : stce.clips.Clips
-        Their size is taken; their classes are excluded.
-    n, seed : int, optional
-        How many, and with which seed, instead of those of `chosen`.
-    n_jobs : int, default 1
-        Processes that decode.
+    Returned is also what they are, see :func:`stce.datasets.negatives.negatives`; for other classes
+    stand some of the discovery clips. By default there are ``n_random_clips``.
     """
+    like, n = it.discovery.clips, n or chosen["n_random_clips"]
+    if chosen["random_source"] == "others":
+        rows = np.linspace(0, len(like) - 1, min(n, len(like)))
+        return like.select(rows.astype(int)), OTHERS
     _, n_frames, height, width, channels = like.frames.shape
-    folder = Path(chosen["random_folder"])
-    if not folder.is_absolute():
-        folder = Path(os.path.relpath(HOME / "notebooks" / folder))
-    how = {"n_frames": n_frames, "size": (height, width), "channels": channels, "n_jobs": n_jobs}
-    how |= {"seed": chosen["seed"] if seed is None else seed, "exclude": like.classes}
-    n = chosen["n_random_clips"] if n is None else n
-    return negatives(chosen["random_source"], n, folder=folder, **how)
-
-
-def embed_random(
-    network: Network, clips: Clips, settings: Mapping[str, Mapping], *, n_jobs: int = 1, device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embed random clips, or supervoxels cut from them, and draw the random groups.
-
-    Parameters
-    ----------
-    network, clips, n_jobs, device
-        See :func:`stce.features.extract_random`; `clips` are the random clips.
-    settings : mapping
-        Parameters of the stages segment, cluster and tcav.
-
-    Returns
-    -------
-    random, groups : numpy.ndarray
-        ``(M, D) float32`` and ``(R, m) int64``.
-    """
-    made, scored = settings["cluster"], settings["tcav"]
-    rng = np.random.default_rng(scored["seed"])
-    if scored["random_from"] == "clips":
-        random = features.extract_clips(network, clips, device=device)
-    else:
-        names = ("n_segments", "compactness", "sigma", "spacing")
-        how = {name: settings["segment"][name] for name in names} | {"stretch": made["stretch"]}
-        random = features.extract_random(network, clips, rng, n_jobs=n_jobs, device=device, **how)
-    return random, tcav.random_groups(len(random), scored["n_groups"], made["n_keep"], rng)
+    how = {"n_frames": n_frames, "size": (height, width), "channels": channels}
+    how |= {"seed": chosen["seed"], "exclude": like.classes, "n_jobs": it.n_jobs}
+    if chosen["random_source"] == "folder":
+        made, table = it.run.parameters("train"), it.videos("train").table
+        how["known"] = table.loc[table["id"].isin(like.ids)].get("path", ())
+        how["exclude"] = [like.classes[y] for y in np.unique(like.labels)]
+        how["fps"] = made["dataset_options"].get("fps") or None
+        how["frame_size"] = made["frame_size"]
+    how["folder"] = os.path.relpath(HOME / "notebooks" / chosen["random_folder"])
+    return negatives_of(chosen["random_source"], n, **how)
 
 
 def open_stage(name: str, namespace: Mapping) -> tuple[SimpleNamespace, Stage, Finished]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from stce import datasets
+from stce.datasets.negatives import films
 from stce.engine import progress
 from stce.study import jobs
 from stce.study.known import HOME
@@ -101,6 +103,7 @@ def make(
     stages = (*STAGES, *job.also)
     if start is not None and start not in stages:
         raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
+    _check_films(job.settings)
     folder = job.folder.resolve()
     skipped = stages.index(start) if start else 0
     for name in stages[:skipped]:
@@ -134,6 +137,16 @@ def make(
             run_notebook(HOME / "notebooks" / executed.name, executed, changed)
         report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
     return folder
+
+
+def _check_films(settings: dict[str, dict]) -> None:
+    """Refuse a folder of negatives that would stop stage tcav, before any stage is made."""
+    made, chosen = settings["train"], settings["tcav"]
+    if chosen["random_source"] == "folder":
+        table = datasets.load(made["dataset"], "train", **made["dataset_options"]).table
+        named = settings["segment"]["classes"] or table["class"].unique()
+        known = table[table["class"].isin(named)].get("path", ())
+        films(HOME / "notebooks" / chosen["random_folder"], named, known)
 
 
 def _stand_in(run: Run, stage, parameters: dict[str, object]) -> Iterator[str]:

@@ -122,9 +122,11 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "tcav": {
         "n_groups": Parameter(50, "Groups of random clips.", 2),
         "random_source": Parameter(
-            "textures", "Random clips: embedded, or your HMDB51.", choices=("textures", "hmdb")
+            "textures",
+            "Textures, clips of other classes, your films, or your HMDB51.",
+            choices=("textures", "others", "folder", "hmdb"),
         ),
-        "random_folder": Parameter("../data/hmdb51", "Folder of your HMDB51."),
+        "random_folder": Parameter("../data/hmdb51", "Folder of your films, or of your HMDB51."),
         "n_random_clips": Parameter(2000, "Random clips to draw the groups from.", 2),
         "random_from": Parameter(
             "clips",
@@ -312,8 +314,10 @@ def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
     for wrong, message in (
         (p.q_max > p.n_concepts, "q_max is {0.q_max}, but n_concepts is {0.n_concepts}; lower "
          "q_max or raise n_concepts."),
-        (p.n_random_clips < p.n_keep, "n_random_clips is {0.n_random_clips}, fewer than one group "
+        (p.n_random_clips <= p.n_keep, "n_random_clips is {0.n_random_clips}, too few for groups "
          "of n_keep={0.n_keep}; raise it, or lower n_keep."),
+        (p.random_source == "others" and len(set(p.classes)) == 1, "random_source is 'others', but "
+         "classes names {0.classes[0]} alone; name a second class, or take another source."),
         (p.n_segments != sorted(set(p.n_segments)) or not p.n_segments, "n_segments is "
          "{0.n_segments}; give counts from coarse to fine, such as [15, 50, 80]."),
         (any(c > s for c, s in zip(p.crop, p.frame_size, strict=True)), "crop is {0.crop}, larger "
