@@ -125,7 +125,7 @@ def assess(
     (3, True)
     """
     rng = np.random.default_rng(seed)
-    old = ["p", "p_score", "q_value", "q_chance"]
+    old = ["p", "p_score", "q_value", "q_chance", "verdict"]
     table = result.scores.drop(columns=old, errors="ignore").copy()
     mean, scale = samples.scaling()
     scored = [name for name in samples.clips if name in result.cavs]

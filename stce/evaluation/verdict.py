@@ -112,8 +112,8 @@ def _known(answers: pd.DataFrame, chance: float) -> tuple[bool, str]:
     named = f"names {100 * right / n:.0f} % of {n} clips rightly, by chance {100 * chance:.0f} %"
     if p < 0.05:
         return True, f"the network {named}"
-    shown = "The network does not know" if right <= chance * n else "Nothing shows that it knows"
-    return False, f"{shown} these clips: it {named} (p = {p:.2f})"
+    few = "Nothing shows that the network knows" if right > chance * n else ""
+    return False, f"{few or 'The network does not know'} these clips: it {named} (p = {p:.2f})"
 
 
 def _beyond_chance(scores: pd.DataFrame) -> tuple[bool, str]:
