@@ -1,7 +1,7 @@
 """Does the ranking matter? Concepts added to and removed from test clips (paper 4.2).
 
-One engine shows and hides the voxels of clips in any :class:`Order`: that of the ranking here, of
-chance (:mod:`stce.evaluation.controls`) or of saliency maps (:mod:`stce.evaluation.saliency`).
+One engine shows and hides the voxels of clips in any :class:`Order`: that of the ranking, orders of
+chance that show as much as it does, or saliency maps (:mod:`stce.evaluation.saliency`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from stce.concepts import Concepts
 from stce.engine.progress import bar
 from stce.engine.storage import write_table
 from stce.engine.workers import spread
-from stce.masking import FILLS, filling, predict, reached
+from stce.masking import FILLS, filling, predict, reached, voxel_order
 from stce.supervoxels import Supervoxels
 
-__all__ = ["Case", "Order", "Subject", "concept_orders", "ranked", "run"]
+__all__ = ["Case", "Order", "Subject", "concept_orders", "matched", "ranked", "run"]
+
+# Orders by chance that show as many voxels at each step as the order "top".
+MATCHED = ("random voxels", "random supervoxels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +213,32 @@ def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Orde
     return orders
 
 
+def matched(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
+    """Give :func:`run` orders by chance that show as much of a clip as the ranking does.
+
+    A curve can rise because more is seen, not because what is seen matters. At each step "random
+    voxels" and "random supervoxels" show exactly as many voxels as the most important concepts.
+    Supervoxels are drawn from all kept ones with equal chances; the last is cut to the area. There
+    are `n_repeats` draws of each, by the clip's id and `seed` alone, whatever other clips are run.
+    """
+
+    def orders(case: Case, q_max: int) -> list[Order]:
+        name = str(case.subject.clips.ids[case.video])
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        shape, areas, listed = case.labels.shape[1:], case.areas(q_max), []
+        for repeat in range(n_repeats):
+            voxels = np.argsort(rng.permutation(int(np.prod(shape)))).astype(np.int32)
+            pieces = voxel_order(case.labels, case.table, rng.permutation(len(case.table)))
+            for order, place in zip(MATCHED, (voxels.reshape(shape), pieces), strict=True):
+                listed.append(Order(order, repeat, place, areas))
+        return listed
+
+    return orders
+
+
 def run(
     subject: Subject,
-    orders: Callable[[Case, int], list[Order]],
-    *,
+    *orders: Callable[[Case, int], list[Order]],
     q_max: int = 5,
     fill: str = "mean",
     seed: int = 0,
@@ -233,9 +258,10 @@ def run(
     ----------
     subject : Subject
         What is ablated.
-    orders : callable
-        Gives the orders of a clip, for its :class:`Case` and `q_max`: of :func:`ranked`,
-        :func:`stce.evaluation.controls.random` or :func:`stce.evaluation.saliency.along`.
+    *orders : callable
+        Each gives orders of a clip, for its :class:`Case` and `q_max`: of :func:`ranked`,
+        :func:`matched` or :func:`stce.evaluation.saliency.along`. One does not change what the
+        network answers to another.
     q_max : int, default 5
         Concepts added or removed, one by one.
     fill : {"mean", "blur", "noise"}, default "mean"
@@ -281,7 +307,9 @@ def run(
 
     def answer(n: int) -> pd.DataFrame:
         case = subject.case(n)
-        return _outcomes(case, orders(case, q_max), filling(case.clip, fill, seed, n))
+        hidden = filling(case.clip, fill, seed, n)
+        given = [made for each in orders if (made := each(case, q_max))]
+        return pd.concat([_outcomes(case, made, hidden) for made in given], ignore_index=True)
 
     waiting, shared = set(todo), spread(answer)
     new = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from stce import concepts as concepts_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
+from stce.engine.progress import tell
 from stce.engine.storage import replacing
+from stce.evaluation import significance
+from stce.evaluation.verdict import Verdict, verdict
 from stce.models import FEATURES
 from stce.models.adapt import Explainable, lent, logit_names
 from stce.models.weights import near
@@ -31,7 +35,7 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found out about one class, by :func:`explain` or by a run.
+    """What was found out about one class, by :func:`explain` or by a run; opens with its verdict.
 
     Attributes
     ----------
@@ -42,7 +46,7 @@ class Explanation:
     concepts, tcav : stce.concepts.Concepts, stce.tcav.Tcav
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
-        Rows of :func:`stce.ablation.run` where test clips were given.
+        Rows of :func:`stce.ablation.run` where test clips were given, of ranked and matched orders.
     settings : dict
         The arguments, the grey value of hidden voxels (``fill``), and the versions of stce and
         torch, as JSON can hold them.
@@ -58,6 +62,20 @@ class Explanation:
     outcomes: pd.DataFrame | None
     settings: dict
     network: Explainable | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self):
+        ranking = ", ".join(map(str, self.ranking))
+        return f"{self.verdict}\n\nConcepts of {self.class_name}, most important first: {ranking}"
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What speaks against believing it, see :func:`stce.evaluation.verdict.verdict`."""
+        found = self.concepts if self.settings.get("split", "train") == "train" else None
+        given = self.scores.reset_index(), found, self.clips, self.supervoxels
+        if self.outcomes is not None or "recognised" not in self.settings:
+            return verdict(*given, outcomes=self.outcomes)
+        right = np.arange(len(self.clips)) < self.settings["recognised"]
+        return verdict(*given, answers=pd.DataFrame({"class": self.class_name, "correct": right}))
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -88,7 +106,8 @@ class Explanation:
         """Accuracy while concepts are added and removed, as `charts.accuracy_curves` draws it."""
         if self.outcomes is None:
             return None
-        mine = self.outcomes[self.outcomes["class"] == self.class_name]
+        ranked = ~self.outcomes["order"].isin(ablation.MATCHED)
+        mine = self.outcomes[ranked & (self.outcomes["class"] == self.class_name)]
         return curves.accuracy_table(mine, seed=self.settings["seed"])
 
     def ends(self, n: int = 2) -> list[int]:
@@ -161,6 +180,7 @@ def explain(
     pool: bool = True,
     q_max: int = 5,
     n_random_orders: int = 10,
+    n_matched: int = 2,
     seed: int = 0,
     batch_size: int = 64,
     device=None,
@@ -200,8 +220,8 @@ def explain(
     n_groups, target, pool
         See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes` and
         :func:`stce.models.adapt.adapt`.
-    q_max, n_random_orders
-        Concepts added and removed, and orders by chance, see :func:`stce.ablation.run`.
+    q_max, n_random_orders, n_matched
+        See :func:`stce.ablation.run`, :func:`stce.ablation.ranked` and ``matched``.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
@@ -213,17 +233,17 @@ def explain(
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
     batch_size, n_jobs, progress
-        See :func:`stce.features.batches` and :func:`stce.supervoxels.segment`.
+        See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
 
     Returns
     -------
     Explanation
-        Concepts, scores and, with `test_clips`, the outcome of every masked clip.
+        Concepts, scores and, with `test_clips`, the outcome of every masked clip; and a verdict.
 
     Notes
     -----
-    With a single class the random-against-random scores, by which `p` is told, are `n_groups` in
-    number, so `p` is at least ``1 / (1 + n_groups)``.
+    What is significant tells the ``verdict`` in the scores, which is that of
+    :func:`stce.evaluation.significance.against_chance`; `p` is at least ``1 / (1 + n_groups)``.
 
     Examples
     --------
@@ -239,7 +259,8 @@ def explain(
         "layer": layer, "n_segments": n_segments, "compactness": compactness, "sigma": sigma,
         "n_concepts": n_concepts, "n_keep": n_keep, "n_groups": n_groups, "target": target,
         "features": features, "stretch": stretch, "pool": pool, "q_max": q_max,
-        "n_random_orders": n_random_orders, "seed": seed, "random_from": random_from,
+        "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
+        "random_from": random_from,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
     settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
@@ -272,14 +293,21 @@ def explain(
         running = {"batch_size": batch_size, "device": network.device}
         cut, found, result = _find(network, mine, random, names, settings, segmenting, running)
         outcomes = None
-        if test_clips is not None:
+        if test_clips is None:
+            with torch.inference_mode():
+                one = (torch.from_numpy(np.asarray(mine.frames[n]))[None] for n in range(len(mine)))
+                said = [int(network(network.prepare(x.to(network.device))).argmax()) for x in one]
+            settings["recognised"] = said.count(names.index(name))
+        else:
             unseen = supervoxels.segment(test_clips, **segmenting)
             given = network, test_clips, unseen, found, {name: result.ranking(name)}
             subject = ablation.Subject(*given, stretch=stretch, **running)
-            orders = ablation.ranked(n_random_orders, seed)
+            orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
             steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
-            outcomes = pd.concat(ablation.run(subject, orders, **steps), ignore_index=True)
-    return Explanation(name, mine, cut, found, result, outcomes, settings, network)
+            outcomes = pd.concat(ablation.run(subject, *orders, **steps), ignore_index=True)
+    it = Explanation(name, mine, cut, found, result, outcomes, settings, network)
+    tell(str(it.verdict), show=progress)
+    return it
 
 
 def _find(network, clips, random, names, settings, segmenting, running):
@@ -301,7 +329,13 @@ def _find(network, clips, random, names, settings, segmenting, running):
     others = negatives.embed(network, stretch=settings["stretch"], **running)
     slopes = _gradient(network, clips, name, names, target, running)
     samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)
-    return cut, found, tcav.score(network, samples, seed=seed, device=running["device"])
+    how = {"seed": seed, "device": running["device"]}
+    result = tcav.score(network, samples, **how)
+    # The test shuffles known slopes, so that no network is copied; with so many draws one concept
+    # alone can pass it.
+    samples = replace(samples, slopes=dict(samples.gradients(network, [name], running["device"])))
+    draws = {"n_null": 25 * number["n_concepts"], "n_shuffles": 100 * number["n_concepts"]}
+    return cut, found, significance.against_chance(None, result, samples, **draws, **how)
 
 
 def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndarray] | None:

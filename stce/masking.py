@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stce.engine.threads import forward
 
-__all__ = ["FILLS", "filling", "predict", "reached", "visible"]
+__all__ = ["FILLS", "filling", "predict", "reached", "visible", "voxel_order"]
 
 FILLS = ("mean", "blur", "noise")
 
@@ -46,6 +46,26 @@ def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: in
         lookup[label[level == i]] = step[level == i]
         np.minimum(first, lookup.take(volume), out=first)
     return first
+
+
+def voxel_order(labels: np.ndarray, table: pd.DataFrame, order: np.ndarray) -> np.ndarray:
+    """Turn an order of supervoxels into the place of each voxel, ``(T, H, W) int32``.
+
+    So any area can be shown. A voxel comes with the first supervoxel that holds it, within one by
+    frames, then rows: the last one that an area reaches is cut in time. Voxels that none holds come
+    last. Takes `labels` and `table` of :func:`reached`, and ``(s,)`` positions in `table`.
+
+    Examples
+    --------
+    >>> labels = np.array([[[[1, 1, 2, 2]]], [[[1, 2, 2, 2]]]])
+    >>> table = pd.DataFrame({"level": [0, 1], "label": [2, 2]})
+    >>> voxel_order(labels, table, np.array([0, 1]))
+    array([[[3, 2, 0, 1]]], dtype=int32)
+    """
+    first = reached(labels, table, np.argsort(order), len(table))
+    places = np.empty(first.shape, np.int32)
+    places.flat[np.argsort(first, axis=None, kind="stable")] = np.arange(first.size)
+    return places
 
 
 def visible(places: Tensor, wanted: list[tuple[str, int, int]]) -> Tensor:

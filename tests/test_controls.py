@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy import stats
 
-from stce import ablation, curves, supervoxels
+from stce import ablation, curves, masking, supervoxels
 from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.evaluation import controls, paired
+from stce.evaluation import paired
 from stce.models.adapt import Explainable
 from stce.models.network import Network
 
@@ -69,7 +69,7 @@ def cut_texture(seed=0):
 
 def test_what_matters_beats_as_much_of_anything_else():
     inputs = world([0, 40, 0, 0], -20)
-    both = pd.concat([run(ablation.ranked(), inputs), run(controls.random(20), inputs)])
+    both = pd.concat([run(ablation.ranked(), inputs), run(ablation.matched(20), inputs)])
     rate = both[both.q == 1].groupby(["mode", "order"])["correct"].mean()
     assert rate["add", "top"] == 1 and rate["remove", "top"] == 0
     assert rate["add", "random voxels"] == 0
@@ -87,7 +87,7 @@ def test_where_only_the_area_counts_controls_do_as_well_as_the_ranking():
         np.full_like(clips.frames, 255), clips.labels, clips.ids, clips.groups, ("n", "yes")
     )
     inputs = network, clips, *rest
-    wide = pd.concat([run(ablation.ranked(), inputs), run(controls.random(3), inputs)])
+    wide = pd.concat([run(ablation.ranked(), inputs), run(ablation.matched(3), inputs)])
     for _, part in wide.groupby(["mode", "q"]):
         assert part["revealed"].nunique() == 1
         assert np.ptp(part["probability"]) < 1e-5
@@ -114,7 +114,7 @@ def test_controls_reveal_exactly_as_much_as_the_ranking_on_real_supervoxels():
     )
     top = run(ablation.ranked(0), inputs, q_max=6)
     top = top[top.order == "top"].set_index(["video", "mode", "q"])["revealed"]
-    matched = run(controls.random(2), inputs, q_max=6)
+    matched = run(ablation.matched(2), inputs, q_max=6)
     assert top.nunique() > 4
     for row in matched.itertuples():
         assert row.revealed == pytest.approx(top[row.video, row.mode, row.q], abs=1e-6)
@@ -128,7 +128,7 @@ def test_masks_grow_with_the_areas_of_the_top_order_and_whole_supervoxels_but_on
     given = Explainable((1, 4, 24, 24)), clips, cut, None, {"yes": [3, 0, 4, 1, 2]}
     case = ablation.Case(ablation.Subject(*given), 0, "yes", None, labels, table, concept)
     top = np.stack(case.order("top", 0, [3, 0, 4, 1]).masks("add"))
-    drawn = controls.random(2, seed=5)(case, 4)
+    drawn = ablation.matched(2, seed=5)(case, 4)
     assert [order.name for order in drawn] == ["random voxels", "random supervoxels"] * 2
     for order in drawn:
         masks = np.stack(order.masks("add"))
@@ -152,40 +152,40 @@ def test_masks_grow_with_the_areas_of_the_top_order_and_whole_supervoxels_but_on
 def test_order_of_voxels_by_hand():
     labels = np.array([[[[1, 1, 2, 2]], [[1, 1, 2, 2]]]])
     table = pd.DataFrame({"level": [0, 0], "label": [1, 2]})
-    places = controls.voxel_order(labels, table, np.array([1, 0]))
+    places = masking.voxel_order(labels, table, np.array([1, 0]))
     # All of supervoxel 2, its first frame first, then supervoxel 1.
     assert places.tolist() == [[[4, 5, 0, 1]], [[6, 7, 2, 3]]]
 
 
 def test_draws_depend_on_the_clip_and_the_seed_alone():
     inputs = world([1, 3, 2, 0], -2)
-    whole = run(controls.random(2), inputs)
-    alone = run(controls.random(2), inputs, videos=np.array([2]))
+    whole = run(ablation.matched(2), inputs)
+    alone = run(ablation.matched(2), inputs, videos=np.array([2]))
     assert alone.equals(whole[whole.video == 2].reset_index(drop=True))
-    other = run(controls.random(2, seed=1), inputs)
+    other = run(ablation.matched(2, seed=1), inputs)
     assert not other["probability"].equals(whole["probability"])
 
 
 def test_stopped_runs_go_on_and_choices_are_checked(tmp_path):
     inputs = world([0, 40, 0, 0], -20)
-    first = run(controls.random(1), inputs, folder=tmp_path)
+    first = run(ablation.matched(1), inputs, folder=tmp_path)
     forwards = []
     inputs[0].register_forward_hook(lambda *_: forwards.append(1))
-    assert run(controls.random(1), inputs, folder=tmp_path).equals(first)
+    assert run(ablation.matched(1), inputs, folder=tmp_path).equals(first)
     assert not forwards
     for options, text in (
         ({"fill": "grey"}, "fill is 'grey'; choose one of mean, blur, noise"),
         ({"assign": "guess"}, "assign is 'guess'"),
         ({"q_max": 9}, "q_max is 9, but class 'yes' has 4 concepts"),
     ):
-        for orders in (ablation.ranked(), controls.random()):
+        for orders in (ablation.ranked(), ablation.matched()):
             with pytest.raises(ValueError, match=text):
                 run(orders, inputs, **options)
 
 
 def test_predicted_class_without_concepts_falls_back_to_the_true_one():
     inputs = world([0, 40, 0, 0], -200)
-    both = [run(controls.random(1), inputs, assign=a) for a in ("true", "predicted")]
+    both = [run(ablation.matched(1), inputs, assign=a) for a in ("true", "predicted")]
     assert not both[0]["correct"].any()
     assert both[0].equals(both[1])
 
@@ -368,7 +368,7 @@ def test_held_is_the_visible_share_of_the_region(mode):
     region = np.stack([labels == labels.max(), np.zeros_like(labels, bool)])
     region = np.concatenate([region, region[1:].repeat(len(inputs[1]) - 2, axis=0)])
     both = pd.concat(
-        [run(orders, inputs, region=region) for orders in (ablation.ranked(), controls.random())]
+        [run(orders, inputs, region=region) for orders in (ablation.ranked(), ablation.matched())]
     ).query("mode == @mode")
     first = both[both["video"] == 0]
     ends = first.groupby("q")["held"].agg(["min", "max"])
@@ -384,7 +384,7 @@ def test_held_is_the_visible_share_of_the_region(mode):
 
 
 def test_without_a_region_nothing_is_held():
-    assert "held" not in run(controls.random(), world([0, 40, 0, 0], -20))
+    assert "held" not in run(ablation.matched(), world([0, 40, 0, 0], -20))
 
 
 def test_clips_and_features_that_do_not_belong_to_the_network():

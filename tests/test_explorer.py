@@ -52,11 +52,11 @@ def world():
     rows["rank"] = rows.groupby(["class", "concept"]).cumcount()
     scores = pd.DataFrame(
         [
-            ("red <b>", 7, 2, 0.25, 0.125, 0.5, 0.6),
-            ("red <b>", 4, 1, 1.0, 0.875, 1.0, 0.01),
-            ("blue", 4, 1, 0.75, 0.5, 1.0, 0.2),
+            ("red <b>", 7, 2, 0.25, 0.125, 0.5, "chance"),
+            ("red <b>", 4, 1, 1.0, 0.875, 1.0, "for"),
+            ("blue", 4, 1, 0.75, 0.5, 1.0, "not separable"),
         ],
-        columns=["class", "concept", "rank", "score", "ci_low", "ci_high", "q_value"],
+        columns=["class", "concept", "rank", "score", "ci_low", "ci_high", "verdict"],
     )
     return clips, Supervoxels(labels, table), Concepts(rows, None, {}), scores
 
@@ -150,8 +150,8 @@ def test_page_refuses_what_it_cannot_show(world, change, message):
 @pytest.mark.parametrize("show", [explorer.page, explorer.explore])
 def test_scores_must_fit_the_concepts(world, show):
     *rest, scores = world
-    with pytest.raises(ValueError, match=r"lacks the columns \['q_value'\]"):
-        show(*rest, scores.drop(columns="q_value"))
+    with pytest.raises(ValueError, match=r"lacks the columns \['ci_low'\]"):
+        show(*rest, scores.drop(columns="ci_low"))
     with pytest.raises(ValueError, match="concept 5 of class 'blue'"):
         show(*rest, pd.concat([scores, scores.tail(1).assign(concept=5)]))
 

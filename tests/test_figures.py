@@ -83,6 +83,15 @@ def test_every_figure_is_drawn(world):
         figure.canvas.draw()
 
 
+def test_dots_are_filled_by_the_test_that_keeps_its_rate():
+    told = ["for", "chance", "against", "not separable"]
+    # Against random sets alone the first concept passes too; that is not what is announced.
+    for scores, filled in ((_scores().assign(verdict=told), [0, 2]), (_scores(), [])):
+        dots = charts.score_chart(scores).axes[0].collections[-1].get_facecolors()
+        assert [i for i, colour in enumerate(dots) if colour[:3].max() < 0.5] == filled
+        assert np.flatnonzero(tables.significant(scores)).tolist() == filled
+
+
 def test_accuracy_curves_draw_the_numbers_they_are_given():
     accuracy = curves.accuracy_table(_outcomes(), n_bootstrap=10)
     figure = charts.accuracy_curves(accuracy)

@@ -29,6 +29,9 @@ def run(tmp_path_factory):
     network.mean.fill_(0.4)
     with run.stage("train", {}).write() as folder:
         models.save(folder / "last.safetensors", network)
+        told = pd.DataFrame({"class": ["walk", "wave"] * 9, "predicted": "walk"})
+        told = told.assign(correct=told["class"] == told["predicted"])
+        told.to_parquet(folder / "predictions.parquet")
     with run.stage("segment", {}).write() as folder:
         for split in ("train", "test"):
             clips.save(folder / f"{split}-clips")
@@ -160,6 +163,53 @@ def test_a_class_without_test_clips(run, tmp_path):
         outcomes[outcomes["class"] == "walk"].to_parquet(folder / "outcomes.parquet")
     with pytest.raises(ValueError, match=r"class_name is 'wave', of which .* choose one of walk"):
         Finished(other).example("wave")
+
+
+def test_a_run_that_is_older_than_the_verdict_opens(run):
+    it = Finished(run)
+    assert it.controls is None
+    told = it.verdict()
+    assert "names 50 % of 18 clips rightly, by chance 50 %" in told.reasons["unknown"]
+    assert told.facts["chance"] == "its scores were not tested against chance"
+    assert "random supervoxels" not in str(told)
+    one = it.verdict("wave")
+    assert "names 0 % of 9" in one.reasons["unknown"] and "3 test clips" in one.reasons["few"]
+    assert repr(it.explanation("wave")).startswith("Do not believe this explanation yet:")
+
+
+def test_the_verdict_tells_area_and_what_stands_out(run, tmp_path):
+    other = Run(tmp_path)
+    for stage in ("train", "segment", "cluster", "tcav"):
+        shutil.copytree(run.path(stage), other.folder / stage)
+    for split in ("train", "test"):
+        folder = other.folder / "segment" / f"{split}-clips"
+        clips = Clips.load(folder)
+        shutil.rmtree(folder)
+        parts = np.zeros(clips.frames.shape[:4], np.uint8)
+        parts[..., :16] = 1
+        Clips(clips.frames, clips.labels, clips.ids, clips.groups, clips.classes, parts).save(
+            folder
+        )
+    it = Finished(other)
+    assert set(it.verdict().reasons) | set(it.verdict().facts) == {
+        "unknown", "chance", "order", "background",
+    }  # fmt: skip
+    subject = it.subject()
+    with other.stage("ablate", {}).write() as folder:
+        orders = ablation.ranked(2), ablation.matched(1)
+        every = pd.concat(ablation.run(subject, *orders, q_max=3, progress=False))
+        by_chance = every["order"].isin(ablation.MATCHED)
+        every[~by_chance].to_parquet(folder / "outcomes.parquet")
+        every[by_chance].to_parquet(folder / "controls.parquet")
+    it = Finished(other)
+    assert set(it.controls["order"]) == set(ablation.MATCHED)
+    assert set(it.outcomes["order"]) == {"top", "random", "least"}
+    told = it.verdict()
+    assert "as many voxels of random supervoxels by" in str(told.reasons | told.facts)
+    # In the test clips no concept was found: of them nothing is told of the background.
+    mine, shown = it.explanation("wave").verdict, it.explanation("wave", "test").verdict
+    assert "background" in mine.reasons | mine.facts
+    assert "background" not in shown.reasons | shown.facts
 
 
 def test_random_clips_lie_where_the_notebooks_mean_them(run, tmp_path, monkeypatch):

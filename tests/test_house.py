@@ -14,6 +14,8 @@ LINES, MODULE_LINES, FOLDER_MODULES, FRONT_LINES, PARAMETERS = 16_300, 400, 11, 
 METHOD = ("supervoxels", "features", "concepts", "cav", "tcav", "masking", "ablation", "curves")
 SEEN_BY_METHOD = {"engine", "clips", *METHOD}
 EXPLANATION = SEEN_BY_METHOD | {"models", "videos"}
+# What an explanation is judged by, before it is shown.
+JUDGES = {"evaluation.verdict", "evaluation.significance", "evaluation.truth"}
 # What each room may import, beside itself. Nobody imports the package as a whole.
 MAY_IMPORT = {
     "engine": set(),
@@ -23,7 +25,7 @@ MAY_IMPORT = {
     "datasets": {"engine", "videos", "clips"},
     "training": {"engine", "videos", "models", "clips"},
     **dict.fromkeys(METHOD, SEEN_BY_METHOD),
-    "explanation": EXPLANATION | {"datasets.textures"},
+    "explanation": EXPLANATION | {"datasets.textures", *JUDGES},
     "evaluation": EXPLANATION | {"explanation"},
     "viz": {"videos.frames"},
     "study": {"engine", "videos", "models", "clips", "datasets", "training", *METHOD}

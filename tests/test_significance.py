@@ -185,12 +185,29 @@ def test_adapted_model_is_shuffled_behind_its_layer_and_left_alone():
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
 
 
-def test_given_gradients_have_no_weights_to_be_shuffled():
+def test_given_gradients_are_shuffled_where_there_are_no_weights():
     net, result, samples = _study(np.random.default_rng(0))
     slopes = dict(samples.gradients(net, "ab"))
     table = significance.assess(None, result, replace(samples, slopes=slopes), n_null=20)
-    assert table["p_weights"].isna().all()
-    assert (table["p"] == table["p_derivative"]).all()
+    by_head = significance.assess(net, result, samples, n_null=20)
+    verdicts = table.set_index(["class", "concept"])["p_weights"]
+    assert (verdicts["a", 0], verdicts["b", 0]) == (2 / 401, 2 / 401)
+    # Of a linear head the rows are the gradients, so both ways ask the same.
+    apart = (table["p_weights"] - by_head["p_weights"]).abs()
+    assert apart.max() < 0.15
+    assert (table["p"] == table[["p_derivative", "p_weights"]].max(axis=1)).all()
+
+
+def test_what_is_announced_is_what_was_assessed():
+    net, result, samples = _study(np.random.default_rng(0))
+    how = {"n_null": 99, "n_shuffles": 199}
+    told = significance.against_chance(net, result, samples, **how).scores
+    table = significance.assess(net, result, samples, **how)
+    assert told["q_chance"].equals(table["q_value"].rename("q_chance"))
+    assert told["verdict"].equals(table["verdict"])
+    assert told.drop(columns=["q_chance", "verdict"]).equals(result.scores)
+    again = significance.assess(net, replace(result, scores=told), samples, **how)
+    assert again.equals(table)  # stage 7 of a run whose stage 4 has told it before
 
 
 def test_features_of_ones_own_are_tested_by_the_weights_there_are():
@@ -202,6 +219,5 @@ def test_features_of_ones_own_are_tested_by_the_weights_there_are():
     found = significance.assess(module, result, samples, **few)
     assert found["p_weights"].tolist() == wanted.tolist()
     plain = Functions(lambda x: x.flatten(1), lambda z: head.head(z), shape)
-    found = significance.assess(plain, result, samples, **few)
-    assert found["p_weights"].isna().all()
-    assert (found["p"] == found["p_derivative"]).all()
+    found = significance.assess(plain, result, samples, **few)  # its gradients are shuffled
+    assert found["p_weights"].notna().all()

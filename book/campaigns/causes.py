@@ -5,10 +5,9 @@ What a good explanation must show was written down first: ``book/results/causes/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 from skimage.registration import optical_flow_ilk
 from skimage.segmentation import slic
-from threadpoolctl import threadpool_limits
 
 from stce import cav, concepts, features, supervoxels, tcav
 from stce.clips import Clips

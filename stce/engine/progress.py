@@ -17,7 +17,7 @@ from tqdm.std import tqdm as plain
 
 from stce.engine.storage import write_text
 
-__all__ = ["bar", "state", "watch"]
+__all__ = ["bar", "state", "tell", "watch"]
 
 QUIET = 60.0  # seconds between lines off a terminal
 
@@ -51,6 +51,12 @@ def bar(iterable=None, *, show: bool = True, **options) -> plain:
         return _Told(iterable, told, **options)
     quiet = not show or told == "0"
     return tqdm(iterable, disable=True if quiet else None, **options)
+
+
+def tell(text: str, *, show: bool = True) -> None:
+    """Print to standard error, unless `show` is false or STCE_PROGRESS silences or diverts bars."""
+    if show and os.environ.get("STCE_PROGRESS", "1") == "1":
+        print(text, file=sys.stderr)
 
 
 def state(path: str | Path) -> str:

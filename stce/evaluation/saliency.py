@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from stce.ablation import Case, Order
 from stce.engine.progress import bar
-from stce.evaluation.controls import voxel_order
+from stce.masking import voxel_order
 
 __all__ = [
     "along",
@@ -307,7 +307,7 @@ def along(
     """Give the order of each clip's supervoxels along saliency maps.
 
     At each step as many voxels of a clip are chosen as by the most important concepts; the last
-    supervoxel is cut to that, see :func:`stce.evaluation.controls.voxel_order`. The concepts'
+    supervoxel is cut to that, see :func:`stce.masking.voxel_order`. The concepts'
     own curve is the order "top" of :func:`stce.ablation.ranked`. Returns what
     :func:`stce.ablation.run` takes; a ValueError tells if there is not one map for each clip.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from stce import tcav
 from stce.engine.resampling import mean_interval, p_value
 from stce.evaluation import nulls
 
-__all__ = ["assess", "summary"]
+__all__ = ["against_chance", "assess", "summary"]
 
 # The lower end is not 0.025 in its last digit, which published tables have.
 _ENDS = (1 - 0.95) / 2, 0.975
@@ -59,7 +60,8 @@ def assess(
     ``p_weights``: *the class output reads nothing in particular*. A cluster is a tight set and
     its direction is never that of a random set, even in features without meaning. So the weights
     of the head are shuffled and the derivative, divided by the gradient's length, is taken again;
-    two-sided. For a head that was never trained this p-value is exact.
+    two-sided. For a head that was never trained this p-value is exact. Where there is no head
+    whose weights could be shuffled, the entries of the gradient are.
 
     ``q_value`` corrects `p` over all concepts and classes [1]_. The CAV's held-out accuracy has a
     null of its own, that of the random sets' CAVs, one-sided and corrected likewise: where it is
@@ -71,15 +73,14 @@ def assess(
     ----------
     network, samples, strength, device
         As they were given to :func:`stce.tcav.score`. With `slopes` of the samples, or logits that
-        are a plain function, there is no head whose weights could be shuffled: ``p_weights`` is
-        NaN, and ``p`` is ``p_derivative`` alone.
+        are a plain function, there is no head.
     result : stce.tcav.Tcav
         What it returned.
     n_null : int, default 400
         Random sets of each size. The smallest p-value is 1 / (`n_null` + 1): take at least the
         number of concepts over `alpha`, divided by the number expected to be significant.
     n_shuffles : int, default 400
-        Shuffles of the head's weights for each class.
+        Shuffles of the head's weights, or of the gradient, for each class.
     n_bootstrap, seed : int, default 1000 and 0
         Resamples of clips and groups for the interval of the derivative; seeds all draws.
     alpha : float, default 0.05
@@ -124,7 +125,8 @@ def assess(
     (3, True)
     """
     rng = np.random.default_rng(seed)
-    table = result.scores.drop(columns=["p", "p_score", "q_value"], errors="ignore").copy()
+    old = ["p", "p_score", "q_value", "q_chance", "verdict"]
+    table = result.scores.drop(columns=old, errors="ignore").copy()
     mean, scale = samples.scaling()
     scored = [name for name in samples.clips if name in result.cavs]
     slopes = dict(samples.gradients(network, scored, device))
@@ -157,16 +159,18 @@ def assess(
                 table.loc[rows, f"p_{column}"] = p_value(far, ours)
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
-        ours, null = vectors.mean(1) @ nulls.unit_mean(slope), None
+        direction = nulls.unit_mean(slope)
+        ours = vectors.mean(1) @ direction
         if samples.slopes is None and network.behind is not None:
             shuffled = nulls.shuffled_gradients(network, samples, name, n_shuffles, rng, device)
-            null = shuffled @ vectors.mean(1).T
+        else:
+            shuffled = rng.permuted(np.tile(direction, (n_shuffles, 1)), axis=1)
+        null = shuffled @ vectors.mean(1).T
         for k in range(len(vectors)):
             row = (table["class"] == name) & (table["concept"] == k)
             low, high = mean_interval(vectors[k] @ slope.T, n_bootstrap, rng, _ENDS)
             table.loc[row, ["derivative_low", "derivative_high"]] = low, high
-            p = np.nan if null is None else _two_sided(null[:, k], ours[k])
-            table.loc[row, "p_weights"] = p
+            table.loc[row, "p_weights"] = _two_sided(null[:, k], ours[k])
     table["p"] = table[["p_derivative", "p_weights"]].max(axis=1)
     table["q_value"] = false_discovery_control(table["p"])
     table["q_accuracy"] = false_discovery_control(table["p_accuracy"])
@@ -174,6 +178,20 @@ def assess(
     side = np.where(table["derivative"] > 0, "for", "against")
     verdict = np.where(table["q_value"] < alpha, side, "chance")
     return table.assign(verdict=np.where(table["separable"], verdict, "not separable"))
+
+
+def against_chance(network, result: tcav.Tcav, samples: tcav.Samples, **options) -> tcav.Tcav:
+    """Return a result whose scores say what is significant: ``q_chance`` and ``verdict``.
+
+    They are ``q_value`` and ``verdict`` of :func:`assess`, whose arguments are taken. The
+    ``q_value`` of the scores themselves compares with random sets alone, which clusters of noise
+    are not. Where the random clips make fewer than three groups they are NaN and "untested".
+    """
+    told = pd.DataFrame({"q_value": np.nan, "verdict": "untested"}, result.scores.index)
+    if len(samples.random) >= 3 * samples.groups.shape[1]:
+        told = assess(network, result, samples, **options)
+    new = result.scores.assign(q_chance=told["q_value"], verdict=told["verdict"])
+    return replace(result, scores=new)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

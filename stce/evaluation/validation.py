@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stce import ablation, concepts, curves, features, tcav
-from stce.evaluation import controls, paired, saliency, sanity, significance, stability, truth
+from stce.evaluation import paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.variants import Variant, compare, part_of, some_of_each
 
 __all__ = [
@@ -265,7 +265,7 @@ def rivals(
     -------
     pandas.DataFrame
         Of :func:`stce.ablation.run` over all concepts, with the orders of
-        :func:`stce.ablation.ranked`, :func:`stce.evaluation.controls.random` and
+        :func:`stce.ablation.ranked`, :func:`stce.ablation.matched` and
         :func:`stce.evaluation.saliency.along`; with ``held`` where the parts are known
         (:func:`stce.evaluation.truth.region`).
     """
@@ -280,7 +280,7 @@ def rivals(
         "occlusion": saliency.occlusion(it.network, few, device=it.device),
     }
     q_max = min(len(ranking) for ranking in it.rankings.values())
-    kinds = ablation.ranked(n_controls, seed), controls.random(n_controls, seed)
+    kinds = ablation.ranked(n_controls, seed), ablation.matched(n_controls, seed)
     shown = [
         table
         for orders in (*kinds, saliency.along(maps, videos))

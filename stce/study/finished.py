@@ -23,6 +23,7 @@ from stce.engine.device import resolve
 from stce.engine.storage import read_rows
 from stce.engine.workers import connect
 from stce.evaluation.truth import KTH_CARRIERS
+from stce.evaluation.verdict import Verdict, verdict
 from stce.explanation import Explanation
 from stce.features import Negatives
 from stce.models.network import Network
@@ -145,6 +146,24 @@ class Finished:
         return pd.read_parquet(self.run.path("ablate") / "outcomes.parquet")
 
     @cached_property
+    def controls(self) -> pd.DataFrame | None:
+        """The same, of :func:`stce.ablation.matched`; None in a run that is older than they are."""
+        file = self.run.path("ablate") / "controls.parquet"
+        return pd.read_parquet(file) if file.exists() else None
+
+    def verdict(self, class_name: str = "") -> Verdict:
+        """Tell what speaks against believing the run, or what it says of one class.
+
+        See :func:`stce.evaluation.verdict.verdict`. The ablation counts if it is of these scores.
+        """
+        tables = {"scores": self.tcav.scores, "answers": self.predictions}
+        if self.run.holds("ablate") and not self.run.stale(("tcav", "ablate")):
+            tables["outcomes"] = pd.concat([self.outcomes, self.controls])
+        if class_name:
+            tables = {name: t[t["class"] == class_name] for name, t in tables.items()}
+        return verdict(tables.pop("scores"), self.concepts, *self.discovery, **tables)
+
+    @cached_property
     def whole(self) -> dict[str, np.ndarray]:
         """For each class its discovery clips at the layer, ``(N_y, D) float32``."""
         clips = self.discovery.clips
@@ -242,12 +261,13 @@ class Finished:
                 f"one of {', '.join(sorted(result.cavs))}."
             )
         shown = self.discovery if split == "train" else self.test
-        outcomes = self.outcomes if self.run.holds("ablate") else None
-        if outcomes is not None:
+        outcomes = None
+        if self.run.holds("ablate"):
+            outcomes = pd.concat([self.outcomes, self.controls])
             outcomes = outcomes[outcomes["class"] == class_name]
         settings = {name: v for one in self.settings.values() for name, v in one.items()}
         it = Explanation(class_name, *shown, found, result, outcomes, settings, self.network)
-        return replace(it, settings={**settings, "fill": it.fill})
+        return replace(it, settings={**settings, "fill": it.fill, "split": split})
 
     def example(self, class_name: str) -> Example:
         """Return the test clip of a class in which the order of its ranking shows most clearly.

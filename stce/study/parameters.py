@@ -140,6 +140,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "ablate": {
         "q_max": Parameter(5, "Concepts added or removed.", 1, 63),
         "n_random_orders": Parameter(10, "Random orders a class.", 1),
+        "n_matched": Parameter(2, "Draws of as many random voxels as the ranking shows.", 0),
         "assign": Parameter(
             "true", "Whose concepts explain a test clip.", choices=("true", "predicted")
         ),

@@ -18,6 +18,7 @@ from stce.viz.style import (
     panels,
     styled,
 )
+from stce.viz.tables import significant
 
 __all__ = [
     "accuracy_curves",
@@ -72,8 +73,8 @@ def learning_curve(history: pd.DataFrame) -> Figure:
 def score_chart(scores: pd.DataFrame) -> Figure:
     """Plot each concept's score with its interval, class by class (equation 2).
 
-    One panel a class; filled dots pass the corrected test at 5 %. Takes the ``scores`` of
-    :class:`stce.tcav.Tcav`.
+    One panel a class; dots are filled where :func:`stce.viz.tables.significant`. Takes the
+    ``scores`` of :class:`stce.tcav.Tcav`.
     """
     names = list(dict.fromkeys(scores["class"]))
     with styled():
@@ -82,7 +83,7 @@ def score_chart(scores: pd.DataFrame) -> Figure:
             part = scores[scores["class"] == name].sort_values("rank")
             ax.axhline(0.5, color=PALE, lw=1, ls="--", zorder=0)
             ax.vlines(part["rank"], part["ci_low"], part["ci_high"], color="#999999", lw=2)
-            filled = np.where(part["q_value"] < 0.05, INK, "#FFFFFF")
+            filled = np.where(significant(part), INK, "#FFFFFF")
             look = {"s": 26, "zorder": 3, "edgecolor": INK, "linewidth": 0.8, "c": filled}
             ax.scatter(part["rank"], part["score"], **look)
             ax.set_title(name, fontsize=10)
@@ -136,7 +137,7 @@ def order_curves(table: pd.DataFrame) -> Figure:
     ----------
     table : pandas.DataFrame
         Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.ranked`,
-        :func:`stce.evaluation.controls.random` and :func:`stce.evaluation.saliency.along`.
+        :func:`stce.ablation.matched` and :func:`stce.evaluation.saliency.along`.
     """
     known = [name for name in LOOKS if name in set(table["order"])]
     with styled():

@@ -15,6 +15,7 @@ import pandas as pd
 
 from stce.viz import film
 from stce.viz.pictures import first_of_clips, highlight, rgb
+from stce.viz.tables import significant
 
 __all__ = ["explore", "is_live", "page"]
 
@@ -24,7 +25,7 @@ OVERLAYS = {
     "raw": "The clip is shown as it is.",
 }
 ALL = "side by side"
-NEEDED = ("class", "concept", "rank", "score", "ci_low", "ci_high", "q_value")
+NEEDED = ("class", "concept", "rank", "score", "ci_low", "ci_high")
 
 
 def page(
@@ -82,7 +83,7 @@ def page(
     >>> cut = pd.DataFrame({"video": [0], "level": [0], "label": [1]})
     >>> supervoxels = Supervoxels(np.ones((1, 1, 4, 8, 8), np.uint8), cut)
     >>> row = pd.DataFrame({"class": ["wave"], "concept": [0], "supervoxel": [0], "rank": [0]})
-    >>> score = {"score": [0.9], "ci_low": [0.8], "ci_high": [1.0], "q_value": [0.01]}
+    >>> score = {"score": [0.9], "ci_low": [0.8], "ci_high": [1.0], "verdict": ["for"]}
     >>> scores = row[["class", "concept"]].assign(rank=1, **score)
     >>> html = page(clips, supervoxels, Concepts(row, None, {}), scores)
     >>> "wave, concept of rank 1 of 1: score 0.90" in html
@@ -111,7 +112,7 @@ def page(
                     "score": round(float(entry.score), 4),
                     "low": round(float(entry.ci_low), 4),
                     "high": round(float(entry.ci_high), 4),
-                    "sure": bool(entry.q_value < 0.05),
+                    "sure": bool(entry.sure),
                     "text": _concept_text(name, entry, len(part)),
                     "examples": examples,
                 }
@@ -282,7 +283,8 @@ def _ranked(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:
             f"scores names concept {concept} of class {name!r}, which has no supervoxels; "
             "pass scores and concepts of the same run."
         )
-    return {str(n): part.sort_values("rank") for n, part in scores.groupby("class", sort=False)}
+    scores = scores.assign(sure=significant(scores)).groupby("class", sort=False)
+    return {str(n): part.sort_values("rank") for n, part in scores}
 
 
 def _panes(clips, supervoxels, row: int, overlays=tuple(OVERLAYS)) -> list[np.ndarray]:

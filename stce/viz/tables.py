@@ -7,7 +7,7 @@ from pandas.io.formats.style import Styler
 
 from stce.viz.style import ORDER_NAMES
 
-__all__ = ["MARKS", "accuracy", "intervals", "leads", "ranked_parts", "style"]
+__all__ = ["MARKS", "accuracy", "intervals", "leads", "ranked_parts", "significant", "style"]
 
 MARKS = {"holds": "✓", "within noise": "≈", "reversed": "✗"}
 
@@ -66,6 +66,16 @@ def ranked_parts(lifts: pd.DataFrame, rankings: dict[str, list[int]]) -> pd.Data
     )
     table = ranked.join(wide, on=["class", "concept"])
     return table.drop(columns=[p for p in parts if not table[p].any()])
+
+
+def significant(scores: pd.DataFrame) -> pd.Series:
+    """Mark the concepts with the verdict "for" or "against"; none where nothing was tested.
+
+    Clusters that mean nothing pass the ``q_value`` of scores too often, so it is no evidence; the
+    verdict is that of :func:`stce.evaluation.significance.against_chance`.
+    """
+    told = scores["verdict"] if "verdict" in scores else pd.Series("untested", scores.index)
+    return told.isin(["for", "against"])
 
 
 def leads(paired: pd.DataFrame) -> Styler:
