@@ -32,6 +32,8 @@ from stce.tcav import TARGETS, Tcav
 
 __all__ = ["Explanation", "explain"]
 
+RANDOM_FROM = ("clips", "supervoxels", "matched")
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -176,6 +178,7 @@ def explain(
     sigma: float = 1.0,
     target: str = "logit",
     features: str = "supervoxels",
+    concept_layer: str | None = None,
     stretch: bool = False,
     pool: bool = True,
     q_max: int = 5,
@@ -211,8 +214,9 @@ def explain(
     random : Clips, array_like, int or "others", optional
         The clips that concepts are told apart from; a number makes so many moving textures, and
         "others" takes those of the other classes in `clips`. Default: ``n_groups * n_keep``.
-    random_from : {"clips", "supervoxels"}, default "clips"
-        Take them whole, or supervoxels cut from them, see :class:`stce.features.Negatives`.
+    random_from : {"clips", "supervoxels", "matched"}, default "clips"
+        Take them whole, or supervoxels of them (see :class:`stce.features.Negatives`), or those that
+        are as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
     n_segments, compactness, sigma, n_concepts, n_keep
@@ -225,6 +229,9 @@ def explain(
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
+    concept_layer : str, optional
+        Find and tell concepts at another layer than they are scored at, such as an earlier one,
+        whose map is finer; default the same.
     stretch : bool, default False
         Stretch supervoxels to the input size as the paper does, or leave them in place; without
         effect where they are pooled.
@@ -260,7 +267,7 @@ def explain(
         "n_concepts": n_concepts, "n_keep": n_keep, "n_groups": n_groups, "target": target,
         "features": features, "stretch": stretch, "pool": pool, "q_max": q_max,
         "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
-        "random_from": random_from,
+        "random_from": random_from, "concept_layer": concept_layer,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
     settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
@@ -268,6 +275,10 @@ def explain(
     shape = (clips.frames.shape[-1], *clips.frames.shape[1:4])
     how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
     with lent(model, layer, features, device, **how) as network:
+        finder = network
+        if concept_layer is not None:
+            finder = network.split(concept_layer)
+            finder = finder.pooled() if features == "pooled" else finder
         names = logit_names(network, clips, classes)
         name = _one_name(target_class, names)
         mine = _of_class(clips, name, names, "clips")
@@ -291,7 +302,8 @@ def explain(
         segmenting = {"n_jobs": n_jobs, "progress": progress, "n_segments": tuple(n_segments)}
         segmenting |= {"compactness": compactness, "sigma": sigma}
         running = {"batch_size": batch_size, "device": network.device}
-        cut, found, result = _find(network, mine, random, names, settings, segmenting, running)
+        seen = network, finder
+        cut, found, result = _find(*seen, mine, random, names, settings, segmenting, running)
         outcomes = None
         if test_clips is None:
             with torch.inference_mode():
@@ -300,7 +312,7 @@ def explain(
             settings["recognised"] = said.count(names.index(name))
         else:
             unseen = supervoxels.segment(test_clips, **segmenting)
-            given = network, test_clips, unseen, found, {name: result.ranking(name)}
+            given = finder, test_clips, unseen, found, {name: result.ranking(name)}
             subject = ablation.Subject(*given, stretch=stretch, **running)
             orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
             steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
@@ -310,21 +322,27 @@ def explain(
     return it
 
 
-def _find(network, clips, random, names, settings, segmenting, running):
+def _find(network, finder, clips, random, names, settings, segmenting, running):
     """Return the supervoxels, the concepts and their scores (paper 3.1 and 3.2)."""
     seed, name, target = settings["seed"], names[clips.labels[0]], settings["target"]
     n_groups, n_keep, rng = settings["n_groups"], settings["n_keep"], np.random.default_rng(seed)
     negatives = features.Negatives(random)
-    if settings["random_from"] == "supervoxels":
-        some = random, n_groups * n_keep, n_keep, rng
+    matched = settings["random_from"] == "matched"
+    if settings["random_from"] != "clips":
+        some = random, (5 if matched else 1) * n_groups * n_keep, n_keep, rng
         negatives = features.random_supervoxels(*some, **segmenting)
-    groups = tcav.random_groups(len(negatives), n_groups, n_keep, rng)
     cut = supervoxels.segment(clips, **segmenting)
     shown = {"stretch": settings["stretch"], "progress": segmenting["progress"]}
     z = features.extract(network, clips, cut, **shown, **running)
     rows = cut.table["video"].to_numpy()
     number = {"n_concepts": settings["n_concepts"], "n_keep": n_keep, "seed": seed}
-    found = concepts_module.cluster(z, clips.labels[rows], rows, names, **number)
+    at = z if finder is network else features.extract(finder, clips, cut, **shown, **running)
+    found = concepts_module.cluster(at, clips.labels[rows], rows, names, **number)
+    groups = (
+        tcav.random_groups(len(negatives), n_groups, n_keep, rng)
+        if not matched
+        else (tcav.matched_groups(found, cut.places(), negatives, n_groups, rng))
+    )
     whole = {name: features.extract_layer(network, clips, **running)}
     others = negatives.embed(network, stretch=settings["stretch"], **running)
     slopes = _gradient(network, clips, name, names, target, running)
@@ -368,7 +386,7 @@ def _check(given: dict) -> None:
     if given["target"] not in TARGETS:
         known = ", ".join(map(repr, TARGETS))
         raise ValueError(f"target is {given['target']!r}; it takes str, one of {known}.")
-    for name, known in (("features", FEATURES), ("random_from", ("clips", "supervoxels"))):
+    for name, known in (("features", FEATURES), ("random_from", RANDOM_FROM)):
         if given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")
 

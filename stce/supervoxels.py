@@ -60,6 +60,16 @@ class Supervoxels:
         entry = self.table.iloc[row]
         return np.asarray(self.labels[int(entry.video), int(entry.level)]) == entry.label
 
+    def places(self) -> np.ndarray:
+        """Return size (its logarithm) and centre of each, ``(S, 4) float64``, as shares of a clip.
+
+        The centre is that of the box, in time, height and width.
+        """
+        size = np.log(self.table["fraction"])
+        edges = (self.table[[f"{axis}0", f"{axis}1"]].mean(axis=1) for axis in "tyx")
+        ends = zip(edges, self.labels.shape[2:], strict=True)
+        return np.stack([size, *(edge / n for edge, n in ends)], axis=1)
+
     def select(self, videos: np.ndarray) -> Supervoxels:
         """Return those of some clips, in the order asked for, in memory."""
         number = pd.Series(np.arange(len(videos)), index=videos)

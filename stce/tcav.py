@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from safetensors.numpy import load_file, save_file
+from scipy.spatial import cKDTree
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from stce.engine.storage import read_rows
 from stce.engine.threads import forward
 from stce.engine.workers import spread
 
-__all__ = ["Samples", "Tcav", "random_groups", "rescore", "score", "slopes"]
+__all__ = ["Samples", "Tcav", "matched_groups", "random_groups", "rescore", "score", "slopes"]
 
 TARGETS = ("logit", "log_prob")
 
@@ -42,7 +43,8 @@ class Samples:
     random : numpy.ndarray
         ``(M, D) float32``, features of the random clips, see :class:`stce.features.Negatives`.
     groups : numpy.ndarray or dict of str to numpy.ndarray
-        ``(R, m) int64``, rows of `random` for all classes or for each, of :func:`random_groups`.
+        ``(R, m) int64``, rows of `random` for all classes or for each, of :func:`random_groups`;
+        or for each class ``(K, R, m)``, for each of its concepts, of :func:`matched_groups`.
     classes : tuple of str
         Output names of the network, in order.
     target : {"logit", "log_prob"}, default "logit"
@@ -61,7 +63,7 @@ class Samples:
     slopes: dict[str, np.ndarray] | None = None
 
     def groups_of(self, name: str) -> np.ndarray:
-        """Return the random groups of a class, ``(R, m) int64``."""
+        """Return the random groups of a class, ``(R, m) int64``, or ``(K, R, m)``."""
         return self.groups[name] if isinstance(self.groups, dict) else self.groups
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
@@ -178,6 +180,58 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
     return np.stack([rng.permutation(n_clips)[:size] for _ in range(n_groups)])
 
 
+def matched_groups(
+    found: Concepts, places: np.ndarray, negatives, n_groups: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Draw for each concept groups of supervoxels that are as large and lie where its own do.
+
+    What a CAV then tells apart is neither size nor place. For each supervoxel of a concept the
+    `n_groups` negatives that are most like it are dealt out, one to each group. Likeness is the
+    distance of size and centre, each in standard deviations of the negatives.
+
+    Parameters
+    ----------
+    found : stce.concepts.Concepts
+        K concepts a class.
+    places : numpy.ndarray
+        ``(S, 4)``, of :meth:`stce.supervoxels.Supervoxels.places`, where the concepts were found.
+    negatives : stce.features.Negatives
+        Supervoxels to draw from; where they have owners, those of other classes.
+    n_groups, rng : int and numpy.random.Generator
+        Groups a concept, R, and the source of the deals.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``(K, R, m) int64``, rows of the negatives, m the largest number of members. Where a concept
+        has fewer, the last entries repeat its first.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer negatives than there are groups.
+    """
+    there, groups = negatives.cut.places()[negatives.rows], {}
+    for name, centres in found.centres.items():
+        rows = np.arange(len(there))
+        rows = rows if negatives.owners is None else rows[negatives.owners != name]
+        if len(rows) < n_groups:
+            raise ValueError(
+                f"There are {len(rows)} supervoxels to tell {name!r} apart from, fewer than "
+                f"n_groups={n_groups}; give more clips, or lower n_groups."
+            )
+        spread = there[rows].std(axis=0)
+        near = cKDTree(there[rows] / np.where(spread > 0, spread, 1))
+        members = [found.members(name, k) for k in range(len(centres))]
+        size, dealt = max(map(len, members)), []
+        for mine in members:
+            like = near.query(places[mine] / np.where(spread > 0, spread, 1), n_groups)[1]
+            like = rng.permuted(like.reshape(len(mine), n_groups), axis=1).T
+            dealt.append(rows[np.resize(like.T, (size, n_groups)).T])
+        groups[name] = np.stack(dealt)
+    return groups
+
+
 def slopes(
     network, clips: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
 ) -> np.ndarray:
@@ -275,7 +329,11 @@ def score(
     known = samples.gradients(network, samples.clips, device)
     for (name, slope), made in zip(known, fitted, strict=True):
         if null_cavs is None or isinstance(samples.groups, dict):
-            null_cavs = _null_cavs(random, samples.groups_of(name), scale, how)
+            groups = samples.groups_of(name)
+            if groups.ndim == 3:  # one group of each concept in turn
+                turn = np.arange(groups.shape[1])
+                groups = groups[turn % len(groups), turn]
+            null_cavs = _null_cavs(random, groups, scale, how)
         null.append(_means(null_cavs, slope))
         vectors, shares = [], []
         for k, (vector, accuracy, n_members) in enumerate(made):
@@ -336,7 +394,10 @@ def _members(samples: Samples, name: str) -> tuple[np.ndarray, list[np.ndarray]]
 def _fit_class(shared: tuple, groups: np.ndarray, own: np.ndarray, positives: list) -> list[tuple]:
     """Return of each concept of a class its CAVs, their accuracy, and how many members it has."""
     random, mean, scale, how = shared
-    found = cav.against(cav.standard(own, mean, scale), positives, random[groups], **how)
+    own, alike = cav.standard(own, mean, scale), groups.ndim == 2
+    # Against the same groups concepts are fitted together: what groups share is found once.
+    sets = [(positives, groups)] if alike else zip(([p] for p in positives), groups, strict=True)
+    found = [one for rows, drawn in sets for one in cav.against(own, rows, random[drawn], **how)]
     both = zip(found, positives, strict=True)
     scale = scale.astype(np.float32)
     return [(cav.unit(weights / scale), told, len(rows)) for (weights, told), rows in both]

@@ -25,7 +25,6 @@ from stce.masking import filling
 from stce.supervoxels import Supervoxels, sift
 
 __all__ = [
-    "CELLS",
     "NEGATIVES",
     "PIECES",
     "REPRESENTATIONS",

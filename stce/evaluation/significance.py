@@ -133,7 +133,7 @@ def assess(
     pools = {(name,): np.unique(samples.groups_of(name)) for name in slopes}
     if not isinstance(samples.groups, dict):
         pools = {tuple(slopes): slice(None)}
-    n_groups, largest = samples.groups_of(scored[0]).shape
+    n_groups, largest = samples.groups_of(scored[0]).shape[-2:]
     size = table["n_members"].map(lambda n: _ladder(n, largest))
     options = {"n_groups": n_groups, "n_null": n_null, "strength": strength, "device": device}
     standard = (samples.random - mean) / scale
@@ -188,7 +188,8 @@ def against_chance(network, result: tcav.Tcav, samples: tcav.Samples, **options)
     are not. Where the random clips make fewer than three groups they are NaN and "untested".
     """
     told = pd.DataFrame({"q_value": np.nan, "verdict": "untested"}, result.scores.index)
-    if len(samples.random) >= 3 * samples.groups.shape[1]:
+    some = next(iter(samples.clips))
+    if len(samples.random) >= 3 * samples.groups_of(some).shape[-1]:
         told = assess(network, result, samples, **options)
     new = result.scores.assign(q_chance=told["q_value"], verdict=told["verdict"])
     return replace(result, scores=new)

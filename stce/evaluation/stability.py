@@ -171,8 +171,9 @@ def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -
     """
     vectors = {}
     for name, centres in samples.concepts.centres.items():
-        cavs, groups = [], samples.groups_of(name)
+        cavs, drawn = [], samples.groups_of(name)
         for k in range(len(centres)):
+            groups = drawn if drawn.ndim == 2 else drawn[k]
             rows = samples.concepts.members(name, k)[: groups.shape[1]]
             held = read_rows(samples.features, rows)
             for r, group in enumerate(groups):

@@ -164,20 +164,23 @@ def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
     """
     ours, made, given = it.tcav.scores, it.settings["cluster"], it.samples
     drawn = {name: given.groups_of(name) for name in given.clips}
-    like = *next(iter(drawn.values())).shape, np.random.default_rng([seed, 1])
-    groups = tcav.random_groups(len(given.random), *like, it.negatives.owners)
-    regrouped = tcav.score(it.network, replace(given, groups=groups), **it.options)
+    dealt = it.negatives, it.settings["tcav"]
+    again = it.grouped(*dealt, np.random.default_rng([seed, 1]))
+    regrouped = tcav.score(it.network, replace(given, groups=again), **it.options)
     clips, cut = it.discovery
     owner = cut.table["video"].to_numpy()
     how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": made["seed"] + 1}
-    data = np.asarray(it.features[:]), clips.labels[owner], owner, clips.classes
+    data = np.asarray(it.seen[:]), clips.labels[owner], owner, clips.classes
     found = concepts.cluster(*data, **how)
     pairs = {
         name: stability.match(stability.by_distance(it.concepts.centres[name], centres))
         for name, centres in found.centres.items()
     }
-    reclustered = tcav.score(it.network, replace(given, concepts=found), **it.options)
-    few = replace(given, groups={name: groups[:n_sgd] for name, groups in drawn.items()})
+    other = replace(given, concepts=found)
+    if dealt[1]["random_from"] == "matched":
+        other = replace(other, groups=it.grouped(*dealt, np.random.default_rng(seed), found))
+    reclustered = tcav.score(it.network, other, **it.options)
+    few = replace(given, groups={name: g[..., :n_sgd, :] for name, g in drawn.items()})
     sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
     return {
         "random groups": stability.agreement(ours, regrouped.scores),
@@ -220,7 +223,7 @@ def between(first, second, *, n_clips: int = 6) -> pd.DataFrame:
         rows = pd.Index(run.test.clips.ids).get_indexer(shared)
         clips, cut = run.test.clips.select(rows), run.test.supervoxels.select(rows)
         how = {"stretch": run.settings["cluster"]["stretch"], "progress": False}
-        z = features.extract(run.network, clips, cut, device=run.device, **how)
+        z = features.extract(run.finder, clips, cut, device=run.device, **how)
         sides.append((cut, z, run.concepts.centres))
     pairs = {}
     for name in set(sides[0][2]) & set(sides[1][2]):

@@ -195,6 +195,12 @@ class Adapted(Explainable):
         if self.classes != tuple(map(str, range(len(classes)))):
             super().check_classes(classes)
 
+    def split(self, layer: str) -> Adapted:
+        """Return the module seen at another layer."""
+        facts = {"mean": self.mean.tolist(), "std": self.std.tolist(), "classes": self.classes}
+        facts |= {"pool": self._pool, "channel_axis": self._channel_axis}
+        return adapt(self.model, layer, clip_shape=self.clip_shape, **facts)
+
     def pooled(self) -> Adapted:
         """Return this view with supervoxels pooled from the layer's map, one pass a clip.
 

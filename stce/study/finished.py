@@ -106,6 +106,12 @@ class Finished:
         return self.trained(made["layer"], made["features"])
 
     @cached_property
+    def finder(self) -> Network:
+        """The same network, cut where concepts are found and told: at ``concept_layer``."""
+        made = self.run.parameters("cluster")
+        return self.trained(made["concept_layer"] or made["layer"], made["features"])
+
+    @cached_property
     def discovery(self) -> Part:
         """The N clips in which concepts were found, and their S supervoxels."""
         return self._part("train")
@@ -129,6 +135,12 @@ class Finished:
     def features(self):
         """Features of the supervoxels of the discovery clips, ``(S, D) float32``, on disk."""
         return features.stored(self.run.path("cluster"))
+
+    @property
+    def seen(self):
+        """The same at the layer where concepts are found, which is the same one unless set."""
+        folder = self.run.path("cluster") / "found"
+        return features.stored(folder) if folder.exists() else self.features
 
     @cached_property
     def tcav(self) -> Tcav:
@@ -194,6 +206,7 @@ class Finished:
             owners = owners[cut.table["video"]]
             names = np.unique(owners)
             each = -(-p["n_random_clips"] // max(1, len(names) - 1))
+            each = None if p["random_from"] == "matched" else each  # the more, the liker
             rows = [rng.permutation(np.flatnonzero(owners == name))[:each] for name in names]
             rows = np.sort(np.concatenate(rows))
             return Negatives(clips, cut, rows, owners[rows], OTHERS)
@@ -206,6 +219,19 @@ class Finished:
         given = random, p["n_random_clips"], self.run.parameters("cluster")["n_keep"], rng
         return features.random_supervoxels(*given, n_jobs=self.n_jobs, **how)
 
+    def grouped(self, negatives: Negatives, p: Mapping, rng, found: Concepts | None = None):
+        """Deal negatives out in groups, as parameters `p` of stage tcav say: see `Samples.groups`.
+
+        Where they are matched, they are matched to the run's concepts, or to those that are given.
+        """
+        if p["random_from"] == "matched":
+            places = self.discovery.supervoxels.places()
+            return tcav.matched_groups(
+                found or self.concepts, places, negatives, p["n_groups"], rng
+            )
+        like = p["n_groups"], self.run.parameters("cluster")["n_keep"], rng, negatives.owners
+        return tcav.random_groups(len(negatives), *like)
+
     def against(self, **chosen) -> tuple[Samples, Negatives]:
         """Return what concepts are scored from, against the run's negatives or others.
 
@@ -217,8 +243,7 @@ class Finished:
         p, made = parameters.check("tcav", {**made, **chosen}), self.run.parameters("cluster")
         rng = np.random.default_rng(p["seed"])
         negatives = self.draw(p, rng)
-        like = p["n_groups"], made["n_keep"], rng, negatives.owners
-        groups = tcav.random_groups(len(negatives), *like)
+        groups = self.grouped(negatives, p, rng)
         if negatives.cut is self.discovery.supervoxels:
             random = read_rows(self.features, negatives.rows)
         else:
@@ -236,7 +261,7 @@ class Finished:
     def subject(self, **options) -> Subject:
         """Return what is ablated: the test clips; options are those of the subject."""
         how = {"stretch": self.run.parameters("cluster")["stretch"], "device": self.device}
-        return Subject(self.network, *self.test, self.concepts, self.rankings, **how, **options)
+        return Subject(self.finder, *self.test, self.concepts, self.rankings, **how, **options)
 
     def explanation(self, class_name: str, split: str = "train") -> Explanation:
         """Return what the run found out about one class, as `stce.explain` would.

@@ -107,6 +107,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     },
     "cluster": {
         "layer": Parameter("", "Layer l; empty for the paper's (fc7, or global average pool)."),
+        "concept_layer": Parameter("", "Where concepts are found and told; empty for layer l."),
         "features": Parameter(
             "supervoxels",
             "Supervoxels one by one (the paper), or pooled from one pass a clip.",
@@ -130,8 +131,8 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "n_random_clips": Parameter(2000, "Random clips to draw the groups from.", 2),
         "random_from": Parameter(
             "clips",
-            "Negatives of the CAVs: whole random clips, or supervoxels cut from them.",
-            choices=("clips", "supervoxels"),
+            "Negatives of the CAVs: whole clips, supervoxels of them, or those like the concept's.",
+            choices=("clips", "supervoxels", "matched"),
         ),
         "target": Parameter("logit", "Class output of eq. 1.", choices=("logit", "log_prob")),
         "strength": Parameter(1.0, "Inverse regularisation of the CAVs.", 1e-6, 1e6),
