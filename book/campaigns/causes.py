@@ -65,6 +65,7 @@ class Cell:
     pieces: str = "colour"
     representation: str = "in place"
     layer: str = "avgpool"
+    found_at: str = "avgpool"
     negatives: str = "textures"
     direction: str = "logistic"
     score: str = "votes"
@@ -239,7 +240,11 @@ def _negatives(kind: str, name: int, pools: Mapping[str, Pool]) -> tuple[np.ndar
 
 
 def judge(
-    name: int, pools: Mapping[str, Pool], slope: np.ndarray, kinds: Sequence[str] = NEGATIVES
+    name: int,
+    pools: Mapping[str, Pool],
+    slope: np.ndarray,
+    kinds: Sequence[str] = NEGATIVES,
+    at: np.ndarray | None = None,
 ) -> Iterator[tuple[str, str, str, dict]]:
     """Measure the criteria that need no masks, for one class and each of the cheap causes.
 
@@ -253,6 +258,9 @@ def judge(
         ``(N, D)``, gradient of the class at its clips.
     kinds : sequence of str
         Of `NEGATIVES`.
+    at : numpy.ndarray, optional
+        ``(S, D)``, features of the films' supervoxels at the layer where concepts are found; default
+        the layer where they are scored.
 
     Yields
     ------
@@ -274,9 +282,10 @@ def judge(
     clustered = {}
     for seed in SEEDS:
         how = {"n_concepts": N_CONCEPTS, "n_keep": N_KEEP, "seed": seed}
-        found = concepts.cluster(own, np.zeros(len(own), int), np.arange(len(own)), ("c",), **how)
+        z = own if at is None else at[mine]
+        found = concepts.cluster(z, np.zeros(len(z), int), np.arange(len(z)), ("c",), **how)
         members = [found.members("c", k) for k in range(N_CONCEPTS)]
-        owner = concepts.assign(own, found.centres["c"])
+        owner = concepts.assign(z, found.centres["c"])
         clustered[seed] = members, owner, _lifts(members, some, draws, names)
     for kind, direction in product(kinds, DIRECTIONS):
         parts, voxels, halves = {s: [] for s in SCORES}, {s: [] for s in SCORES}, []
