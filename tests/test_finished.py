@@ -1,7 +1,6 @@
 """An opened run gives the explanation of a class, and what became of one test clip."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
