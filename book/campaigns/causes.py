@@ -42,13 +42,13 @@ N_SEGMENTS, N_CONCEPTS, N_KEEP, N_GROUPS, N_BOOTSTRAP = (15, 50, 80), 15, 20, 10
 HALF = N_CONCEPTS // 2
 FINE, SEEDS = (50, 150, 300), (0, 1, 2)
 REPRESENTATIONS = ("in place", "blurred", "stretched", "box", "pooled")
+LAYERS = ("Mixed_4f", "Mixed_5c")
 PIECES = ("colour", "smooth", "compact", "fine", "motion", "fine motion")
 NEGATIVES = (
     "textures",
     "supervoxels of textures",
     "random clips",
     "supervoxels of random clips",
-    "other classes",
     "supervoxels of other classes",
     "matched supervoxels of other classes",
 )
@@ -245,7 +245,7 @@ def judge(
     slope: np.ndarray,
     kinds: Sequence[str] = NEGATIVES,
     at: np.ndarray | None = None,
-) -> Iterator[tuple[str, str, str, dict]]:
+) -> Iterator[tuple[dict, dict]]:
     """Measure the criteria that need no masks, for one class and each of the cheap causes.
 
     Parameters
@@ -259,13 +259,13 @@ def judge(
     kinds : sequence of str
         Of `NEGATIVES`.
     at : numpy.ndarray, optional
-        ``(S, D)``, features of the films' supervoxels at the layer where concepts are found; default
-        the layer where they are scored.
+        ``(S, D)``, features of the films' supervoxels where concepts are found; default
+        those where they are scored.
 
     Yields
     ------
-    negatives, direction, score : str
-        The cell.
+    cell : dict
+        ``negatives``, ``direction`` and ``score``.
     measured : dict
         ``upper``, ``lower``, ``gap``, ``correlation`` with ``_low`` and ``_high``, ``stable``
         (between seeds) and ``halves`` (between halves of the groups).
@@ -309,7 +309,8 @@ def judge(
                 measured |= {what: series[0], f"{what}_low": low, f"{what}_high": high}
             pairs = combinations(voxels[score], 2)
             measured["stable"] = np.mean([spearmanr(*pair)[0] for pair in pairs])
-            yield kind, direction, score, {**measured, "halves": np.mean(halves)}
+            cell = {"negatives": kind, "direction": direction, "score": score}
+            yield cell, {**measured, "halves": np.mean(halves)}
 
 
 def _along(members, mine, pools, name, kind, direction, slope, seed) -> np.ndarray:
