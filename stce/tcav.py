@@ -406,6 +406,8 @@ def _fit_class(shared: tuple, groups: np.ndarray, own: np.ndarray, positives: li
 def _null_cavs(random: np.ndarray, groups: np.ndarray, scale: np.ndarray, how: dict) -> np.ndarray:
     """Return the CAVs of each group against all others, ``(R, R - 1, D)``."""
     n, size = groups.shape
+    used, place = np.unique(groups, return_inverse=True)
+    random, groups = random[used], place.reshape(groups.shape)
     first, second = np.triu_indices(n, 1)
     problems, sign = np.hstack([groups[first], groups[second]]), np.repeat([1, -1], size)
     weights, _ = cav.classifiers(random, random @ random.T, problems, sign, **how)

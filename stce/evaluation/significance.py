@@ -188,8 +188,8 @@ def against_chance(network, result: tcav.Tcav, samples: tcav.Samples, **options)
     are not. Where the random clips make fewer than three groups they are NaN and "untested".
     """
     told = pd.DataFrame({"q_value": np.nan, "verdict": "untested"}, result.scores.index)
-    some = next(iter(samples.clips))
-    if len(samples.random) >= 3 * samples.groups_of(some).shape[-1]:
+    drawn = [samples.groups_of(name) for name in samples.clips]
+    if all(len(np.unique(groups)) >= 3 * groups.shape[-1] for groups in drawn):
         told = assess(network, result, samples, **options)
     new = result.scores.assign(q_chance=told["q_value"], verdict=told["verdict"])
     return replace(result, scores=new)
