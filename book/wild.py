@@ -1,0 +1,120 @@
+"""What the factorial on real clips says: effects of the causes, and charts of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.figure import Figure
+
+from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
+
+__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "grid", "halves", "worlds"]
+
+CAUSES = ("world", "negatives", "direction", "score")
+DEFAULT = {
+    "pieces": "colour", "representation": "in place", "found_at": "avgpool", "layer": "avgpool",
+    "negatives": "textures", "direction": "logistic", "score": "votes",
+}  # fmt: skip
+CHOSEN = {
+    "pieces": "fine", "representation": "pooled", "found_at": "Mixed_4f", "layer": "Mixed_5c",
+    "negatives": "matched supervoxels of other classes", "direction": "logistic",
+    "score": "derivative",
+}  # fmt: skip
+
+
+def worlds(table: pd.DataFrame) -> pd.Series:
+    """Name what supervoxels are cut by, how they are shown and at which layers they are seen."""
+    at = table["layer"].where(
+        table["found_at"] == table["layer"], table["found_at"] + " > " + table["layer"]
+    )
+    return table["representation"].where(
+        table["representation"] != "pooled", "pooled " + at + ", " + table["pieces"]
+    )
+
+
+def cell(table: pd.DataFrame, wanted: dict[str, str]) -> pd.DataFrame:
+    """Return the rows of one cell, a class each (and scene)."""
+    return table[np.logical_and.reduce([table[name] == value for name, value in wanted.items()])]
+
+
+def effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Tell by how much each level of a cause moves the correlation from the mean of all cells.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The factorial, one row a class and cell.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``cause`` and ``level``: ``effect`` (on the rank correlation of ranking and lift,
+        mean over classes), ``lowest`` and ``highest`` of the classes, ``best`` (the best cell of
+        the level, mean over classes), ``cells``.
+
+    Examples
+    --------
+    >>> rows = [("k", "pooled", "l", "l", "colour", n, "logistic", "votes", c)
+    ...         for n, c in (("a", 0.5), ("b", 0.1))]
+    >>> names = ["class", "representation", "found_at", "layer", "pieces", *CAUSES[1:]]
+    >>> found = effects(pd.DataFrame(rows, columns=[*names, "correlation"]))
+    >>> found[found["cause"] == "negatives"]["effect"].tolist()
+    [0.2, -0.2]
+    """
+    table = table.assign(world=worlds(table))
+    # Each class by its own mean: what is left is what the cause does.
+    own = table["correlation"] - table.groupby("class")["correlation"].transform("mean")
+    rows = []
+    for cause in CAUSES:
+        for level, part in table.assign(own=own).groupby(cause, sort=False):
+            each = part.groupby("class")["own"].mean()
+            others = [name for name in CAUSES if name != cause]
+            best = part.groupby(others)["correlation"].mean().max()
+            n = len(part) // len(each)
+            rows.append((cause, level, each.mean(), each.min(), each.max(), best, n))
+    columns = ["cause", "level", "effect", "lowest", "highest", "best", "cells"]
+    found = pd.DataFrame(rows, columns=columns).round({"effect": 12})
+    return found.sort_values(["cause", "effect"], ascending=[True, False], ignore_index=True)
+
+
+def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:
+    """Draw a value for each world and kind of negatives, mean over classes, logistic CAVs."""
+    some = table[(table["direction"] == "logistic") & (table["score"] == "derivative")]
+    wide = some.assign(world=worlds(some)).pivot_table(
+        index="world", columns="negatives", values=value
+    )
+    wide = wide.loc[wide.max(axis=1).sort_values(ascending=False).index]
+    wide = wide[wide.mean().sort_values().index]
+    with styled():
+        figure, ((ax,),) = panels(1, 0.42 * len(wide) + 1.6, 1)
+        how = {"cmap": "vlag", "center": 0, "annot": True, "fmt": ".2f", "linewidths": 1}
+        seaborn.heatmap(wide, ax=ax, cbar=False, **how)
+        ax.set(xlabel="", ylabel="")
+        ax.set_xticks(ax.get_xticks(), [t.replace(" of ", "\nof ") for t in wide], rotation=0)
+        ax.tick_params(length=0)
+    return figure
+
+
+def halves(named: dict[str, pd.DataFrame]) -> Figure:
+    """Draw the lift of the ranking's upper and lower half of each class, a panel a cell."""
+    with styled():
+        figure, axes = panels(len(named), 3.2, sharex=True)
+        for ax, (title, rows) in zip(axes.flat, named.items(), strict=False):
+            labels = rows["class"] + np.where(rows["scene"] == 1, "", ", scene 2")
+            label_rows(ax, labels)
+            place = np.arange(len(rows))
+            ax.hlines(place, rows["lower"], rows["upper"], color="#CCCCCC", lw=3)
+            for side, colour, name in (
+                ("upper", "top", "upper half"),
+                ("lower", "least", "lower half"),
+            ):
+                ends = np.abs(
+                    rows[[f"{side}_low", f"{side}_high"]].to_numpy().T - rows[side].to_numpy()
+                )
+                marks = {"fmt": "o", "color": COLOURS[colour], "ms": 6, "lw": 1, "label": name}
+                ax.errorbar(rows[side], place, xerr=ends, **marks)
+            ax.axvline(1, **DOTTED)
+            ax.set(title=title, xlabel="lift of what moves")
+        axes.flat[0].legend(frameon=False, loc="lower right")
+    return figure
