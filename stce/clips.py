@@ -100,6 +100,11 @@ class Clips:
                 f"not {tuple(parts.shape)} {parts.dtype}."
             )
 
+    @property
+    def clip_shape(self):
+        """(C, T, H, W) of a clip, as networks take it."""
+        return (self.frames.shape[4], *self.frames.shape[1:4])
+
     @classmethod
     def of_array(cls, array, name="clips"):
         """Take clips without labels: all are of one class, whose name is empty.

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from stce.engine.storage import read_rows
+from stce.engine.storage import read_parts, read_rows, write_parts
 
 __all__ = ["Concepts", "assign", "cluster"]
 
@@ -48,20 +47,12 @@ class Concepts:
 
     def save(self, folder: str | Path) -> None:
         """Write ``concepts.parquet``, ``sizes.parquet`` and ``centres.safetensors``."""
-        folder = Path(folder)
-        self.table.to_parquet(folder / "concepts.parquet")
-        self.sizes.to_parquet(folder / "sizes.parquet")
-        save_file(self.centres, folder / "centres.safetensors")
+        write_parts(folder, concepts=self.table, sizes=self.sizes, centres=self.centres)
 
     @classmethod
     def load(cls, folder: str | Path) -> Concepts:
         """Read what :meth:`save` wrote."""
-        folder = Path(folder)
-        return cls(
-            pd.read_parquet(folder / "concepts.parquet"),
-            pd.read_parquet(folder / "sizes.parquet"),
-            load_file(folder / "centres.safetensors"),
-        )
+        return cls(*read_parts(folder, "concepts", "sizes", "centres"))
 
 
 def _nearest(features, centres) -> tuple[np.ndarray, np.ndarray]:
