@@ -42,10 +42,8 @@ class Explanation:
 
     Attributes
     ----------
-    class_name : str
-        The class.
-    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
-        The clips in which the concepts were found, and theirs.
+    class_name, clips, supervoxels : str, stce.clips.Clips and stce.supervoxels.Supervoxels
+        The class, the clips in which its concepts were found, and theirs.
     concepts, tcav : stce.concepts.Concepts, stce.tcav.Tcav
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
@@ -154,8 +152,8 @@ class Explanation:
         facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
-        found = [of.load(folder) for of in (Supervoxels, Concepts, Tcav)]
         clips = Clips.load(folder / "clips")
+        found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
 
 
@@ -222,36 +220,28 @@ def explain(
         Clips of the class that the ranking is tested on; without them it is not.
     n_segments, compactness, sigma, n_concepts, n_keep
         See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`.
-    n_groups, target, pool
-        See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes` and
-        :func:`stce.models.adapt.adapt`.
-    q_max, n_random_orders, n_matched
-        See :func:`stce.ablation.run`, :func:`stce.ablation.ranked` and ``matched``.
+    n_groups, target, pool, q_max, n_random_orders, n_matched
+        See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes`,
+        :func:`stce.models.adapt.adapt`, :func:`stce.ablation.run`, ``ranked`` and ``matched``.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
     concept_layer : str, optional
-        Find and tell concepts at another layer than they are scored at, such as an earlier one,
-        whose map is finer; default the same.
-    stretch : bool, default False
-        Stretch supervoxels to the input size as the paper does, or leave them in place; without
-        effect where they are pooled.
+        Find and tell concepts at another layer than they are scored at, such as an earlier one with
+        a finer map; default the same.
+    stretch, batch_size, n_jobs, progress
+        See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
     seed : int, default 0
         Seeds everything random.
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
-    batch_size, n_jobs, progress
-        See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
 
     Returns
     -------
     Explanation
         Concepts, scores and, with `test_clips`, the outcome of every masked clip; and a verdict.
-
-    Notes
-    -----
-    What is significant tells the ``verdict`` in the scores, that of
-    :func:`stce.evaluation.significance.against_chance`; `p` is at least ``1 / (1 + n_groups)``.
+        What is significant tells the ``verdict`` in the scores, that of
+        :func:`stce.evaluation.significance.against_chance`; `p` is at least ``1 / (1 + n_groups)``.
 
     Examples
     --------
@@ -385,8 +375,7 @@ def _random(random, clips: Clips, name: str, seed: int) -> Clips:
         if random != "others" or name not in owners or (owners == name).all():
             raise ValueError(
                 f"random is {random!r}; give clips, how many moving textures, or 'others' if clips "
-                f"are of {name!r} and of other classes, not of {', '.join(np.unique(owners))!r} "
-                "alone."
+                f"are of {name!r} and other classes, not of {', '.join(np.unique(owners))!r} alone."
             )
         random = clips.select(owners != name)
     if isinstance(random, (int, np.integer)):

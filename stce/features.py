@@ -234,7 +234,7 @@ def extract(
         Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
         from a run that was stopped, are not computed again. Without it: in memory.
     progress : bool, default True
-        Show a progress bar on a terminal.
+        Show a bar on a terminal.
 
     Examples
     --------

@@ -33,10 +33,9 @@ class Samples:
 
     Attributes
     ----------
-    concepts : stce.concepts.Concepts
-        The concepts of each class.
-    features : array_like
-        ``(S, D) float32``, numpy or zarr, of the supervoxels that `concepts` refers to.
+    concepts, features : stce.concepts.Concepts and array_like
+        The concepts of each class, and ``(S, D) float32``, numpy or zarr, of the supervoxels that
+        they refer to.
     clips : dict of str to numpy.ndarray
         For each class its ``(N, D) float32`` of :func:`stce.features.extract_layer`.
     random : numpy.ndarray
@@ -44,10 +43,8 @@ class Samples:
     groups : numpy.ndarray or dict of str to numpy.ndarray
         ``(R, m) int64``, rows of `random` for all classes or for each, of :func:`random_groups`;
         or for each class ``(K, R, m)``, for each of its concepts, of :func:`matched_groups`.
-    classes : tuple of str
-        Output names of the network, in order.
-    target : {"logit", "log_prob"}, default "logit"
-        The class output, see :func:`slopes`.
+    classes, target : tuple of str, and {"logit", "log_prob"}, default "logit"
+        Output names of the network, in order, and the class output, see :func:`slopes`.
     slopes : dict of str to numpy.ndarray, optional
         For each class the :func:`slopes` at its clips, where a network has no head for them.
     """
@@ -213,12 +210,10 @@ def slopes(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        Its head is differentiated, in evaluation mode, on `device`.
+    network, class_index : stce.models.network.Network and int
+        Its head is differentiated, in evaluation mode, on `device`; the class y.
     clips : numpy.ndarray
         ``(N, D) float32``, clips at layer l, of :func:`stce.features.extract_layer`.
-    class_index : int
-        The class y.
     target : {"logit", "log_prob"}, default "logit"
         The class output. Where the head is one linear map, the gradient of the logit is the
         same for every clip; that of the log-probability is not.
@@ -271,12 +266,10 @@ def score(
     network, samples : stce.models.network.Network and Samples
         The network to explain; the concepts, their features, clips and random clips. Features or
         gradients that are not finite are refused with a ValueError.
-    strength : float, default 1
-        See :func:`stce.cav.classifiers`.
+    strength, device : float, default 1, and torch.device, default "cpu"
+        See :func:`stce.cav.classifiers`; the head runs there, too.
     n_bootstrap, seed : int, default 1000 and 0
         Resamples of clips and groups for the interval, and their seed.
-    device : torch.device, default "cpu"
-        Where the head runs and the classifiers are solved.
 
     References
     ----------
@@ -345,9 +338,8 @@ def rescore(
 def _finite(name: str, slope: np.ndarray) -> np.ndarray:
     if not np.isfinite(slope).all():
         raise ValueError(
-            f"The gradients of class {name!r} hold NaN or infinite values, so no score means "
-            "anything; look for a logarithm, a root or a division in the head, or clips that are "
-            "not finite."
+            f"The gradients of class {name!r} hold NaN or infinite values, so no score means any"
+            "thing; look for a logarithm, a root or a division in the head, or clips not finite."
         )
     return slope
 

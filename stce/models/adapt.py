@@ -59,11 +59,10 @@ def adapt(
 
     Raises
     ------
-    TypeError
-        If `model` is not a module.
     ValueError
         If there is no such layer, it runs more than once or not at all, it or the model does not
-        give one tensor, the model does not take such clips, or clips of a batch are mixed.
+        give one tensor, the model does not take such clips, or clips of a batch are mixed. A
+        TypeError if `model` is not a module.
 
     Examples
     --------
@@ -281,10 +280,9 @@ class Adapted(Explainable):
     def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
         """Return the gradient of a class output by the features at these very clips.
 
-        Where the features are averages over positions, moving them along a CAV means moving every
-        position along it. By the chain rule the derivative along a vector v is then the dot
-        product of v with the sum of the gradient over positions, which is what is returned,
-        ``(N, D) float32``. Clips are prepared; for the rest see :func:`stce.tcav.slopes`.
+        It is ``(N, D) float32``, of prepared clips; for the rest see :func:`stce.tcav.slopes`.
+        Where features are averages over positions, it is summed over these, see
+        :class:`stce.models.network.Pooled`.
         """
         reached = []
 
@@ -347,11 +345,7 @@ class Adapted(Explainable):
         return a.squeeze(2) if a.ndim == 6 and self.findings.per_clip == 1 else a
 
     def _unvector(self, z: Tensor) -> Tensor:
-        if z.ndim != 2 or z.shape[1] != self.n_features:
-            raise ValueError(
-                f"the features of {self.name} at {self.layer!r} are (N, {self.n_features}), got "
-                f"{tuple(z.shape)}; were they computed at another layer?"
-            )
+        self._check_features(z, self.n_features)
         # A copy, since the step after the layer may write to it in place.
         rows = len(z) * self.findings.per_clip
         return z.reshape(rows, *self.findings.shape).to(self.dtype).clone()
