@@ -193,13 +193,12 @@ def test_groups_are_disjoint_where_they_can_be():
 def _boxes(rng, across, shape=(16, 64, 64)):
     """Supervoxels as boxes: anywhere and of any size, or all alike but for where they lie in x."""
     if across is None:
-        edges = (
-            np.sort(rng.integers(0, 17, (400, 3, 2)) + [0, 1], axis=2)
-            * np.array([1, 4, 4])[:, None]
-        )
+        start = rng.integers(0, 12, (400, 3))
+        stop = start + rng.integers(1, 5, start.shape)
+        edges = np.stack([start, stop], axis=2) * np.array([[1], [4], [4]])
     else:
-        edges = np.broadcast_to([[4, 8], [8, 16], [0, 0]], (len(across), 3, 2)).copy().astype(float)
-        edges[:, 2] += across[:, None] * 60 + [0, 4]
+        edges = np.tile([[4.0, 8], [8, 16], [0, 4]], (len(across), 1, 1))
+        edges[:, 2] += 60 * across[:, None]
     columns = ["t0", "t1", "y0", "y1", "x0", "x1"]
     table = pd.DataFrame(edges.reshape(-1, 6), columns=columns)
     table["fraction"] = np.prod((edges[..., 1] - edges[..., 0]) / shape, axis=1)
@@ -226,7 +225,7 @@ def test_matched_groups_are_of_other_classes_and_lie_where_the_concepts_do():
         np.testing.assert_array_equal(groups[name][1][:, 10:], groups[name][1][:, :10])
         mine = places[found.members(name, 0)]
         apart = [np.abs(places[g] - mine).mean((0, 1)) for g in (groups[name][0], drawn[name])]
-        assert (apart[0] < 0.6 * apart[1]).all()  # in size, and on each axis
+        assert (apart[0] < 0.7 * apart[1]).all()  # in size, and on each axis
         # Each member's six nearest are dealt out, one to each group.
         assert all(len(set(one)) == 6 for one in groups[name][0].T)
     again = tcav.matched_groups(found, places, negatives, 6, np.random.default_rng(1))
@@ -243,12 +242,13 @@ def test_what_only_its_place_tells_apart_is_no_concept_against_matched_groups():
         [rng.uniform(0.9, 1, 20), rng.uniform(0, 1, 20), rng.uniform(0, 1, 800)]
     )
     cut, z = _boxes(rng, across), rng.normal(size=(840, 8)).astype(np.float32)
-    z[:, 0] += 20 * across
-    z[20:40, 1] += 20
+    z[:, 0] = 3.5 * across + 0.1 * z[:, 0]
+    z[:, 1] *= 0.3
+    z[20:40, 1] += 4
     own = np.arange(40)
     found = cluster(z[:40], np.zeros(40, int), own, ("a",), n_concepts=2, n_keep=20)
     placed = next(k for k in (0, 1) if set(found.members("a", k)) == set(range(20)))
-    head = LinearHead(np.array([[1.0, 0.3, 0, 0, 0, 0, 0, 0], [0] * 8]))
+    head = LinearHead(np.array([[1, 0.6, 0, 0, 0, 0, 0, 0], [0] * 8]))
     clips = {"a": rng.normal(size=(12, 8)).astype(np.float32)}
     negatives = Negatives(None, cut, np.arange(40, 840))
     matched = tcav.matched_groups(found, cut.places(), negatives, 10, rng)
