@@ -39,14 +39,11 @@ class Subject:
 
     Attributes
     ----------
-    network : stce.models.network.Network
-        The network to explain.
-    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
-        N test clips, and theirs.
-    concepts : stce.concepts.Concepts
-        Centres of each class.
-    rankings : dict of str to list of int
-        Concepts of each class, most important first. Test clips of other classes are left out.
+    network, clips, supervoxels : Network, Clips and Supervoxels
+        The network to explain, N test clips, and theirs.
+    concepts, rankings : stce.concepts.Concepts and dict of str to list of int
+        Centres of each class, and its concepts, most important first. Test clips of classes without
+        a ranking are left out.
     assign : {"true", "predicted"}, default "true"
         Whose concepts a clip is explained with: those of its label (the paper) or those of the
         class that the network predicts, which needs no label; its own where that has none.
@@ -93,10 +90,9 @@ class Subject:
     def case(self, video: int) -> Case:
         """Prepare one test clip, of a class with a ranking, and explain it (equation 4)."""
         network, clips = self.network.to(self.device).eval(), self.clips
-        frames = torch.from_numpy(np.asarray(clips.frames[video]))[None].to(self.device)
         owner = clips.classes[clips.labels[video]]
         with torch.inference_mode():
-            clip = network.prepare(frames)
+            clip = network.prepare(np.asarray(clips.frames[video])[None])
             if self.assign == "predicted":
                 predicted = clips.classes[int(network(clip).argmax())]
                 owner = predicted if predicted in self.rankings else owner
@@ -161,10 +157,8 @@ class Order:
     ----------
     name, repeat : str and int
         Such as "top", and which draw it is of a random order; 0 for others.
-    place : numpy.ndarray
-        ``(T, H, W) int``, when each voxel's turn comes.
-    steps : sequence of int
-        Step q chooses the voxels whose place is below ``steps[q]``.
+    place, steps : numpy.ndarray and sequence of int
+        ``(T, H, W) int``, when each voxel's turn comes: step q chooses those below ``steps[q]``.
     sets : sequence of hashable, optional
         A name for what each step chooses: steps of the same name, in any of a clip's orders, are
         shown to the network once. Default: each step is its own, but one of 0 chooses nothing.
@@ -265,18 +259,13 @@ def run(
     q_max : int, default 5
         Concepts added or removed, one by one.
     fill : {"mean", "blur", "noise"}, default "mean"
-        What hidden voxels hold: the data set's mean (the paper's blank video), the clip itself
-        under a Gaussian of an eighth of each axis, or white noise with the data set's moments. A
-        blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
-    seed : int, default 0
-        Seeds the noise.
-    videos : numpy.ndarray, optional
-        Indices of the clips to run, default all.
-    folder : path, optional
+        What hidden voxels hold, see :func:`stce.masking.filling`; the paper's blank video has the
+        mean. A blurred clip is not blank: its accuracy at q = 0 says what the blur leaves.
+    seed, videos : int, default 0, and numpy.ndarray, optional
+        Seeds the noise; indices of the clips to run, default all.
+    folder, progress : path, optional, and bool, default True
         Keep the outcomes of each clip there; clips already there, from a run that was stopped,
-        are read instead of run again.
-    progress : bool, default True
-        Show a progress bar on a terminal.
+        are read instead of run again. Show a bar on a terminal.
 
     Yields
     ------

@@ -120,14 +120,11 @@ def classifiers(
 
     Parameters
     ----------
-    standard : numpy.ndarray
-        ``(n, D) float64``, the pool of samples, standardised.
-    gram : numpy.ndarray
-        ``(n, n) float64``, ``standard @ standard.T``: computed once for all problems.
-    problems : numpy.ndarray
-        ``(B, m) int64``, the samples of each problem.
-    sign : numpy.ndarray
-        ``(m,)``, +1 for a positive sample and -1 for a negative one.
+    standard, gram : numpy.ndarray
+        ``(n, D) float64``, the pool of samples, standardised, and ``standard @ standard.T``.
+    problems, sign : numpy.ndarray
+        ``(B, m) int64``, the samples of each problem, and ``(m,)``, +1 for a positive one and -1
+        for a negative one.
     strength : float, default 1
         Inverse regularisation, scikit-learn's ``C``. Log scale: 0.01, 0.1, 1, 10.
     tolerance, max_steps : float and int, default 1e-8 and 100
@@ -250,13 +247,12 @@ def against(
 
     Parameters
     ----------
-    own : numpy.ndarray
-        ``(n, D) float32`` or ``float64``, samples of all concepts, standardised.
+    own, groups : numpy.ndarray
+        ``(n, D)`` samples of all concepts, and ``(R, m, D)`` of the groups, standardised, both
+        ``float32`` or both ``float64``.
     concepts : sequence of numpy.ndarray
         For each of the K concepts its samples, rows of `own`; of one with fewer samples than a
         group has, as many of each group are taken.
-    groups : numpy.ndarray
-        ``(R, m, D)``, of the same type, standardised.
     held_out : bool, default True
         Whether to fit each half too; without it the accuracies are NaN.
     **options

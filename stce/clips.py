@@ -100,6 +100,11 @@ class Clips:
                 f"not {tuple(parts.shape)} {parts.dtype}."
             )
 
+    @property
+    def clip_shape(self):
+        """(C, T, H, W) of a clip, as networks take it."""
+        return (self.frames.shape[4], *self.frames.shape[1:4])
+
     @classmethod
     def of_array(cls, array, name="clips"):
         """Take clips without labels: all are of one class, whose name is empty.
@@ -219,9 +224,8 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
     Raises
     ------
     ValueError
-        If a video is too short, or smaller than the crop, or unlike the others.
-    FileExistsError
-        If `folder` is there already.
+        If a video is too short, or smaller than the crop, or unlike the others. A FileExistsError
+        if `folder` is there already.
     """
     if indices is not None:
         videos = videos.select(indices)
@@ -238,13 +242,10 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
                 "lower n_frames, or leave the video out with min_frames in `stce.videos.cache`."
             )
         both = [None if a is None else a[start : start + n_frames] for a in (frames, parts)]
-        if crop is not None:
-            both = [None if a is None else center_crop(a, crop) for a in both]
-        return both
+        return [a if a is None or crop is None else center_crop(a, crop) for a in both]
 
-    first = clip(0)
-    shape = (len(videos), *first[0].shape)
-    has_parts = first[1] is not None
+    first, its_parts = clip(0)
+    shape, has_parts = (len(videos), *first.shape), its_parts is not None
 
     def rows():
         for i in range(len(videos)):
@@ -279,10 +280,8 @@ def balanced(labels, classes, n, rng, only=()):
     ----------
     labels, classes : (N,) int and tuple of str
         Class of each clip, index into `classes`, and all class names.
-    n : int
-        Clips a class; 0, or more than there are, takes all of them.
-    rng : numpy.random.Generator
-        Source of the draw.
+    n, rng : int and numpy.random.Generator
+        Clips a class (0, or more than there are, takes all of them), and the source of the draw.
     only : sequence of str
         Classes to draw from; empty for all.
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from safetensors.numpy import load_file, save_file
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from stce.engine.storage import read_rows
+from stce.engine.storage import read_parts, read_rows, write_parts
 
 __all__ = ["Concepts", "assign", "cluster"]
 
@@ -48,20 +47,12 @@ class Concepts:
 
     def save(self, folder: str | Path) -> None:
         """Write ``concepts.parquet``, ``sizes.parquet`` and ``centres.safetensors``."""
-        folder = Path(folder)
-        self.table.to_parquet(folder / "concepts.parquet")
-        self.sizes.to_parquet(folder / "sizes.parquet")
-        save_file(self.centres, folder / "centres.safetensors")
+        write_parts(folder, concepts=self.table, sizes=self.sizes, centres=self.centres)
 
     @classmethod
     def load(cls, folder: str | Path) -> Concepts:
         """Read what :meth:`save` wrote."""
-        folder = Path(folder)
-        return cls(
-            pd.read_parquet(folder / "concepts.parquet"),
-            pd.read_parquet(folder / "sizes.parquet"),
-            load_file(folder / "centres.safetensors"),
-        )
+        return cls(*read_parts(folder, "concepts", "sizes", "centres"))
 
 
 def _nearest(features, centres) -> tuple[np.ndarray, np.ndarray]:
@@ -118,14 +109,11 @@ def cluster(
         ``(S,)``, class of each supervoxel's clip, index into `classes`, and that clip.
     classes : tuple of str
         Names of the classes to explain.
-    n_concepts : int, default 25
-        Clusters a class (the paper's "small" setting: 15).
-    n_keep : int, default 40
-        Supervoxels kept a concept, the nearest to its centre.
-    seed : int, default 0
-        Seeds k-means.
-    n_init, n_jobs : int, default 4 and 1
-        Starts of k-means, of which the tightest is kept; classes clustered at the same time.
+    n_concepts, n_keep : int, default 25 and 40
+        Clusters a class (the paper's "small" setting: 15), and supervoxels kept a concept, the
+        nearest to its centre.
+    seed, n_init, n_jobs : int, default 0, 4 and 1
+        Of k-means; its starts, of which the tightest is kept; classes clustered at the same time.
 
     Raises
     ------
@@ -168,6 +156,5 @@ def cluster(
         tables.append(table[table["rank"] < n_keep])
         centres[name] = np.ascontiguousarray(centre, np.float32)
     columns = ["class", "concept", "supervoxel", "rank", "distance"]
-    return Concepts(
-        pd.concat(tables, ignore_index=True)[columns], pd.concat(sizes, ignore_index=True), centres
-    )
+    table, sizes = (pd.concat(parts, ignore_index=True) for parts in (tables, sizes))
+    return Concepts(table[columns], sizes, centres)

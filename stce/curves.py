@@ -54,10 +54,8 @@ def difference(
     ----------
     outcomes : pandas.DataFrame
         Rows of :func:`stce.ablation.run`.
-    first, second : {"top", "random", "least"}
-        The orders; "random" stands for the mean of its repeats.
-    n_bootstrap, seed
-        See :func:`accuracy_table`.
+    first, second, n_bootstrap, seed
+        "top", "least" or "random", the mean of its repeats; see :func:`accuracy_table`.
 
     Returns
     -------
@@ -99,10 +97,9 @@ def areas(
 
     Parameters
     ----------
-    outcomes : pandas.DataFrame
-        Rows of :func:`stce.ablation.run`, of any orders. Clips that lack an order are left out.
-    first : str, default "top"
-        The order that all are compared with.
+    outcomes, first : pandas.DataFrame and str, default "top"
+        Rows of :func:`stce.ablation.run`, of any orders, and that which all are compared with.
+        Clips that lack an order are left out.
     value : {"correct", "probability"}, default "correct"
         What the curve shows: accuracy, or the probability of the true class [1]_. Another column of
         numbers of your own will do; steps where it is NaN do not count.

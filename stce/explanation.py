@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,14 +26,14 @@ from stce.engine.storage import replacing
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
 from stce.models import FEATURES
-from stce.models.adapt import Explainable, lent, logit_names
-from stce.models.weights import near
+from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
 __all__ = ["Explanation", "explain"]
 
-RANDOM_FROM = ("clips", "supervoxels", "matched")
+CHOICES = {"target": TARGETS, "features": FEATURES}
+CHOICES["random_from"] = ("clips", "supervoxels", "matched")
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ class Explanation:
 
     Attributes
     ----------
-    class_name : str
-        The class.
-    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
-        The clips in which the concepts were found, and theirs.
+    class_name, clips, supervoxels : str, stce.clips.Clips and stce.supervoxels.Supervoxels
+        The class, the clips in which its concepts were found, and theirs.
     concepts, tcav : stce.concepts.Concepts, stce.tcav.Tcav
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
@@ -153,8 +152,8 @@ class Explanation:
         facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
-        found = [of.load(folder) for of in (Supervoxels, Concepts, Tcav)]
         clips = Clips.load(folder / "clips")
+        found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
 
 
@@ -215,42 +214,34 @@ def explain(
         The clips that concepts are told apart from; a number makes so many moving textures, and
         "others" takes those of the other classes in `clips`. Default: ``n_groups * n_keep``.
     random_from : {"clips", "supervoxels", "matched"}, default "clips"
-        Take them whole, or supervoxels of them (see :class:`stce.features.Negatives`), or those that
-        are as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
+        Take them whole, supervoxels of them (:class:`stce.features.Negatives`), or those that are
+        as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
     n_segments, compactness, sigma, n_concepts, n_keep
         See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`.
-    n_groups, target, pool
-        See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes` and
-        :func:`stce.models.adapt.adapt`.
-    q_max, n_random_orders, n_matched
-        See :func:`stce.ablation.run`, :func:`stce.ablation.ranked` and ``matched``.
+    n_groups, target, pool, q_max, n_random_orders, n_matched
+        See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes`,
+        :func:`stce.models.adapt.adapt`, :func:`stce.ablation.run`, ``ranked`` and ``matched``.
     features : {"supervoxels", "pooled"}, default "supervoxels"
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
     concept_layer : str, optional
-        Find and tell concepts at another layer than they are scored at, such as an earlier one,
-        whose map is finer; default the same.
-    stretch : bool, default False
-        Stretch supervoxels to the input size as the paper does, or leave them in place; without
-        effect where they are pooled.
+        Find and tell concepts at another layer than they are scored at, such as an earlier one with
+        a finer map; default the same.
+    stretch, batch_size, n_jobs, progress
+        See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
     seed : int, default 0
         Seeds everything random.
     device : torch.device, optional
         Where the model runs; it is moved there and back. Default: where it is.
-    batch_size, n_jobs, progress
-        See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
 
     Returns
     -------
     Explanation
         Concepts, scores and, with `test_clips`, the outcome of every masked clip; and a verdict.
-
-    Notes
-    -----
-    What is significant tells the ``verdict`` in the scores, which is that of
-    :func:`stce.evaluation.significance.against_chance`; `p` is at least ``1 / (1 + n_groups)``.
+        What is significant tells the ``verdict`` in the scores, that of
+        :func:`stce.evaluation.significance.against_chance`; `p` is at least ``1 / (1 + n_groups)``.
 
     Examples
     --------
@@ -270,48 +261,34 @@ def explain(
         "random_from": random_from, "concept_layer": concept_layer,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
-    settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
     clips = _as_clips(clips, "clips")
-    shape = (clips.frames.shape[-1], *clips.frames.shape[1:4])
+    shape = clips.clip_shape
     how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
     with lent(model, layer, features, device, **how) as network:
-        finder = network
-        if concept_layer is not None:
-            finder = network.split(concept_layer)
-            finder = finder.pooled() if features == "pooled" else finder
+        finder = seen(network, concept_layer, features)
         names = logit_names(network, clips, classes)
-        name = _one_name(target_class, names)
+        name = logit_name(target_class, names)
         mine = _of_class(clips, name, names, "clips")
         if test_clips is not None:
             test_clips = _as_clips(test_clips, "test_clips", shape)
             test_clips = _of_class(test_clips, name, names, "test_clips")
-        random = n_groups * n_keep if random is None else random
-        if isinstance(random, str):
-            random = _others(clips, name, random)
-        if isinstance(random, (int, np.integer)):
-            like = {"n_frames": shape[1], "size": shape[2:], "channels": shape[0], "seed": seed}
-            random = textures(int(random), **like)
-        random = _as_clips(random, "random", shape)
-        if random_from == "clips" and len(random) <= n_keep:
-            raise ValueError(
-                f"random has {len(random)} clips, too few for groups of n_keep={n_keep}; give "
-                "more, lower n_keep, or set random_from='supervoxels'."
-            )
+        random = _random(n_groups * n_keep if random is None else random, clips, name, seed)
+        settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
         settings |= {"n_random": len(random), "fill": _fill(network)}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
-        segmenting = {"n_jobs": n_jobs, "progress": progress, "n_segments": tuple(n_segments)}
-        segmenting |= {"compactness": compactness, "sigma": sigma}
+        cutting = {key: settings[key] for key in ("n_segments", "compactness", "sigma")}
+        cutting |= {"n_jobs": n_jobs, "progress": progress}
         running = {"batch_size": batch_size, "device": network.device}
-        seen = network, finder
-        cut, found, result = _find(*seen, mine, random, names, settings, segmenting, running)
+        views = network, finder
+        cut, found, result = _find(*views, mine, random, names, settings, cutting, running)
         outcomes = None
         if test_clips is None:
             with torch.inference_mode():
-                one = (torch.from_numpy(np.asarray(mine.frames[n]))[None] for n in range(len(mine)))
-                said = [int(network(network.prepare(x.to(network.device))).argmax()) for x in one]
+                each = (network.prepare(mine.frames[n : n + 1]) for n in range(len(mine)))
+                said = [int(network(clip).argmax()) for clip in each]
             settings["recognised"] = said.count(names.index(name))
         else:
-            unseen = supervoxels.segment(test_clips, **segmenting)
+            unseen = supervoxels.segment(test_clips, **cutting)
             given = finder, test_clips, unseen, found, {name: result.ranking(name)}
             subject = ablation.Subject(*given, stretch=stretch, **running)
             orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
@@ -322,51 +299,41 @@ def explain(
     return it
 
 
-def _find(network, finder, clips, random, names, settings, segmenting, running):
+def _find(network, finder, clips, random, names, settings, cutting, running):
     """Return the supervoxels, the concepts and their scores (paper 3.1 and 3.2)."""
     seed, name, target = settings["seed"], names[clips.labels[0]], settings["target"]
     n_groups, n_keep, rng = settings["n_groups"], settings["n_keep"], np.random.default_rng(seed)
-    negatives = features.Negatives(random)
-    matched = settings["random_from"] == "matched"
+    negatives, matched = features.Negatives(random), settings["random_from"] == "matched"
     if settings["random_from"] != "clips":
-        some = random, (5 if matched else 1) * n_groups * n_keep, n_keep, rng
-        negatives = features.random_supervoxels(*some, **segmenting)
-    cut = supervoxels.segment(clips, **segmenting)
-    shown = {"stretch": settings["stretch"], "progress": segmenting["progress"]}
-    z = features.extract(network, clips, cut, **shown, **running)
-    rows = cut.table["video"].to_numpy()
-    number = {"n_concepts": settings["n_concepts"], "n_keep": n_keep, "seed": seed}
-    at = z if finder is network else features.extract(finder, clips, cut, **shown, **running)
-    found = concepts_module.cluster(at, clips.labels[rows], rows, names, **number)
-    groups = (
-        tcav.random_groups(len(negatives), n_groups, n_keep, rng)
-        if not matched
-        else (tcav.matched_groups(found, cut.places(), negatives, n_groups, rng))
-    )
+        n = (5 if matched else 1) * n_groups * n_keep  # the more, the liker
+        negatives = features.random_supervoxels(random, n, n_keep, rng, **cutting)
+    if not matched:
+        groups = tcav.random_groups(len(negatives), n_groups, n_keep, rng)
+    cut = supervoxels.segment(clips, **cutting)
+    shown = {"stretch": settings["stretch"], "progress": cutting["progress"], **running}
+    z = features.extract(network, clips, cut, **shown)
+    at = z if finder is network else features.extract(finder, clips, cut, **shown)
+    rows, number = cut.table["video"].to_numpy(), settings["n_concepts"]
+    how = {"n_concepts": number, "n_keep": n_keep, "seed": seed}
+    found = concepts_module.cluster(at, clips.labels[rows], rows, names, **how)
+    if matched:
+        groups = tcav.matched_groups(found, cut.places(), negatives, n_groups, rng)
     whole = {name: features.extract_layer(network, clips, **running)}
     others = negatives.embed(network, stretch=settings["stretch"], **running)
-    slopes = _gradient(network, clips, name, names, target, running)
+    slopes = None
+    if network.splits == "no":
+        few = max(1, running["batch_size"] // 4)  # a backward pass keeps what a forward forgets
+        parts = (network.prepare(clips.frames[i : i + few]) for i in range(0, len(clips), few))
+        parts = [network.gradient(x, names.index(name), target).cpu() for x in parts]
+        slopes = {name: torch.cat(parts).numpy()}
     samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)
     how = {"seed": seed, "device": running["device"]}
     result = tcav.score(network, samples, **how)
     # The test shuffles known slopes, so that no network is copied; with so many draws one concept
     # alone can pass it.
     samples = replace(samples, slopes=dict(samples.gradients(network, [name], running["device"])))
-    draws = {"n_null": 25 * number["n_concepts"], "n_shuffles": 100 * number["n_concepts"]}
+    draws = {"n_null": 25 * number, "n_shuffles": 100 * number}
     return cut, found, significance.against_chance(None, result, samples, **draws, **how)
-
-
-def _gradient(network, clips, name, names, target, running) -> dict[str, np.ndarray] | None:
-    """Return the gradient at each clip, or None where the features decide on it alone."""
-    if network.splits != "no":
-        return None
-    parts = []
-    step = max(1, running["batch_size"] // 4)  # a backward pass keeps what a forward pass forgets
-    for start in range(0, len(clips), step):
-        frames = torch.from_numpy(np.asarray(clips.frames[start : start + step]))
-        x = network.prepare(frames.to(running["device"]))
-        parts.append(network.gradient(x, names.index(name), target).cpu().numpy())
-    return {name: np.concatenate(parts)}
 
 
 def _fill(network: Explainable) -> int:
@@ -378,15 +345,12 @@ def _check(given: dict) -> None:
     supervoxels.check_cut(given["n_segments"], given["compactness"], given["sigma"])
     least = {"n_concepts": 1, "n_keep": 1, "n_groups": 2, "q_max": 1, "batch_size": 1, "seed": 0}
     for name, low in least.items():
-        value = given[name]
+        value, high = given[name], 63 if name == "n_concepts" else math.inf
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or value < low or (name == "n_concepts" and value > 63):
-            most = ", at most 63" if name == "n_concepts" else ""
+        if not whole or not low <= value <= high:
+            most = "" if high == math.inf else f", at most {high}"
             raise ValueError(f"{name} is {value!r}; it takes int, at least {low}{most}.")
-    if given["target"] not in TARGETS:
-        known = ", ".join(map(repr, TARGETS))
-        raise ValueError(f"target is {given['target']!r}; it takes str, one of {known}.")
-    for name, known in (("features", FEATURES), ("random_from", RANDOM_FROM)):
+    for name, known in CHOICES.items():
         if given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")
 
@@ -396,36 +360,29 @@ def _as_clips(value, argument: str, shape=None) -> Clips:
     clips = value if isinstance(value, Clips) else Clips.of_array(value, argument)
     if len(clips) < 2:
         raise ValueError(f"{argument} has {len(clips)} clips; give two or more.")
-    got = (clips.frames.shape[-1], *clips.frames.shape[1:4])
-    if shape is not None and got != shape:
+    if shape not in (None, clips.clip_shape):
         raise ValueError(
-            f"{argument} has clips (C, T, H, W) = {got}, but clips has {shape}; bring them to one "
-            "size."
+            f"{argument} has clips (C, T, H, W) = {clips.clip_shape}, but clips has {shape}; bring "
+            "them to one size."
         )
     return clips
 
 
-def _others(clips: Clips, name: str, random: str) -> Clips:
-    """Return the clips of the other classes."""
-    owners = np.asarray(clips.classes)[clips.labels]
-    if random != "others" or name not in owners or (owners == name).all():
-        raise ValueError(
-            f"random is {random!r}; give clips, how many moving textures, or 'others' if clips are "
-            f"of {name!r} and of other classes, not of {', '.join(np.unique(owners))!r} alone."
-        )
-    return clips.select(owners != name)
-
-
-def _one_name(target_class: str | int, names: tuple[str, ...]) -> str:
-    """Return the name of the class to explain."""
-    if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
-        return names[target_class]
-    if target_class not in names:
-        raise ValueError(
-            f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
-            f"below {len(names)} will do as well."
-        )
-    return target_class
+def _random(random, clips: Clips, name: str, seed: int) -> Clips:
+    """Return the clips to tell concepts apart from: moving textures, of other classes, or given."""
+    if isinstance(random, str):
+        owners = np.asarray(clips.classes)[clips.labels]
+        if random != "others" or name not in owners or (owners == name).all():
+            raise ValueError(
+                f"random is {random!r}; give clips, how many moving textures, or 'others' if clips "
+                f"are of {name!r} and other classes, not of {', '.join(np.unique(owners))!r} alone."
+            )
+        random = clips.select(owners != name)
+    if isinstance(random, (int, np.integer)):
+        channels, n_frames, *size = clips.clip_shape
+        like = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
+        random = textures(int(random), **like)
+    return _as_clips(random, "random", clips.clip_shape)
 
 
 def _of_class(clips: Clips, name: str, names: tuple[str, ...], argument: str) -> Clips:

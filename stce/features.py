@@ -179,9 +179,8 @@ def _embed(network, clips, supervoxels, facts, stretch: bool, near, device) -> n
     """Return the features of a batch, from video, level, label and box of each supervoxel."""
     # They lie in a handful of clips: each travels to the device once.
     videos, position = np.unique(facts[:, 0], return_inverse=True)
-    frames = np.stack([np.asarray(clips.frames[v]) for v in videos])
-    volumes = np.stack([np.asarray(supervoxels.labels[v]) for v in videos])
-    frames = network.prepare(torch.from_numpy(frames).to(device))
+    frames = network.prepare(np.stack([clips.frames[v] for v in videos]))
+    volumes = np.stack([supervoxels.labels[v] for v in videos])
     volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
     entry = torch.from_numpy(facts).to(device)
     position = torch.from_numpy(position).to(device)
@@ -235,7 +234,7 @@ def extract(
         Write ``features.zarr`` there, about a thousand rows a chunk; chunks already there,
         from a run that was stopped, are not computed again. Without it: in memory.
     progress : bool, default True
-        Show a progress bar on a terminal.
+        Show a bar on a terminal.
 
     Examples
     --------
@@ -294,7 +293,7 @@ def extract_layer(network, clips, *, batch_size: int = 32, device="cpu") -> np.n
 def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
     shared = spread(network)
     parts = Parallel()(
-        delayed(_seen)(shared, np.asarray(clips.frames[i : i + batch_size]), layer, device)
+        delayed(_seen)(shared, clips.frames[i : i + batch_size], layer, device)
         for i in range(0, len(clips), batch_size)
     )
     return np.concatenate(parts)
@@ -303,8 +302,7 @@ def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
 @torch.inference_mode()
 def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
     network = network.to(device).eval()
-    x = network.prepare(torch.from_numpy(frames).to(device))
-    see = network.at_layer if layer else network.features
+    x, see = network.prepare(frames), network.at_layer if layer else network.features
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 

@@ -24,10 +24,9 @@ def reached(labels: np.ndarray, table: pd.DataFrame, step: np.ndarray, never: in
 
     Parameters
     ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, label volumes of one clip.
-    table : pandas.DataFrame
-        ``s`` kept supervoxels of this clip, with ``level`` and ``label``.
+    labels, table : numpy.ndarray and pandas.DataFrame
+        ``(L, T, H, W)``, label volumes of one clip, and its ``s`` kept supervoxels, with ``level``
+        and ``label``.
     step, never : numpy.ndarray and int
         ``(s,) int``, when each of them is reached, 0 to `never`: the step of voxels that no kept
         supervoxel holds.
@@ -133,15 +132,11 @@ def predict(
         In evaluation mode, where the clip is.
     clip : torch.Tensor
         ``(1, C, T, H, W) float32``, prepared.
-    places, wanted
-        See :func:`visible`; on the clip's device.
-    fill : torch.Tensor, optional
-        See :func:`filling`.
-    region : torch.Tensor, optional
+    places, wanted, fill
+        See :func:`visible` and :func:`filling`; on the clip's device.
+    region, batch_size : torch.Tensor, optional, and int, default 64
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
-        if there are none.
-    batch_size : int, default 64
-        Masked clips a forward pass; a CPU splits them further.
+        if there are none. Masked clips a forward pass; a CPU splits them further.
     """
     answers = []
     for start in range(0, len(wanted), batch_size):

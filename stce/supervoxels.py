@@ -135,11 +135,6 @@ def segment_clip(
         ``(L, T, H, W) uint8`` (``uint16`` where a level has more than 255 segments), and the rows
         of :class:`Supervoxels` without the column ``video``.
 
-    Raises
-    ------
-    ValueError
-        If frames or options are not as above.
-
     References
     ----------
     Achanta et al., SLIC superpixels compared to state-of-the-art superpixel methods, 2012,
@@ -280,10 +275,9 @@ def segment(
         Cut several clips at once there, such as on ``"cuda"``, by :func:`stce.engine.slic.slic`:
         the same supervoxels up to rounding. Without it scikit-image cuts one clip after the other
         on the CPU, where it is several times faster.
-    n_jobs : int, default 1
-        Processes, as in joblib; -1 for one a core. With `device`, threads that feed it.
-    progress : bool, default True
-        Show a progress bar on a terminal.
+    n_jobs, progress : int, default 1, and bool, default True
+        Processes, as in joblib (-1 for one a core; with `device`, threads that feed it), and
+        whether to show a bar on a terminal.
     **options
         Passed to :func:`segment_clip`.
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from safetensors.numpy import load_file, save_file
 from scipy.spatial import cKDTree
 from scipy.stats import false_discovery_control
 from torch import Tensor
@@ -19,7 +18,7 @@ from torch import Tensor
 from stce import cav
 from stce.concepts import Concepts
 from stce.engine.resampling import mean_interval, p_value
-from stce.engine.storage import read_rows
+from stce.engine.storage import read_parts, read_rows, write_parts
 from stce.engine.threads import forward
 from stce.engine.workers import spread
 
@@ -34,10 +33,9 @@ class Samples:
 
     Attributes
     ----------
-    concepts : stce.concepts.Concepts
-        The concepts of each class.
-    features : array_like
-        ``(S, D) float32``, numpy or zarr, of the supervoxels that `concepts` refers to.
+    concepts, features : stce.concepts.Concepts and array_like
+        The concepts of each class, and ``(S, D) float32``, numpy or zarr, of the supervoxels that
+        they refer to.
     clips : dict of str to numpy.ndarray
         For each class its ``(N, D) float32`` of :func:`stce.features.extract_layer`.
     random : numpy.ndarray
@@ -45,10 +43,8 @@ class Samples:
     groups : numpy.ndarray or dict of str to numpy.ndarray
         ``(R, m) int64``, rows of `random` for all classes or for each, of :func:`random_groups`;
         or for each class ``(K, R, m)``, for each of its concepts, of :func:`matched_groups`.
-    classes : tuple of str
-        Output names of the network, in order.
-    target : {"logit", "log_prob"}, default "logit"
-        The class output, see :func:`slopes`.
+    classes, target : tuple of str, and {"logit", "log_prob"}, default "logit"
+        Output names of the network, in order, and the class output, see :func:`slopes`.
     slopes : dict of str to numpy.ndarray, optional
         For each class the :func:`slopes` at its clips, where a network has no head for them.
     """
@@ -70,7 +66,7 @@ class Samples:
         """Return mean and scale of all samples, by which classifiers standardise, each ``(D,)``.
 
         A class at a time is read, so that the memory does not grow with the number of classes. See
-        :func:`stce.cav.scaling`; a feature that is not finite is refused with a ValueError.
+        :func:`stce.cav.scaling`.
         """
         found = self.concepts
         blocks = (read_rows(self.features, found.used(name)) for name in found.centres)
@@ -86,10 +82,7 @@ class Samples:
     def gradients(
         self, network, names: Iterable[str], device="cpu"
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield classes and the :func:`slopes` at their clips, computed unless they are given.
-
-        Those that are not finite are refused with a ValueError.
-        """
+        """Yield classes and the :func:`slopes` at their clips, computed unless they are given."""
         for name in names:
             if self.slopes is None:
                 y = self.classes.index(name)
@@ -127,40 +120,21 @@ class Tcav:
 
     def save(self, folder: str | Path) -> None:
         """Write ``scores.parquet``, ``cavs.safetensors`` and ``sensitivity.safetensors``."""
-        folder = Path(folder)
-        self.scores.to_parquet(folder / "scores.parquet")
-        save_file(self.cavs, folder / "cavs.safetensors")
-        save_file(self.sensitivity, folder / "sensitivity.safetensors")
+        write_parts(folder, scores=self.scores, cavs=self.cavs, sensitivity=self.sensitivity)
 
     @classmethod
     def load(cls, folder: str | Path) -> Tcav:
         """Read what :meth:`save` wrote."""
-        folder = Path(folder)
-        return cls(
-            pd.read_parquet(folder / "scores.parquet"),
-            load_file(folder / "cavs.safetensors"),
-            load_file(folder / "sensitivity.safetensors"),
-        )
+        return cls(*read_parts(folder, "scores", "cavs", "sensitivity"))
 
 
 def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generator, owners=None):
     """Draw the groups of random clips (paper 4.1), ``(R, size) int64``.
 
-    No clip occurs twice in a group; the groups are disjoint where there are clips enough.
-
-    Parameters
-    ----------
-    n_clips, n_groups, size : int
-        Random clips there are, groups to draw, R (the paper: 50), and clips a group (40).
-    rng : numpy.random.Generator
-        Source of the draw.
-    owners : numpy.ndarray, optional
-        ``(n_clips,) str``, classes; then each has its groups in a dict, of clips of the others.
-
-    Raises
-    ------
-    ValueError
-        If there are no more clips than one group needs.
+    No clip occurs twice in a group; the groups are disjoint where there are clips enough. In the
+    paper R is 50 and `size` 40. With `owners`, the classes of the clips ``(n_clips,) str``, each
+    class has its groups in a dict, of clips of the others. No more clips than one group needs are
+    refused with a ValueError.
 
     Examples
     --------
@@ -172,8 +146,9 @@ def random_groups(n_clips: int, n_groups: int, size: int, rng: np.random.Generat
         return {n: i[random_groups(len(i), n_groups, size, rng)] for n, i in others.items()}
     if n_clips <= size:  # all groups would be one
         raise ValueError(
-            f"There are {n_clips} random clips, too few for groups of {size}. Raise n_random_clips "
-            "(of other classes: n_discovery), add films, or lower n_keep."
+            f"There are {n_clips} random clips, too few for groups of {size}. Raise random or "
+            "n_random_clips (of other classes: n_discovery), add films, lower n_keep, or take "
+            "their supervoxels (random_from)."
         )
     if n_clips >= n_groups * size:
         return rng.permutation(n_clips)[: n_groups * size].reshape(n_groups, size)
@@ -191,12 +166,12 @@ def matched_groups(
 
     Parameters
     ----------
-    found : stce.concepts.Concepts
-        K concepts a class.
-    places : numpy.ndarray
-        ``(S, 4)``, of :meth:`stce.supervoxels.Supervoxels.places`, where the concepts were found.
+    found, places : stce.concepts.Concepts and numpy.ndarray
+        K concepts a class, and of the supervoxels among which they were found the ``(S, 4)`` of
+        :meth:`stce.supervoxels.Supervoxels.places`.
     negatives : stce.features.Negatives
-        Supervoxels to draw from; where they have owners, those of other classes.
+        Supervoxels to draw from; where they have owners, those of other classes. A class with fewer
+        than `n_groups` of them is refused with a ValueError.
     n_groups, rng : int and numpy.random.Generator
         Groups a concept, R, and the source of the deals.
 
@@ -205,29 +180,25 @@ def matched_groups(
     dict of str to numpy.ndarray
         ``(K, R, m) int64``, rows of the negatives, m the largest number of members. Where a concept
         has fewer, the last entries repeat its first.
-
-    Raises
-    ------
-    ValueError
-        If a class has fewer negatives than there are groups.
     """
     there, groups = negatives.cut.places()[negatives.rows], {}
     for name, centres in found.centres.items():
-        rows = np.arange(len(there))
-        rows = rows if negatives.owners is None else rows[negatives.owners != name]
+        other = np.full(len(there), True) if negatives.owners is None else negatives.owners != name
+        rows = np.flatnonzero(other)
         if len(rows) < n_groups:
             raise ValueError(
                 f"There are {len(rows)} supervoxels to tell {name!r} apart from, fewer than "
                 f"n_groups={n_groups}; give more clips, or lower n_groups."
             )
-        spread = there[rows].std(axis=0)
-        near = cKDTree(there[rows] / np.where(spread > 0, spread, 1))
+        scale = there[rows].std(axis=0)
+        scale[scale == 0] = 1
+        near = cKDTree(there[rows] / scale)
         members = [found.members(name, k) for k in range(len(centres))]
         size, dealt = max(map(len, members)), []
         for mine in members:
-            like = near.query(places[mine] / np.where(spread > 0, spread, 1), n_groups)[1]
-            like = rng.permuted(like.reshape(len(mine), n_groups), axis=1).T
-            dealt.append(rows[np.resize(like.T, (size, n_groups)).T])
+            like = near.query(places[mine] / scale, n_groups)[1].reshape(len(mine), n_groups)
+            like = rng.permuted(like, axis=1)
+            dealt.append(rows[np.resize(like, (size, n_groups)).T])
         groups[name] = np.stack(dealt)
     return groups
 
@@ -239,12 +210,10 @@ def slopes(
 
     Parameters
     ----------
-    network : stce.models.network.Network
-        Its head is differentiated, in evaluation mode, on `device`.
+    network, class_index : stce.models.network.Network and int
+        Its head is differentiated, in evaluation mode, on `device`; the class y.
     clips : numpy.ndarray
         ``(N, D) float32``, clips at layer l, of :func:`stce.features.extract_layer`.
-    class_index : int
-        The class y.
     target : {"logit", "log_prob"}, default "logit"
         The class output. Where the head is one linear map, the gradient of the logit is the
         same for every clip; that of the log-probability is not.
@@ -295,18 +264,12 @@ def score(
     Parameters
     ----------
     network, samples : stce.models.network.Network and Samples
-        The network to explain; the concepts, their features, clips and random clips.
-    strength : float, default 1
-        See :func:`stce.cav.classifiers`.
+        The network to explain; the concepts, their features, clips and random clips. Features or
+        gradients that are not finite are refused with a ValueError.
+    strength, device : float, default 1, and torch.device, default "cpu"
+        See :func:`stce.cav.classifiers`; the head runs there, too.
     n_bootstrap, seed : int, default 1000 and 0
         Resamples of clips and groups for the interval, and their seed.
-    device : torch.device, default "cpu"
-        Where the head runs and the classifiers are solved.
-
-    Raises
-    ------
-    ValueError
-        If features or gradients are not finite.
 
     References
     ----------
@@ -360,9 +323,8 @@ def rescore(
 ) -> pd.DataFrame:
     """Score known CAVs for another class output, without fitting them again.
 
-    Takes `cavs` of :class:`Tcav`, `clips`, `classes` and `target` as of :class:`Samples`, and the
-    rest as :func:`score`. Returns one row a concept: ``class``, ``concept``, ``score``,
-    ``derivative``.
+    Takes `cavs` of :class:`Tcav`, `clips`, `classes` and `target` of :class:`Samples`. Returns one
+    row a concept: ``class``, ``concept``, ``score``, ``derivative``.
     """
     parts = []
     for name, vectors in cavs.items():
@@ -376,9 +338,8 @@ def rescore(
 def _finite(name: str, slope: np.ndarray) -> np.ndarray:
     if not np.isfinite(slope).all():
         raise ValueError(
-            f"The gradients of class {name!r} hold NaN or infinite values, so no score means "
-            "anything; look for a logarithm, a root or a division in the head, or clips that are "
-            "not finite."
+            f"The gradients of class {name!r} hold NaN or infinite values, so no score means any"
+            "thing; look for a logarithm, a root or a division in the head, or clips not finite."
         )
     return slope
 

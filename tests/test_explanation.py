@@ -271,13 +271,7 @@ def test_other_precisions(model, some, dtype):
 
 def test_all_ways_to_give_clips(model, some):
     first = np.moveaxis(some.frames, -1, 1)
-    labelled = Clips(
-        np.concatenate([some.frames, 255 - some.frames]),
-        np.repeat([1, 0], 4),
-        [f"c{i}" for i in range(8)],
-        ["g"] * 8,
-        ("other", "mine"),
-    )
+    labelled = both_kinds(some)
     wanted = explain(model, "pool", some.frames, 1, **SMALL)
     for given, target in (
         (first, 1),
@@ -338,6 +332,55 @@ def test_one_class_of_several_is_selected(model, some):
         assert part.title(part.ranking[2]).startswith("rank 3 of 3, score ")
 
 
+def both_kinds(some):
+    """The same clips as two classes, once as they are and once inverted."""
+    frames, ids = np.concatenate([some.frames, 255 - some.frames]), [f"c{i}" for i in range(8)]
+    return Clips(frames, np.repeat([1, 0], 4), ids, ["g"] * 8, ("other", "mine"))
+
+
+def test_told_from_like_supervoxels_of_others_and_found_at_another_layer(some):
+    torch.manual_seed(0)
+    first, last = nn.Conv3d(3, 5, 3, 2, 1), nn.Conv3d(5, 7, 3, 2, 1)
+    tail = nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(7, 2)
+    model, clips = nn.Sequential(first, nn.ReLU(), last, *tail), both_kinds(some)
+    how = SMALL | {"random": "others", "concept_layer": "1", "test_clips": clips}
+    found = explain(model, "4", clips, "mine", random_from="matched", **how)
+    settings = found.settings
+    assert (settings["random_from"], settings["concept_layer"]) == ("matched", "1")
+    assert found.network.layer == "4" and found.cavs.shape == (3, 3, 7)
+    # The very same by hand.
+    finder = adapt(model, "1", clip_shape=(3, 8, 32, 32))
+    mine, others = clips.select(slice(4)), clips.select(slice(4, 8))
+    rng = np.random.default_rng(0)
+    cutting = {"n_segments": (4, 8), "progress": False}
+    negatives = features.random_supervoxels(others, 5 * 3 * 6, 6, rng, **cutting)
+    cut = supervoxels.segment(mine, **cutting)
+    z = [features.extract(net, mine, cut, stretch=False) for net in (finder, found.network)]
+    rows = cut.table["video"].to_numpy()
+    wanted = concepts.cluster(
+        z[0], np.ones(len(rows), int), rows, clips.classes, n_concepts=3, n_keep=6
+    )
+    assert wanted.centres["mine"].shape == found.concepts.centres["mine"].shape == (3, 5)
+    assert wanted.table.equals(found.concepts.table)
+    whole = {"mine": features.extract_layer(found.network, mine)}
+    random = negatives.embed(found.network, stretch=False)
+    groups = tcav.matched_groups(wanted, cut.places(), negatives, 3, rng)
+    result = tcav.score(
+        found.network, tcav.Samples(wanted, z[1], whole, random, groups, clips.classes)
+    )
+    assert result.scores["score"].equals(found.tcav.scores["score"])
+    assert set(found.outcomes["class"]) == {"mine"}
+    # One layer under two names is one layer.
+    same = explain(model, "4", clips, "mine", **how | {"concept_layer": "4"})
+    plain = explain(model, "4", clips, "mine", **how | {"concept_layer": None})
+    assert same.tcav.scores.equals(plain.tcav.scores)
+    with pytest.raises(ValueError, match="no layer 'fc'; near to it are"):
+        explain(model, "4", clips, "mine", **how | {"concept_layer": "fc"})
+    message = "There are .* supervoxels to tell 'mine' apart from, fewer than n_groups=900"
+    with pytest.raises(ValueError, match=message):
+        explain(model, "4", clips, "mine", random_from="matched", **how | {"n_groups": 900})
+
+
 def one_of_each(frames):
     return Clips(frames[:2], [0, 1], ["a", "b"], ["g", "g"], ("wave", "clap"))
 
@@ -358,10 +401,10 @@ def one_of_each(frames):
         ({"target_class": "jump"}, "target_class is 'jump'; choose from 0, 1. An index below 2"),
         ({"target_class": 2}, "target_class is 2"),
         ({"classes": ("a", "b", "c")}, "classes has 3 names"),
-        ({"random": 5}, "random has 5 clips, too few for groups of n_keep=6"),
+        ({"random": 5}, "There are 5 random clips, too few for groups of 6"),
         ({"random": textures(9, n_frames=8, size=(16, 16), channels=3)}, "random has clips"),
         ({"test_clips": textures(2, n_frames=8, size=(32, 32)).frames}, "test_clips has clips"),
-        ({"target": "loss"}, "target is 'loss'; it takes str, one of 'logit', 'log_prob'"),
+        ({"target": "loss"}, "target is 'loss'; choose one of logit, log_prob"),
         ({"n_groups": 1}, "n_groups is 1; it takes int, at least 2"),
         ({"n_groups": "5"}, "n_groups is '5'; it takes int"),
         ({"n_concepts": 2.5}, "n_concepts is 2.5; it takes int"),
@@ -376,6 +419,7 @@ def one_of_each(frames):
         ({"n_concepts": 60}, "has .* supervoxels, fewer than n_concepts=60"),
         ({"layer": "pol"}, "no layer 'pol'; near to it are pool"),
         ({"layer": None}, "no layer None"),
+        ({"random_from": "boxes"}, "choose one of clips, supervoxels, matched"),
         ({"features": "mean"}, "features is 'mean'; choose one of supervoxels, pooled"),
         ({"layer": "flat", "features": "pooled"}, "cannot be pooled from 'flat' of Sequential"),
         ({"pool": False, "layer": "relu", "features": "pooled"}, "cannot be pooled from 'relu'"),

@@ -265,7 +265,7 @@ def test_explain_takes_the_other_classes_and_cuts_them_as_the_own():
         ({"random_from": "boxes"}, "random_from is 'boxes'; choose one of clips, supervoxels."),
         (
             {"random": 4, "random_from": "clips"},
-            "random has 4 clips, too few for groups of n",
+            "There are 4 random clips, too few for groups of",
         ),
         (
             {"random": 2, "n_keep": 90},

@@ -5,7 +5,7 @@ import pytest
 from skimage.segmentation import slic
 
 from stce.evaluation.truth import recovery
-from stce.supervoxels import Supervoxels, deduplicate, jaccard, segment, segment_clip
+from stce.supervoxels import Supervoxels, deduplicate, jaccard, segment, segment_clip, sift
 
 
 @pytest.fixture
@@ -94,6 +94,19 @@ def test_boxes_and_sizes_are_exact():
         assert row.size == len(where)
         assert [row.t0, row.y0, row.x0] == where.min(0).tolist()
         assert [row.t1, row.y1, row.x1] == (where.max(0) + 1).tolist()
+
+
+def test_places_are_size_and_centre_as_shares_of_the_clip():
+    volume = np.ones((1, 4, 8, 16), np.uint8)
+    volume[0, 2:, :4, 12:] = 2
+    labels, table = sift(volume)
+    places = Supervoxels(labels[None], table.assign(video=0)).places()
+    expected = [[np.log(15 / 16), 0.5, 0.5, 0.5], [np.log(1 / 16), 0.75, 0.25, 0.875]]
+    np.testing.assert_allclose(places, expected)
+    # They do not change with the size of the clip.
+    larger, table = sift(volume.repeat(2, 1).repeat(3, 2).repeat(5, 3))
+    again = Supervoxels(larger[None], table.assign(video=0)).places()
+    np.testing.assert_allclose(again, expected)
 
 
 def test_spacing_shortens_supervoxels_in_time():

@@ -10,7 +10,9 @@ from stce import cav, tcav
 from stce.concepts import Concepts, cluster
 from stce.engine import logistic
 from stce.engine.resampling import p_value
+from stce.features import Negatives
 from stce.models.adapt import Explainable
+from stce.supervoxels import Supervoxels
 
 
 class LinearHead(torch.nn.Module, Explainable):
@@ -186,6 +188,79 @@ def test_groups_are_disjoint_where_they_can_be():
     assert len(np.unique(tcav.random_groups(60, 3, 20, rng))) == 60
     tight = tcav.random_groups(30, 5, 20, rng)
     assert all(len(set(group)) == 20 for group in tight)
+
+
+def _boxes(rng, across, shape=(16, 64, 64)):
+    """Supervoxels as boxes: anywhere and of any size, or all alike but for where they lie in x."""
+    if across is None:
+        start = rng.integers(0, 12, (400, 3))
+        stop = start + rng.integers(1, 5, start.shape)
+        edges = np.stack([start, stop], axis=2) * np.array([[1], [4], [4]])
+    else:
+        edges = np.tile([[4.0, 8], [8, 16], [0, 4]], (len(across), 1, 1))
+        edges[:, 2] += 60 * across[:, None]
+    columns = ["t0", "t1", "y0", "y1", "x0", "x1"]
+    table = pd.DataFrame(edges.reshape(-1, 6), columns=columns)
+    table["fraction"] = np.prod((edges[..., 1] - edges[..., 0]) / shape, axis=1)
+    return Supervoxels(np.zeros((1, 1, *shape), np.uint8), table.assign(video=0))
+
+
+def test_matched_groups_are_of_other_classes_and_lie_where_the_concepts_do():
+    rng = np.random.default_rng(0)
+    cut, owners = _boxes(rng, None), np.repeat(["a", "b"], 200)
+    negatives = Negatives(None, cut, np.arange(400), owners)
+    places = cut.places()
+    table = pd.DataFrame(
+        {"class": np.repeat(["a", "b"], 30), "concept": np.tile([0] * 20 + [1] * 10, 2)}
+    )
+    table["supervoxel"] = [*rng.permutation(200)[:30], *(200 + rng.permutation(200)[:30])]
+    table["rank"] = table.groupby(["class", "concept"]).cumcount()
+    found = Concepts(table, None, {"a": np.zeros((2, 1)), "b": np.zeros((2, 1))})
+    groups = tcav.matched_groups(found, places, negatives, 6, rng)
+    drawn = tcav.random_groups(400, 6, 20, rng, owners)
+    for name in ("a", "b"):
+        assert groups[name].shape == (2, 6, 20)
+        assert (owners[groups[name]] != name).all()
+        # The smaller concept's groups repeat its ten.
+        np.testing.assert_array_equal(groups[name][1][:, 10:], groups[name][1][:, :10])
+        mine = places[found.members(name, 0)]
+        apart = [np.abs(places[g] - mine).mean((0, 1)) for g in (groups[name][0], drawn[name])]
+        assert (apart[0] < 0.7 * apart[1]).all()  # in size, and on each axis
+        # Each member's six nearest are dealt out, one to each group.
+        assert all(len(set(one)) == 6 for one in groups[name][0].T)
+    again = tcav.matched_groups(found, places, negatives, 6, np.random.default_rng(1))
+    assert {*again["a"][0][:, 0]} == {*groups["a"][0][:, 0]}
+    message = "There are 200 supervoxels to tell 'a' apart from, fewer than n_groups=201"
+    with pytest.raises(ValueError, match=message):
+        tcav.matched_groups(found, places, negatives, 201, rng)
+
+
+def test_what_only_its_place_tells_apart_is_no_concept_against_matched_groups():
+    # Feature 0 says where a supervoxel lies, feature 1 what it is; the class reads both.
+    rng = np.random.default_rng(0)
+    across = np.concatenate(
+        [rng.uniform(0.9, 1, 20), rng.uniform(0, 1, 20), rng.uniform(0, 1, 800)]
+    )
+    cut, z = _boxes(rng, across), rng.normal(size=(840, 8)).astype(np.float32)
+    z[:, 0] = 3.5 * across + 0.1 * z[:, 0]
+    z[:, 1] *= 0.3
+    z[20:40, 1] += 4
+    own = np.arange(40)
+    found = cluster(z[:40], np.zeros(40, int), own, ("a",), n_concepts=2, n_keep=20)
+    placed = next(k for k in (0, 1) if set(found.members("a", k)) == set(range(20)))
+    head = LinearHead(np.array([[1, 0.6, 0, 0, 0, 0, 0, 0], [0] * 8]))
+    clips = {"a": rng.normal(size=(12, 8)).astype(np.float32)}
+    negatives = Negatives(None, cut, np.arange(40, 840))
+    matched = tcav.matched_groups(found, cut.places(), negatives, 10, rng)
+    results = {}
+    for name, groups in (("random", tcav.random_groups(800, 10, 20, rng)), ("matched", matched)):
+        samples = tcav.Samples(found, z[:40], clips, z[40:], groups, ("a", "b"))
+        results[name] = tcav.score(head, samples)
+    assert results["random"].ranking("a") == [placed, 1 - placed]
+    assert results["matched"].ranking("a") == [1 - placed, placed]
+    along = {n: r.scores.set_index("concept")["derivative"] for n, r in results.items()}
+    assert along["random"][placed] > 0.8
+    assert abs(along["matched"][placed]) < 0.3
 
 
 def test_errors():

@@ -12,21 +12,11 @@ __all__ = ["resolve"]
 def resolve(name: str | torch.device = "auto") -> torch.device:
     """Return the device of that name, after checking that it is there; a GPU's has its index.
 
+    The name is ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda"``
+    or ``"cuda:1"``; another one is a ValueError, a GPU that is not there a RuntimeError.
+
     Denormal floats are flushed to zero from here on: a network with saturated units otherwise
     runs several times slower on a CPU, for digits that no result depends on.
-
-    Parameters
-    ----------
-    name : str or torch.device, default "auto"
-        ``"auto"`` (the first GPU where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or
-        ``"cuda:1"``.
-
-    Raises
-    ------
-    ValueError
-        If the name is none of these.
-    RuntimeError
-        If it names a GPU that is not there.
 
     Examples
     --------

@@ -29,10 +29,8 @@ class Blocks:
     ----------
     positive : torch.Tensor
         ``(S, n, n) float64``: the S sets of positive samples, each of as many problems in a row.
-    between : torch.Tensor
-        ``(B, n, m) float64``.
-    negative : torch.Tensor
-        ``(B, m, m) float64``.
+    between, negative : torch.Tensor
+        ``(B, n, m)`` and ``(B, m, m) float64``.
     """
 
     positive: Tensor

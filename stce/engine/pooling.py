@@ -1,8 +1,7 @@
 """Supervoxels' features from one forward pass a clip: a layer's map, pooled under each mask.
 
 The paper shows every supervoxel to the network by itself, about 100 forward passes a clip. Here
-the clip is seen once and whole, by a network of :class:`stce.models.network.Pooled`, and a
-supervoxel's features are the mean of the map over the supervoxel.
+the clip is seen once and whole, by a :class:`stce.models.network.Pooled`.
 """
 
 from __future__ import annotations
@@ -25,14 +24,8 @@ def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int])
     as ``torch.nn.functional.adaptive_avg_pool3d`` does, and divided by the sum over the cells: each
     row sums to 1.
 
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        ``(L, T, H, W)``, label volumes of one clip.
-    table : pandas.DataFrame
-        ``s`` supervoxels of this clip, with ``level`` and ``label``.
-    grid : tuple of int
-        (t, h, w), the size of the map.
+    It takes the label volumes of one clip, ``(L, T, H, W)``, a table of ``s`` supervoxels in it
+    with ``level`` and ``label``, and the size (t, h, w) of the map.
 
     Examples
     --------
@@ -76,27 +69,21 @@ def _cells(shape, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def by_clip(
     network, clips, supervoxels, rows: np.ndarray, n_clips: int, device="cpu"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the features of supervoxels clip by clip, one forward pass each.
+    """Yield the features of supervoxels clip by clip, `n_clips` a forward pass.
 
     These are the rows of a clip in the table, ``(s,) int``, and their features, ``(s, C) float32``.
+    The arguments are those of :func:`stce.features.batches`; the network is in evaluation mode, on
+    the device.
 
     Other than shown by itself, a supervoxel is seen in its surroundings: a position of the map
     knows as much of them as its receptive field is wide. The finer the map, the better small
     supervoxels are told apart; the later the layer, the more its features mean.
-
-    Parameters
-    ----------
-    network, clips, supervoxels, rows, device
-        See :func:`stce.features.batches`; the network is in evaluation mode, on the device.
-    n_clips : int
-        Clips a forward pass.
     """
     owner = supervoxels.table["video"].to_numpy()[rows]
     videos = np.unique(owner)
     for start in range(0, len(videos), n_clips):
         part = videos[start : start + n_clips]
-        frames = np.stack([np.asarray(clips.frames[v]) for v in part])
-        x = network.prepare(torch.from_numpy(frames).to(device))
+        x = network.prepare(np.stack([clips.frames[v] for v in part]))
         maps = forward(network, lambda few, x=x: network.maps(x[few]), len(x), device)
         for video, one in zip(part, maps.flatten(2).float().cpu().numpy(), strict=True):
             mine = rows[owner == video]

@@ -37,16 +37,8 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Return the ends of the bootstrap interval of a mean, every axis of its values resampled.
 
-    Parameters
-    ----------
-    values : numpy.ndarray
-        ``(N,)``, or ``(R, N)``, such as random groups by clips.
-    n_bootstrap : int
-        Resamples.
-    rng : numpy.random.Generator
-        Source of the resamples.
-    ends : tuple of float, default (0.025, 0.975)
-        Shares of the resamples below the lower and below the upper end.
+    Values are ``(N,)``, or ``(R, N)``, such as random groups by clips; `ends` are the shares of the
+    `n_bootstrap` resamples that lie below each end.
 
     Examples
     --------

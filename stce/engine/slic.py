@@ -61,12 +61,8 @@ def lab(frames: torch.Tensor) -> torch.Tensor:
 def smooth(volume: torch.Tensor, sigma: tuple[float, float, float]) -> torch.Tensor:
     """Smooth clips by a Gaussian that is cut off at four sigma and mirrored at the borders.
 
-    Parameters
-    ----------
-    volume : torch.Tensor
-        ``(B, T, H, W, C) float``; what is returned is of that shape.
-    sigma : tuple of float
-        Width along time, height and width, in voxels; 0 for no smoothing.
+    Of ``(B, T, H, W, C) float`` it makes the same; `sigma` is the width along time, height and
+    width, in voxels, 0 for no smoothing.
 
     Examples
     --------
@@ -134,15 +130,10 @@ def _k_means(colour, n_segments: int, spacing) -> tuple[torch.Tensor, int]:
 
 
 def join(nearest: np.ndarray, n_centres: int) -> np.ndarray:
-    """Make connected regions of what is nearest to each centre; small ones go to a neighbour.
+    """Make connected regions of what is nearest to each centre, ``(T, H, W) int`` from 1 up.
 
-    Parameters
-    ----------
-    nearest : numpy.ndarray
-        ``(T, H, W)`` of integer type, from 1 up.
-    n_centres : int
-        Regions smaller than half of a centre's share of the clip go to a neighbour, and no region
-        is larger than three shares, as in scikit-image. What is returned counts from 1 up too.
+    Regions smaller than half of a centre's share of the clip go to a neighbour, and no region is
+    larger than three shares, as in scikit-image.
 
     Examples
     --------

@@ -7,7 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import zarr
+from safetensors.numpy import load_file, save_file
 
 
 @contextmanager
@@ -80,6 +82,23 @@ def write_table(path, table, index=None):
     """Write a table to a parquet file likewise; `index` as pandas takes it."""
     with replacing(path) as partial, explain_write(path.parent):
         table.to_parquet(partial, index=index)
+
+
+def write_parts(folder, **parts):
+    """Write tables as ``NAME.parquet`` and dicts of arrays as ``NAME.safetensors``."""
+    for name, part in parts.items():
+        if isinstance(part, dict):
+            save_file(part, Path(folder) / f"{name}.safetensors")
+        else:
+            part.to_parquet(Path(folder) / f"{name}.parquet")
+
+
+def read_parts(folder, *names):
+    """Yield what :func:`write_parts` wrote."""
+    for name in names:
+        table = Path(folder) / f"{name}.parquet"
+        other = table.with_suffix(".safetensors")
+        yield load_file(other) if other.exists() else pd.read_parquet(table)
 
 
 def read_rows(array, indices):

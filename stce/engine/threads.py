@@ -21,14 +21,9 @@ def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
     A piece does not share its sums out to several threads then, so its digits do not depend on
     how many there are: one process on many cores gives what many processes on one core each give.
 
-    Parameters
-    ----------
-    work : callable
-        Called with one item; it must not change what other calls see. What it returns is listed.
-    items : iterable
-        The pieces.
-    at_once : bool, default True
-        Otherwise one piece after the other, by all threads: on a GPU, or where `work` is not safe.
+    `work` is called with one item, and what it returns is listed; it must not change what other
+    calls see. Unless `at_once`, one piece is done after the other, by all threads: on a GPU, or
+    where `work` is not safe.
 
     Examples
     --------
@@ -54,17 +49,9 @@ def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
 def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     """Return what `work` gives for n clips, ``(n, ...)``: on a CPU for a few at a time.
 
-    Parameters
-    ----------
-    network : stce.models.explainable.Explainable
-        What `work` runs; its clips' size says how many are few, and unless it is `threadsafe`
-        there is one call at a time.
-    work : callable
-        Takes a slice of the clips and returns a tensor with a row for each.
-    n : int
-        How many clips there are.
-    device : torch.device
-        Where the network is: a GPU is given all of them together.
+    `work` takes a slice of the clips and returns a tensor with a row for each. It runs the network:
+    its clips' size says how many are few, and unless it is `threadsafe` there is one call at a
+    time. A GPU, where the `device` is one, is given all clips together.
 
     Examples
     --------

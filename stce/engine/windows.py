@@ -70,16 +70,8 @@ def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...], device="cpu"
 
     They are returned first to last, while cells of one map stand evenly for those of the one
     before. Each is given a blank map with one cell that is not a number: whatever depends on that
-    cell is not a number either.
-
-    Parameters
-    ----------
-    trunk : torch.nn.Sequential
-        In evaluation mode, with any weights.
-    clip_shape : tuple of int
-        ``(C, T, H, W)``.
-    device : torch.device, default "cpu"
-        Where the trunk is.
+    cell is not a number either. The trunk is in evaluation mode, on the device, with any weights;
+    `clip_shape` is ``(C, T, H, W)``.
 
     Examples
     --------
@@ -117,14 +109,9 @@ def local_layers(trunk: nn.Sequential, clip_shape: tuple[int, ...], device="cpu"
 
 
 def windows(network, boxes: np.ndarray) -> Windows | None:
-    """Choose how many layers are run on windows; None where there is none.
+    """Choose how many layers are run on windows; None where there is none, as in adapted modules.
 
-    Parameters
-    ----------
-    network : stce.models.explainable.Explainable
-        One that has no `local` layers, such as an adapted module, has none to be cut.
-    boxes : numpy.ndarray
-        ``(B, 6) int``: ``t0 t1 y0 y1 x0 x1`` of the supervoxels to come.
+    The boxes are those of the supervoxels to come, ``(B, 6) int``: ``t0 t1 y0 y1 x0 x1``.
     """
     start, stop, count = boxes[:, ::2], boxes[:, 1::2], 0
     for local in network.local:
@@ -141,14 +128,8 @@ class Windows:
 
     The maps of such a clip differ from those of a blank clip only near the supervoxel. So each of
     the first layers is run on a window around it, beyond which lies what it makes of a blank clip,
-    and the layers after them go on from a whole map.
-
-    Parameters
-    ----------
-    network : stce.models.network.Network
-        In evaluation mode; its weights must not change any more.
-    count : int
-        How many of its local layers are run on windows.
+    and the layers after them go on from a whole map. The network is in evaluation mode, and its
+    weights must not change any more; `count` of its local layers are run on windows.
     """
 
     def __init__(self, network, count: int):

@@ -37,17 +37,9 @@ def connect(scheduler: str = "") -> contextlib.ExitStack:
     (``CUDA_VISIBLE_DEVICES=0 dask worker ADDRESS --nthreads 1``) the device "cuda" is each
     worker's own. A task whose worker was lost is given to another one.
 
-    Parameters
-    ----------
-    scheduler : str, default ""
-        Address of the Dask scheduler, such as ``tcp://host:8786``; empty for no cluster.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If Dask is not installed.
-    ConnectionError
-        If there is no scheduler, or it has no workers.
+    The address is that of the Dask scheduler, such as ``tcp://host:8786``, or empty for no cluster.
+    It is a ModuleNotFoundError if Dask is not installed, and a ConnectionError if there is no
+    scheduler, or it has no workers.
 
     Examples
     --------

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,10 @@ from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, probe
 from stce.models.store import load
+from stce.models.weights import near
 
-__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_names"]
+__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_name", "logit_names"]
+__all__ += ["seen"]
 
 
 def adapt(
@@ -56,11 +59,10 @@ def adapt(
 
     Raises
     ------
-    TypeError
-        If `model` is not a module.
     ValueError
         If there is no such layer, it runs more than once or not at all, it or the model does not
-        give one tensor, the model does not take such clips, or clips of a batch are mixed.
+        give one tensor, the model does not take such clips, or clips of a batch are mixed. A
+        TypeError if `model` is not a module.
 
     Examples
     --------
@@ -78,14 +80,25 @@ def adapt(
     adapted = Adapted(model, layer, clip_shape, mean, std, pool, channel_axis)
     findings = probe(adapted)
     names = range(findings.n_classes) if classes is None else classes
-    if len(names) != findings.n_classes:
-        raise ValueError(
-            f"classes has {len(names)} names, but {adapted.name} has {findings.n_classes} logits; "
-            "name every one, in their order."
-        )
     adapted = adapted.believing(findings)
-    adapted.classes = tuple(map(str, names))
+    adapted.classes = _each_named(names, findings.n_classes, adapted.name)
     return adapted
+
+
+def _each_named(names: Sequence, count: int, model: str) -> tuple[str, ...]:
+    """Return names of the logits, if there is one for each."""
+    if len(names) != count:
+        raise ValueError(
+            f"classes has {len(names)} names, but {model} has {count} logits; name every one, in "
+            "their order."
+        )
+    return tuple(map(str, names))
+
+
+def seen(network: Explainable, layer: str | None, features: str) -> Explainable:
+    """Return a network at a layer, or its own, its supervoxels one by one or pooled."""
+    network = network if layer in (None, network.layer) else network.split(layer)
+    return network.pooled() if features == "pooled" and network.grid is None else network
 
 
 @contextmanager
@@ -102,7 +115,7 @@ def lent(
         model = load(model, input_size=how["clip_shape"][1:])
     network = module = model
     if isinstance(model, Explainable):
-        network = model if layer in (None, model.layer) else model.split(layer)
+        network = seen(model, layer, "supervoxels")
         module = network.model if isinstance(network, Adapted) else network
         if tuple(network.clip_shape) != how["clip_shape"]:
             raise ValueError(
@@ -111,7 +124,7 @@ def lent(
             )
     with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
         network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
-        network = network.pooled() if features == "pooled" else network
+        network = seen(network, None, features)
         network.to(network.device if device is None else torch.device(device))
         yield network
     network.to(network.device)  # where its module is back now
@@ -120,17 +133,24 @@ def lent(
 def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
     """Return the names of the logits: as given, the network's own, the clips', or numbers."""
     with torch.no_grad():
-        count = network(network.prepare(torch.from_numpy(clips.frames[:1]))).shape[1]
+        count = network(network.prepare(clips.frames[:1])).shape[1]
     numbers = tuple(map(str, range(count)))
     named = network.classes if classes is None else classes
     if named is None or tuple(named) == numbers:
         named = clips.classes if len(clips.classes) == count and clips.classes[0] else numbers
-    if len(named) != count:
+    return _each_named(named, count, "the model")
+
+
+def logit_name(target_class: str | int, names: tuple[str, ...]) -> str:
+    """Return the name of one of the logits, which may be given by its index."""
+    if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
+        return names[target_class]
+    if target_class not in names:
         raise ValueError(
-            f"classes has {len(named)} names, but the model has {count} logits; name every one, "
-            "in their order."
+            f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
+            f"below {len(names)} will do as well."
         )
-    return tuple(str(name) for name in named)
+    return target_class
 
 
 class _Reached(BaseException):
@@ -260,10 +280,9 @@ class Adapted(Explainable):
     def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
         """Return the gradient of a class output by the features at these very clips.
 
-        Where the features are averages over positions, moving them along a CAV means moving every
-        position along it. By the chain rule the derivative along a vector v is then the dot
-        product of v with the sum of the gradient over positions, which is what is returned,
-        ``(N, D) float32``. Clips are prepared; for the rest see :func:`stce.tcav.slopes`.
+        It is ``(N, D) float32``, of prepared clips; for the rest see :func:`stce.tcav.slopes`.
+        Where features are averages over positions, it is summed over these, see
+        :class:`stce.models.network.Pooled`.
         """
         reached = []
 
@@ -326,11 +345,7 @@ class Adapted(Explainable):
         return a.squeeze(2) if a.ndim == 6 and self.findings.per_clip == 1 else a
 
     def _unvector(self, z: Tensor) -> Tensor:
-        if z.ndim != 2 or z.shape[1] != self.n_features:
-            raise ValueError(
-                f"the features of {self.name} at {self.layer!r} are (N, {self.n_features}), got "
-                f"{tuple(z.shape)}; were they computed at another layer?"
-            )
+        self._check_features(z, self.n_features)
         # A copy, since the step after the layer may write to it in place.
         rows = len(z) * self.findings.per_clip
         return z.reshape(rows, *self.findings.shape).to(self.dtype).clone()

@@ -74,10 +74,6 @@ class Explainable:
     threadsafe = False
     local: Sequence = ()
     training = False
-    _other_size = (
-        "was adapted to clips (N, {}), got {}; cut the clips to this size, or adapt it to another "
-        "clip_shape."
-    )
 
     def __init__(self, clip_shape, mean=0.0, std=1.0):
         self.clip_shape = tuple(int(n) for n in clip_shape)
@@ -178,8 +174,19 @@ class Explainable:
     def _check(self, x: Tensor) -> Tensor:
         if x.ndim != 5 or tuple(x.shape[1:]) != self.clip_shape:
             size = ", ".join(map(str, self.clip_shape))
-            raise ValueError(f"{self.name} {self._other_size.format(size, tuple(x.shape))}")
+            raise ValueError(
+                f"{self.name} takes clips (N, {size}), got {tuple(x.shape)}; cut the clips to this "
+                "size, or build the network, or adapt it, with another clip_shape (in_channels and "
+                "input_size)."
+            )
         return x
+
+    def _check_features(self, z: Tensor, size: int) -> None:
+        if z.ndim != 2 or z.shape[1] != size:
+            raise ValueError(
+                f"the features of {self.name} at {self.layer!r} are (N, {size}), got "
+                f"{tuple(z.shape)}; were they computed at another layer?"
+            )
 
 
 class Functions(Explainable):

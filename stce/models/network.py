@@ -39,10 +39,8 @@ class Network(nn.Module, Explainable):
 
     Parameters
     ----------
-    blocks : mapping of str to torch.nn.Module
-        The network as a chain of named blocks, first to last.
-    layer : str
-        The block after which it is cut: any but the last.
+    blocks, layer : mapping of str to torch.nn.Module, and str
+        The network as a chain of named blocks, and that after which it is cut: any but the last.
     settings : mapping
         What rebuilds the network; ``in_channels`` (1 or 3) and ``input_size`` (T, H, W) are read.
     classes : sequence of str, optional
@@ -73,10 +71,6 @@ class Network(nn.Module, Explainable):
     """
 
     threadsafe = True
-    _other_size = (
-        "takes clips (N, {}), got {}; cut the clips to this size, or build the network with "
-        "another input_size or in_channels."
-    )
 
     def __init__(self, blocks: Mapping[str, nn.Module], layer: str, settings, classes=None):
         super().__init__()
@@ -143,12 +137,7 @@ class Network(nn.Module, Explainable):
 
         Its gradient by z is that of equation 1.
         """
-        size = math.prod(self.feature_shape)
-        if z.ndim != 2 or z.shape[1] != size:
-            raise ValueError(
-                f"the features of {self.name} at {self.layer!r} are (N, {size}), "
-                f"got {tuple(z.shape)}; were they computed at another layer?"
-            )
+        self._check_features(z, math.prod(self.feature_shape))
         return self.head(z.unflatten(1, self.feature_shape))
 
     def check_classes(self, classes: Sequence[str]) -> None:

@@ -21,10 +21,9 @@ class Findings:
     ----------
     n_classes : int
         Number of logits Y.
-    shape : tuple of int
-        Of a row of the layer's output.
-    per_clip : int
-        Rows of the layer's output a clip: frames, where it sees them one by one.
+    shape, per_clip : tuple of int, and int
+        Shape of a row of the layer's output, and rows a clip: frames, where it sees them one by
+        one.
     layout : torch.memory_format
         Of the clips: the one that is fast for 3D convolutions, if the module can take it.
     splits : {"chain", "replay", "no"}

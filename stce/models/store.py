@@ -31,15 +31,9 @@ def _state(network: Network) -> dict[str, torch.Tensor]:
 def save(path: str | Path, network: Network, **metadata) -> None:
     """Write weights, moments and settings to one safetensors file, complete or not at all.
 
-    Parameters
-    ----------
-    path : path
-        A file, usually ``*.safetensors``; one already there is replaced.
-    network : Network
-        Its settings and classes go into the file's header as JSON.
-    **metadata
-        Anything JSON can hold, such as ``epoch=150``; `load` gives it back as
-        ``network.metadata``.
+    A file already there is replaced. Settings and classes go into its header as JSON, with
+    anything else that JSON can hold, such as ``epoch=150``: `load` gives it back as
+    ``network.metadata``.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -34,13 +34,11 @@ def build(
     ----------
     name : {"c3d", "r3d18", "i3d"}
         At width 1 exactly the network of its paper.
-    n_classes : int
-        Number of logits Y, at least 2.
+    n_classes, in_channels : int, and {3, 1}
+        Number of logits Y, at least 2; RGB or grey.
     width : float, default 1.0
         Factor on every number of channels, rounded to multiples of 8; also on the 4096 units of
         C3D's fc6 and fc7. Log scale: 0.125, 0.25, 0.5, 1. Time falls about with its square.
-    in_channels : {3, 1}
-        RGB or grey.
     input_size : tuple of int, default (16, 112, 112)
         Frames, height and width of a clip.
     layer : str, optional
