@@ -45,11 +45,8 @@ class Parameter:
             sized = isinstance(value, list) and self.length in (None, len(value))
             return sized and all(inner.accepts(v) for v in value)
         kinds = (int, float) if isinstance(self.default, float) else type(self.default)
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(
-            self.default, bool
-        ):
-            return False
-        if self.choices and value not in self.choices:
+        alike = isinstance(value, bool) == isinstance(self.default, bool)
+        if not (isinstance(value, kinds) and alike) or self.choices and value not in self.choices:
             return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 

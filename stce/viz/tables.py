@@ -81,15 +81,8 @@ def significant(scores: pd.DataFrame) -> pd.Series:
 def leads(paired: pd.DataFrame) -> Styler:
     """Show by how much the concepts' order is ahead of each other one, step by step.
 
-    Parameters
-    ----------
-    paired : pandas.DataFrame
-        Of :func:`stce.evaluation.paired.mcnemar`, against any number of orders.
-
-    Returns
-    -------
-    pandas.io.formats.style.Styler
-        Rows (mode, order), columns q: the gap in percentage points and a mark.
+    Rows (mode, order), columns q: the gap in percentage points and a mark. Takes what
+    :func:`stce.evaluation.paired.mcnemar` returns, against any number of orders.
     """
     marks = paired["verdict"].map(MARKS)
     text = paired["gap"].map("{:+.0f} ".format) + marks
