@@ -259,8 +259,8 @@ def judge(
     kinds : sequence of str
         Of `NEGATIVES`.
     at : numpy.ndarray, optional
-        ``(S, D)``, features of the films' supervoxels at the layer where concepts are found;
-        default the layer where they are scored.
+        ``(S, D)``, features of the films' supervoxels at the layer where concepts are found; default
+        the layer where they are scored.
 
     Yields
     ------
