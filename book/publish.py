@@ -15,11 +15,10 @@ from pathlib import Path
 
 import nbformat
 
-from book import published
+from book import parameters, published
 from book.campaigns import repeat
 from book.templates import RENDERED, ROOT, TEMPLATES, pages, render
 from stce.engine.storage import write_text
-from stce.study import parameters
 from stce.study.known import known
 from stce.study.make import run_notebook
 from stce.study.run import Run

@@ -7,14 +7,43 @@ from pandas.io.formats.style import Styler
 
 from book.published import accuracy_over_seeds
 from stce.viz.style import ORDER_NAMES
-from stce.viz.tables import MARKS, intervals, style
+from stce.viz.tables import MARKS, style
 
-__all__ = ["beside_paper", "blank_class", "provenance", "repeated", "seeds", "verdicts"]
+__all__ = [
+    "beside_paper",
+    "blank_class",
+    "intervals",
+    "provenance",
+    "repeated",
+    "seeds",
+    "verdicts",
+]
 
 GAIN = ["gain", "ci_low", "ci_high"]
 
 # Where our numbers come from, seen from a page: the section with the line that makes them.
 FROM = "../../notebooks/05_ablate.html#mask-and-predict"
+
+
+def intervals(columns: pd.DataFrame, digits: int = 1, sign: str = "+") -> list[str]:
+    """Write values with their intervals.
+
+    Parameters
+    ----------
+    columns : pandas.DataFrame
+        Value, lower and upper end.
+    digits : int, default 1
+        Decimals.
+    sign : {"+", ""}, default "+"
+        Whether a value above zero has its sign.
+
+    Examples
+    --------
+    >>> intervals(pd.DataFrame([(9.44, -1, 12.2)]))
+    ['+9.4 (-1.0 to 12.2)']
+    """
+    pattern = f"{{:{sign}.{digits}f}} ({{:.{digits}f}} to {{:.{digits}f}})"
+    return [pattern.format(*row) for row in columns.to_numpy()]
 
 
 def _in_the_papers_shape(cells: pd.DataFrame, mode: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from stce.study import parameters
+from book import parameters
 
 __all__ = ["RENDERED", "ROOT", "TEMPLATES", "pages", "render"]
 

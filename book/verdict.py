@@ -8,10 +8,18 @@ from scipy import stats
 
 from book.paper import N_TEST
 from stce.curves import difference
-from stce.evaluation.paired import PAIRS
 
-__all__ = ["by_seed", "paper_gaps", "repeated", "sentence", "without_blank_class"]
+__all__ = [
+    "by_seed",
+    "gaps",
+    "paper_gaps",
+    "repeated",
+    "sentence",
+    "sign_flips",
+    "without_blank_class",
+]
 
+PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
 COLUMNS = ["model", "mode", "q", "first", "second", "gap", "p"]
 
 
@@ -94,6 +102,56 @@ def without_blank_class(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def sign_flips(differences: np.ndarray, n: int, rng: np.random.Generator) -> float:
+    """Return the two-sided p-value of a mean difference under random signs of the clips."""
+    signs = rng.integers(0, 2, (n, len(differences)), np.int8) * 2 - 1
+    extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
+    return (1 + extreme.sum()) / (1 + n)
+
+
+def gaps(outcomes: pd.DataFrame, n_flips: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Compare the orders of our runs in each cell, paired over test clips.
+
+    Under the null hypothesis two orders serve a clip equally well, so the sign of each clip's
+    difference is a coin's. A clip that several seeds were tested on is one coin: seeds are
+    averaged first, and the test speaks of new clips, not of new trainings.
+
+    Parameters
+    ----------
+    outcomes : pandas.DataFrame
+        Columns ``model``, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct``, as of
+        :class:`book.published.Results`.
+    n_flips, seed : int, default 10000 and 0
+        Random signs, and their seed; the smallest p-value is 1 / (`n_flips` + 1).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a model, mode, q >= 1 and pair of orders (``first``, ``second``): ``gap`` in
+        percentage points, positive in the paper's direction (`first` is the better when adding
+        and the more harmful when removing), and ``p``, two-sided.
+
+    Examples
+    --------
+    >>> rows = [("C3D", 0, str(v), "add", o, 1, o == "top") for v in range(12)
+    ...         for o in ("top", "random", "least")]
+    >>> columns = ["model", "seed", "id", "mode", "order", "q", "correct"]
+    >>> gaps(pd.DataFrame(rows, columns=columns))["gap"].tolist()
+    [100.0, 100.0, 0.0]
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    steps = outcomes[outcomes["q"] > 0]
+    for (model, mode, q), part in steps.groupby(["model", "mode", "q"], sort=False):
+        clips = part.groupby(["id", "order"])["correct"].mean().unstack("order")
+        sign = 1 if mode == "add" else -1
+        for first, second in PAIRS:
+            difference = sign * (clips[first] - clips[second]).to_numpy(float)
+            p = sign_flips(difference, n_flips, rng)
+            rows.append((model, mode, q, first, second, 100 * difference.mean(), p))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def paper_gaps(table: pd.DataFrame) -> pd.DataFrame:
     """Compare the orders in each cell of the paper's tables, as far as its numbers allow.
 
@@ -110,7 +168,7 @@ def paper_gaps(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        As of :func:`stce.evaluation.paired.gaps`, and ``p_best``.
+        As of :func:`gaps`, and ``p_best``.
     """
     rows = []
     steps = table[table["q"] > 0]

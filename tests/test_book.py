@@ -16,8 +16,7 @@ import pytest
 import yaml
 from browser import Browser, find
 
-from book import build, publish, templates
-from stce.study import parameters
+from book import build, parameters, publish, templates
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

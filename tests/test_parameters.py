@@ -7,8 +7,9 @@ import nbformat
 import numpy as np
 import pytest
 
+from book.parameters import PAGES
 from stce.study import known
-from stce.study.parameters import PAGES, PARAMETERS, check, check_all, read
+from stce.study.parameters import PARAMETERS, check, check_all, read
 from stce.study.run import OPTIONAL, STAGES, notebook_name
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

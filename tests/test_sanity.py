@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from book.campaigns.replays import ShuffledLabels
 from stce import concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets import load
@@ -41,7 +42,7 @@ def test_cascade_goes_from_the_top_down_and_leaves_the_network():
 
 def test_shuffled_labels_keep_videos_and_counts():
     videos = load("actors", "test", takes=1, n_frames=2)
-    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(0))
+    shuffled = ShuffledLabels(videos, np.random.default_rng(0))
     assert np.array_equal(np.sort(shuffled.table["label"]), np.sort(videos.table["label"]))
     names = np.array(videos.classes)[shuffled.table["label"]]
     assert (shuffled.table["class"] == names).all()

@@ -8,9 +8,9 @@ from skimage.color import rgb2lab
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import worlds
+from benchmarks.cutting import boundary_recall
 from stce.datasets.textures import textures
 from stce.engine.slic import clips_at_once, lab, slic, smooth
-from stce.evaluation.truth import boundary_recall
 from stce.supervoxels import segment, segment_clip
 
 DEVICES = [

@@ -29,11 +29,11 @@ def world(gap, n=200, seeds=(0, 1), mode="add", seed=0):
 
 @pytest.mark.parametrize("mode", ["add", "remove"])
 def test_a_planted_gap_is_found_with_the_papers_sign(mode):
-    judged = paired.judge(paired.gaps(world(0.2, mode=mode)))
+    judged = paired.judge(verdict.gaps(world(0.2, mode=mode)))
     assert set(judged["verdict"]) == {"holds"}
     least = judged[(judged["first"] == "top") & (judged["second"] == "least")]
     assert least["gap"].between(30, 50).all()
-    reversed_ = paired.judge(paired.gaps(world(-0.2, mode=mode)))
+    reversed_ = paired.judge(verdict.gaps(world(-0.2, mode=mode)))
     assert set(reversed_["verdict"]) == {"reversed"}
 
 
@@ -42,7 +42,7 @@ def test_without_a_gap_the_test_keeps_its_level():
     p = []
     for trial in range(200):
         difference = rng.choice([-1, 0, 1], 60)  # symmetric: no order is better
-        p.append(paired.sign_flips(difference.astype(float), 500, np.random.default_rng(trial)))
+        p.append(verdict.sign_flips(difference.astype(float), 500, np.random.default_rng(trial)))
     share = np.mean(np.array(p) < 0.05)
     assert stats.binomtest(int(share * 200), 200, 0.05).pvalue > 0.01
     assert share <= 0.1
@@ -50,10 +50,10 @@ def test_without_a_gap_the_test_keeps_its_level():
 
 def test_a_clip_seen_by_many_seeds_counts_once():
     # Ten equal copies of one seed must not make a gap more significant than one of them does.
-    one = paired.gaps(world(0.03, n=80, seeds=(0,)))
+    one = verdict.gaps(world(0.03, n=80, seeds=(0,)))
     ten = world(0.03, n=80, seeds=(0,))
     ten = pd.concat([ten.assign(seed=s) for s in range(10)])
-    np.testing.assert_allclose(one["p"], paired.gaps(ten)["p"])
+    np.testing.assert_allclose(one["p"], verdict.gaps(ten)["p"])
 
 
 def test_the_papers_gaps_agree_with_the_textbook():

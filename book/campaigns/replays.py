@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 
 from stce import models, training
+from stce.clips import middle_clips
 from stce.datasets.actors import PARTS
 from stce.evaluation import sanity, stability, truth, validation, variants
 from stce.evaluation.variants import Variant
 from stce.study.finished import Finished
 from stce.study.known import find, known
 from stce.study.run import Run
+from stce.videos import Videos
 
-__all__ = ["REPLAYS"]
+__all__ = ["REPLAYS", "Middles", "ShuffledLabels"]
 
 GROUP, SANITY = "laptop", "actors-small"
 N_SEEDS = 3
@@ -40,6 +42,42 @@ LAYERS = {
     "actors-r3d": ("avgpool", "layer4", "layer3"),
     "actors-i3d": ("avgpool", "Mixed_5c", "Mixed_4f"),
 }
+
+
+class ShuffledLabels(Videos):
+    """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
+
+    There are as many of each class as before. The videos given stay as they are.
+    """
+
+    def __init__(self, videos: Videos, rng: np.random.Generator):
+        labels = rng.permutation(videos.table["label"].to_numpy())
+        names = np.asarray(videos.classes, object)[labels]
+        super().__init__(videos.table.assign(**{"label": labels, "class": names}), videos.classes)
+        self._videos, self.fit = videos, videos.fit
+
+    def read(self, i):
+        """Return the frames of video `i`; see :meth:`stce.videos.Videos.read`."""
+        return self._videos.read(i)
+
+    def parts(self, i):
+        """Return the truth of video `i`; see :meth:`stce.videos.Videos.parts`."""
+        return self._videos.parts(i)
+
+
+class Middles(Videos):
+    """The middle clips of videos, always the same frames, so that they can be learnt by heart.
+
+    They are kept in memory; `n_frames` and `crop` as for :func:`stce.clips.middle_clips`.
+    """
+
+    def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
+        super().__init__(videos.table, videos.classes)
+        self.clips = middle_clips(videos, None, n_frames, crop)
+
+    def read(self, i):
+        """Return the clip of video `i`, ``(T, H, W, C) uint8``."""
+        return self.clips.frames[i]
 
 
 def _runs(seed: int) -> dict[str, Run]:
@@ -101,8 +139,8 @@ def by_heart(seed: int) -> list[dict]:
 def _learnt_by_heart(it: Finished, shuffle: int, start: int) -> tuple[models.Network, float]:
     """Train a network from this start on shuffled labels; also the share of clips it knows."""
     p, videos = it.run.parameters("train"), it.videos("train")
-    shuffled = sanity.ShuffledLabels(videos, np.random.default_rng(shuffle))
-    seen = sanity.Middles(shuffled, p["n_frames"], p["crop"])
+    shuffled = ShuffledLabels(videos, np.random.default_rng(shuffle))
+    seen = Middles(shuffled, p["n_frames"], p["crop"])
     shape = seen.clips.frames.shape
     size = len(videos.classes), p["width"], shape[-1], shape[1:4]
     network = models.build(p["network"], *size, dropout=0.0, seed=start)

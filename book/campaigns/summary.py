@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from stce.viz.tables import intervals
+from book.tables import intervals
 
 __all__ = [
     "by_heart",

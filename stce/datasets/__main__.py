@@ -8,19 +8,11 @@ from stce.datasets import folder, kinetics, kth
 
 
 def main(arguments=None):
-    """Run the command.
+    """Run the command line; return 0 if the data set can be used, else 1.
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        The command line's by default.
-
-    Returns
-    -------
-    status : int
-        0 if the data set can be used: all films of KTH are there and fit; every chosen class of
-        Kinetics has a good video in both parts, although others may be missing; all films of a
-        folder can be decoded, whatever is warned of. 1 otherwise.
+    It can if all films of KTH are there and fit; every chosen class of Kinetics has a good video in
+    both parts, although others may be missing; all films of a folder can be decoded, whatever is
+    warned of.
     """
     options = _parser().parse_args(arguments)
     try:

@@ -164,11 +164,8 @@ def check_films(folder=DATA):
     The table has one row a film: file, class, and problem, which is empty where there is none. The
     folder is as for :func:`load`, which raises the same error where it is missing.
     """
-    films = (
-        sequences()
-        .groupby("file", sort=False)
-        .agg(**{"class": ("class", "first"), "n_frames": ("last_frame", "max")})
-    )
+    cut = sequences().groupby("file", sort=False)
+    films = cut.agg(**{"class": ("class", "first"), "n_frames": ("last_frame", "max")})
     there = _films(folder)
     films["problem"] = [
         _problem(there.get(file), n) for file, n in zip(films.index, films["n_frames"], strict=True)

@@ -247,16 +247,6 @@ def _flicker(rng, shape):
     return total + pulse.astype(np.float32)
 
 
-FAMILIES = (
-    _clouds,
-    _clouds,
-    _grating,
-    _plaid,
-    _blobs,
-    _dots,
-    _polygons,
-    _polygons,
-    _pan,
-    _pan,
-    _flicker,
-)
+# Some are drawn twice as often as others.
+FAMILIES = (_clouds, _clouds, _grating, _plaid, _blobs, _dots)
+FAMILIES += (_polygons, _polygons, _pan, _pan, _flicker)

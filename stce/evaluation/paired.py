@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-__all__ = ["PAIRS", "gaps", "judge", "mcnemar", "sign_flips"]
-
-PAIRS = (("top", "least"), ("top", "random"), ("random", "least"))
+__all__ = ["judge", "mcnemar"]
 
 
 def mcnemar(
@@ -18,7 +16,8 @@ def mcnemar(
 
     Only clips that are recognised under one order and not under the other count; without a
     difference each of them falls to either side like a coin [1]_. The test is cautious where such
-    clips are few. It needs one yes or no a clip; for the mean of several repeats use :func:`gaps`.
+    clips are few. It needs one yes or no a clip; for the mean of several repeats use
+    :func:`book.verdict.gaps`.
 
     Parameters
     ----------
@@ -83,64 +82,13 @@ def mcnemar(
     return judge(pd.DataFrame(rows, columns=columns))
 
 
-def sign_flips(differences: np.ndarray, n: int, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of a mean difference under random signs of the clips."""
-    signs = rng.integers(0, 2, (n, len(differences)), np.int8) * 2 - 1
-    extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
-    return (1 + extreme.sum()) / (1 + n)
-
-
-def gaps(outcomes: pd.DataFrame, n_flips: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Compare the orders of our runs in each cell, paired over test clips.
-
-    Under the null hypothesis two orders serve a clip equally well, so the sign of each clip's
-    difference is a coin's. A clip that several seeds were tested on is one coin: seeds are
-    averaged first, and the test speaks of new clips, not of new trainings.
-
-    Parameters
-    ----------
-    outcomes : pandas.DataFrame
-        Columns ``model``, ``seed``, ``id``, ``mode``, ``order``, ``q`` and ``correct``, as of
-        :class:`book.published.Results`.
-    n_flips, seed : int, default 10000 and 0
-        Random signs, and their seed; the smallest p-value is 1 / (`n_flips` + 1).
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a model, mode, q >= 1 and pair of orders (``first``, ``second``): ``gap`` in
-        percentage points, positive in the paper's direction (`first` is the better when adding
-        and the more harmful when removing), and ``p``, two-sided.
-
-    Examples
-    --------
-    >>> rows = [("C3D", 0, str(v), "add", o, 1, o == "top") for v in range(12)
-    ...         for o in ("top", "random", "least")]
-    >>> columns = ["model", "seed", "id", "mode", "order", "q", "correct"]
-    >>> gaps(pd.DataFrame(rows, columns=columns))["gap"].tolist()
-    [100.0, 100.0, 0.0]
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    steps = outcomes[outcomes["q"] > 0]
-    for (model, mode, q), part in steps.groupby(["model", "mode", "q"], sort=False):
-        clips = part.groupby(["id", "order"])["correct"].mean().unstack("order")
-        sign = 1 if mode == "add" else -1
-        for first, second in PAIRS:
-            difference = sign * (clips[first] - clips[second]).to_numpy(float)
-            p = sign_flips(difference, n_flips, rng)
-            rows.append((model, mode, q, first, second, 100 * difference.mean(), p))
-    columns = ["model", "mode", "q", "first", "second", "gap", "p"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def judge(table: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     """Correct the p-values for the number of cells and say what each gap is worth.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row a gap: ``first``, ``second``, ``gap`` and ``p``, as of :func:`gaps`.
+        One row a gap: ``first``, ``second``, ``gap`` and ``p``, as of :func:`mcnemar`.
     alpha : float, default 0.05
         Level of the family of all rows with the same pair of orders (Holm's method [1]_).
 

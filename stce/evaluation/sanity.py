@@ -11,48 +11,10 @@ import pandas as pd
 from torch import nn
 
 from stce import features, tcav
-from stce.clips import middle_clips
 from stce.evaluation.nulls import shuffle_weights
 from stce.evaluation.stability import agreement
-from stce.videos import Videos
 
-__all__ = ["Middles", "ShuffledLabels", "against_trained", "as_seen_by", "cascade"]
-
-
-class ShuffledLabels(Videos):
-    """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
-
-    There are as many of each class as before. The videos given stay as they are.
-    """
-
-    def __init__(self, videos: Videos, rng: np.random.Generator):
-        labels = rng.permutation(videos.table["label"].to_numpy())
-        names = np.asarray(videos.classes, object)[labels]
-        super().__init__(videos.table.assign(**{"label": labels, "class": names}), videos.classes)
-        self._videos, self.fit = videos, videos.fit
-
-    def read(self, i):
-        """Return the frames of video `i`; see :meth:`stce.videos.Videos.read`."""
-        return self._videos.read(i)
-
-    def parts(self, i):
-        """Return the truth of video `i`; see :meth:`stce.videos.Videos.parts`."""
-        return self._videos.parts(i)
-
-
-class Middles(Videos):
-    """The middle clips of videos, always the same frames, so that they can be learnt by heart.
-
-    They are kept in memory; `n_frames` and `crop` as for :func:`stce.clips.middle_clips`.
-    """
-
-    def __init__(self, videos: Videos, n_frames: int, crop: tuple[int, int]):
-        super().__init__(videos.table, videos.classes)
-        self.clips = middle_clips(videos, None, n_frames, crop)
-
-    def read(self, i):
-        """Return the clip of video `i`, ``(T, H, W, C) uint8``."""
-        return self.clips.frames[i]
+__all__ = ["against_trained", "as_seen_by", "cascade"]
 
 
 def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
-from skimage.segmentation import find_boundaries
 
 from stce import curves
 from stce.engine import resampling
@@ -15,7 +13,6 @@ from stce.engine.resampling import interval, known_mean, p_value, rank_correlati
 
 __all__ = [
     "KTH_CARRIERS",
-    "boundary_recall",
     "composition",
     "counts",
     "found",
@@ -282,31 +279,3 @@ def recovery(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
         found = (inside > np.bincount(volume.ravel()) / 2)[volume]
         scores.append((found & truth).sum() / max((found | truth).sum(), 1))
     return np.array(scores)
-
-
-def boundary_recall(labels: np.ndarray, truth: np.ndarray, reach: int = 1) -> float:
-    """Tell how much of the outlines of objects the borders of segments run along, 0 to 1.
-
-    It is a share of the outlines' voxels; NaN where nothing has an outline.
-
-    Parameters
-    ----------
-    labels, truth : numpy.ndarray
-        ``(T, H, W)`` of integer type: the segments, and the objects.
-    reach : int, default 1
-        How far a border may lie from the outline, in voxels along the axes.
-
-    References
-    ----------
-    Martin et al., Learning to detect natural image boundaries using local brightness, color, and
-    texture cues, 2004, :doi:`10.1109/TPAMI.2004.1273918`.
-
-    Examples
-    --------
-    >>> truth, near, whole = np.array([[[[1, 1, 1, 2, 2]]], [[[1, 1, 2, 2, 2]]], [[[1] * 5]]])
-    >>> boundary_recall(near, truth), boundary_recall(whole, truth)
-    (1.0, 0.0)
-    """
-    outline = find_boundaries(truth)
-    near = ndimage.binary_dilation(find_boundaries(labels), iterations=reach)
-    return float(near[outline].mean()) if outline.any() else float("nan")

@@ -226,9 +226,8 @@ class Finished:
         """
         if p["random_from"] == "matched":
             places = self.discovery.supervoxels.places()
-            return tcav.matched_groups(
-                found or self.concepts, places, negatives, p["n_groups"], rng
-            )
+            given = found or self.concepts, places, negatives, p["n_groups"], rng
+            return tcav.matched_groups(*given)
         like = p["n_groups"], self.run.parameters("cluster")["n_keep"], rng, negatives.owners
         return tcav.random_groups(len(negatives), *like)
 
@@ -266,18 +265,8 @@ class Finished:
     def explanation(self, class_name: str, split: str = "train") -> Explanation:
         """Return what the run found out about one class, as `stce.explain` would.
 
-        Parameters
-        ----------
-        class_name : str
-            The class.
-        split : {"train", "test"}, default "train"
-            Whether it is shown in the discovery clips, from which the members of the concepts
-            are, or in the test clips.
-
-        Raises
-        ------
-        ValueError
-            If the run did not explain this class.
+        It is shown in the discovery clips, from which the members of the concepts are, or in the
+        clips of the split "test". A class that was not explained is refused.
         """
         found, result = self.concepts, self.tcav
         if class_name not in result.cavs:
@@ -299,12 +288,7 @@ class Finished:
 
         Of those that hold the most important concept it stays recognised longest, and is
         recognised first: the probability of its class, averaged over the steps, differs most
-        between adding and removing.
-
-        Raises
-        ------
-        ValueError
-            If the run did not explain this class, or added and removed no concepts of it.
+        between adding and removing. A class of which no concepts were added and removed is refused.
         """
         it, every = self.explanation(class_name, "test"), self.outcomes
         mine = every[(every["class"] == class_name) & (every["order"] == "top")]
@@ -349,13 +333,7 @@ class Example:
         return self.explanation.clips.frames[self.clip]
 
     def steps(self, mode: str) -> pd.DataFrame:
-        """Return the rows of `outcomes` of this clip, in the order of ``q``.
-
-        Parameters
-        ----------
-        mode : {"add", "remove"}
-            Whether concepts are added to a blank clip or removed from the whole one.
-        """
+        """Return the rows of `outcomes` of this clip in mode "add" or "remove", sorted by ``q``."""
         mine = self.outcomes
         return mine[(mine["video"] == self.clip) & (mine["mode"] == mode)].sort_values("q")
 
@@ -399,21 +377,8 @@ def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Cl
 def open_stage(name: str, namespace: Mapping) -> tuple[SimpleNamespace, Stage, Finished]:
     """Open the stage of a notebook, right after the cell with its parameters.
 
-    Parameters
-    ----------
-    name : str
-        The stage.
-    namespace : mapping
-        The notebook's ``globals()``, see :func:`stce.study.parameters.read`.
-
-    Returns
-    -------
-    p : types.SimpleNamespace
-        Its parameters, one attribute each.
-    stage : stce.study.run.Stage
-        The stage itself, which says whether it has to be computed.
-    run : Finished
-        The stages before it.
+    Takes what :func:`stce.study.parameters.read` does. Returned are the parameters, one attribute
+    each; the stage itself, which says whether it has to be computed; and the stages before it.
     """
     p = parameters.read(name, namespace)
     connect(p.scheduler)

@@ -46,16 +46,10 @@ def run_notebook(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".failed.ipynb")
+    how = {"cwd": place or source.parent, "kernel_name": "python3", "progress_bar": False}
+    how["extra_arguments"] = ["--log-level=CRITICAL"]  # else each kernel warns of its transport
     try:
-        papermill.execute_notebook(
-            source,
-            draft,
-            parameters,
-            cwd=place or source.parent,
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its transport
-        )
+        papermill.execute_notebook(source, draft, parameters, **how)
     except papermill.PapermillExecutionError as error:
         raise StageFailed(
             f"Notebook {source.name} failed: {error.ename}: {error.evalue}\n(The notebook as far "
@@ -105,6 +99,7 @@ def make(
         raise ValueError(f"Unknown stage {start!r}; choose from {', '.join(stages)}.")
     _check_films(job.settings)
     folder = job.folder.resolve()
+    place = os.path.relpath(folder, HOME / "notebooks")
     skipped = stages.index(start) if start else 0
     for name in stages[:skipped]:
         Run(folder).manifest(name, needed_by=start)
@@ -115,10 +110,7 @@ def make(
                 "that it was made with."
             )
     for number, name in enumerate(stages[skipped:], start=skipped + 1):
-        parameters = {
-            **job.settings[name],
-            "run_folder": os.path.relpath(folder, HOME / "notebooks"),
-        }
+        parameters = {**job.settings[name], "run_folder": place}
         parameters["force"] = force or parameters["force"]
         stage = Run(folder).stage(name, parameters, READS[name])
         executed = folder / "notebooks" / notebook_name(name)

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 from stce.models.weights import near
 
-__all__ = ["PAGES", "PARAMETERS", "Parameter", "check", "check_all", "read"]
+__all__ = ["NOTEBOOKS", "PARAMETERS", "Parameter", "check", "check_all", "read"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,8 @@ class Parameter:
             sized = isinstance(value, list) and self.length in (None, len(value))
             return sized and all(inner.accepts(v) for v in value)
         kinds = (int, float) if isinstance(self.default, float) else type(self.default)
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(
-            self.default, bool
-        ):
-            return False
-        if self.choices and value not in self.choices:
+        alike = isinstance(value, bool) == isinstance(self.default, bool)
+        if not (isinstance(value, kinds) and alike) or self.choices and value not in self.choices:
             return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
@@ -131,7 +128,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "n_random_clips": Parameter(2000, "Random clips to draw the groups from.", 2),
         "random_from": Parameter(
             "clips",
-            "Negatives of the CAVs: whole clips, supervoxels of them, or those like the concept's.",
+            "Negatives: whole clips, their supervoxels, or those like the concept's.",
             choices=("clips", "supervoxels", "matched"),
         ),
         "target": Parameter("logit", "Class output of eq. 1.", choices=("logit", "log_prob")),
@@ -171,15 +168,12 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
 }
 PARAMETERS = {stage: {**own, **_COMMON} for stage, own in PARAMETERS.items()}
 
-_RUN = {"run_folder": _COMMON["run_folder"]}
-_CLASS = {"class_name": Parameter("boxing", "Class shown.")}
-_MODE = {"mode": Parameter("add", "Are concepts added or removed?", choices=("add", "remove"))}
-_RESULTS = {"results_folder": Parameter("../book/results", "Folder of published results.")}
-_BENCH = {"bench": Parameter("../benchmarks/results.json", "What `python -m benchmarks` wrote.")}
-
-# Notebooks that only show what runs have found: the paper's tables and figures, the explorer.
-PAGES: dict[str, dict[str, Parameter]] = {
-    "explore": {**_RUN, "n_examples": Parameter(2, "Supervoxels shown a concept.", 1, 40)},
+# Notebooks that are no stage: one runs all steps at once, one looks at a run.
+NOTEBOOKS: dict[str, dict[str, Parameter]] = {
+    "explore": {
+        "run_folder": _COMMON["run_folder"],
+        "n_examples": Parameter(2, "Supervoxels shown a concept.", 1, 40),
+    },
     "08_your_own": {
         "videos_folder": Parameter("", "Your videos, a sub-folder a class; empty for the run's."),
         "test_groups": Parameter(["test"], "Groups of your videos to test on."),
@@ -196,54 +190,26 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "seed": _COMMON["seed"],
         "device": _COMMON["device"],
     },
-    **{f"figure_{n}": {**_RUN, **_CLASS} for n in ("method", "cav", "concepts", "resolution")},
-    "figure_steps": {**_RUN, **_CLASS, **_MODE},
-    "figure_curves": {**_RESULTS, "class_name": Parameter("jogging", "Class."), **_MODE},
-    "figure_settings": {
-        "run_folder": Parameter("../data/runs/actors-standard/seed-0", "Run, standard setting."),
-        "small_folder": Parameter("../data/runs/actors-small/seed-0", "Run, small setting."),
-        **_CLASS,
-    },
-    "trust": {
-        **_RESULTS,
-        "validated": Parameter("validate", "Run whose validation is shown."),
-        "seed": Parameter(0, "Of the network that is shown.", low=0),
-    },
-    "speed": {**_BENCH, **_RESULTS},
-    "scale": {
-        **_BENCH,
-        "world": Parameter("kinetics-r3d", "Network and clips whose unit costs are taken."),
-        "n_classes": Parameter([10, 700], "Classes of the studies predicted.", 1),
-        "devices": Parameter([1, 8, 64, 512], "GPUs.", 1),
-        "cores": Parameter(16, "CPU cores of each GPU.", 1),
-        "gpu_tflops": Parameter(40.0, "Assumed for a GPU that was not measured, sustained.", 0.01),
-        "n_discovery": Parameter(200, "Clips a class to find concepts in.", 1),
-        "n_test": Parameter(50, "Test clips a class.", 1),
-        "n_random_clips": Parameter(2000, "Random clips.", 2),
-        "n_concepts": Parameter(25, "Clusters a class.", 1, 63),
-    },
-    "tables": _RESULTS,
-    "table": {"number": Parameter(1, "Which of the paper's tables.", 1, 6), **_RESULTS},
 }
-
-
-def _known(notebook: str) -> dict[str, Parameter]:
-    return PARAMETERS[notebook] if notebook in PARAMETERS else PAGES[notebook]
 
 
 def _unknown(name: str, valid: Iterable[str]) -> ValueError:
     return ValueError(f"Unknown parameter {name!r}; {near(name, sorted(valid))}")
 
 
-def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
+def check(
+    stage: str, values: Mapping[str, object], known: Mapping[str, Parameter] | None = None
+) -> dict[str, object]:
     """Check the parameters of one stage and fill in the defaults.
 
     Parameters
     ----------
     stage : str
-        A stage, such as ``"train"``, or a page, such as ``"figure_steps"``.
+        A stage, such as ``"train"``, or one of `NOTEBOOKS`.
     values : mapping
         Parameters to set.
+    known : mapping of str to Parameter, optional
+        What another notebook takes, such as a page of the book.
 
     Returns
     -------
@@ -264,7 +230,7 @@ def check(stage: str, values: Mapping[str, object]) -> dict[str, object]:
     Traceback (most recent call last):
     ValueError: Unknown parameter 'n_group'; did you mean 'n_groups'?
     """
-    known = _known(stage)
+    known = known or {**PARAMETERS, **NOTEBOOKS}[stage]
     for name, value in values.items():
         if name not in known:
             raise _unknown(name, known)
@@ -335,7 +301,9 @@ def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
     return chosen
 
 
-def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
+def read(
+    stage: str, namespace: Mapping[str, object], known: Mapping[str, Parameter] | None = None
+) -> SimpleNamespace:
     """Collect and check the parameters that a notebook has set so far.
 
     To be called right after the parameters cell: papermill puts the values it was given, wrong
@@ -343,8 +311,8 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
 
     Parameters
     ----------
-    stage : str
-        The stage of the notebook.
+    stage, known
+        See :func:`check`.
     namespace : mapping
         The notebook's ``globals()``.
 
@@ -358,13 +326,14 @@ def read(stage: str, namespace: Mapping[str, object]) -> SimpleNamespace:
     ValueError
         As :func:`check`.
     """
+    known = known or {**PARAMETERS, **NOTEBOOKS}[stage]
     values = {
         name: value
         for name, value in namespace.items()
-        if name in _known(stage)
+        if name in known
         or not name.startswith("_")
         and name not in ("In", "Out", "exit", "quit", "open")
         and not isinstance(value, ModuleType)
         and not callable(value)
     }
-    return SimpleNamespace(**check(stage, values))
+    return SimpleNamespace(**check(stage, values, known))

@@ -155,19 +155,9 @@ class Stage:
         return False
 
     def borrow(self, other: Run) -> bool:
-        """Take the finished stage of another run if it had the same parameters and inputs.
+        """Take another run's finished stage if it had the same parameters and inputs; tell if so.
 
         Its files are linked, not copied, where the disk allows; a finished stage never changes.
-
-        Parameters
-        ----------
-        other : Run
-            Where to look.
-
-        Returns
-        -------
-        bool
-            Whether the stage was there, and is now here.
         """
         source = other.folder / self.name
         if not self._current(source):

@@ -49,10 +49,8 @@ class CachedVideos(Videos):
                 f"No finished cache of videos in {folder}: table.parquet, which is written last, "
                 "is not there; run `stce.videos.cache` on this folder (it continues a started one)."
             )
-        classes, skipped = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("classes.json", "skipped.json")
-        )
+        files = folder / "classes.json", folder / "skipped.json"
+        classes, skipped = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         return cls(folder, pd.read_parquet(folder / "table.parquet"), classes, skipped)
 
     def read(self, i):

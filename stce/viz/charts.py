@@ -131,13 +131,9 @@ def order_curves(table: pd.DataFrame) -> Figure:
     """Plot accuracy while a clip is shown or hidden in any number of orders.
 
     Two panels; every order shows as many voxels of a clip as "top" does at the same step, but
-    for "random" and "least", which show concepts of other sizes.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.curves.accuracy_table`, with the orders of :func:`stce.ablation.ranked`,
-        :func:`stce.ablation.matched` and :func:`stce.evaluation.saliency.along`.
+    for "random" and "least", which show concepts of other sizes. Takes what
+    :func:`stce.curves.accuracy_table` returns, with the orders of :func:`stce.ablation.ranked`,
+    :func:`stce.ablation.matched` and :func:`stce.evaluation.saliency.along`.
     """
     known = [name for name in LOOKS if name in set(table["order"])]
     with styled():

@@ -179,12 +179,8 @@ def _as_rgb(frames):
     frames = np.asarray(frames)
     if frames.ndim == 3:
         frames = frames[..., None]
-    if (
-        frames.ndim != 4
-        or frames.dtype != np.uint8
-        or frames.shape[3] not in (1, 3)
-        or 0 in frames.shape
-    ):
+    good = frames.ndim == 4 and frames.dtype == np.uint8 and frames.shape[3] in (1, 3)
+    if not good or 0 in frames.shape:
         raise ValueError(
             "The frames of a video must be (T, H, W, C) uint8 with at least one frame and C = 1 or "
             f"3, not {frames.shape} {frames.dtype}."

@@ -7,7 +7,7 @@ from pandas.io.formats.style import Styler
 
 from stce.viz.style import ORDER_NAMES
 
-__all__ = ["MARKS", "accuracy", "intervals", "leads", "ranked_parts", "significant", "style"]
+__all__ = ["MARKS", "accuracy", "leads", "ranked_parts", "significant", "style"]
 
 MARKS = {"holds": "✓", "within noise": "≈", "reversed": "✗"}
 
@@ -81,42 +81,14 @@ def significant(scores: pd.DataFrame) -> pd.Series:
 def leads(paired: pd.DataFrame) -> Styler:
     """Show by how much the concepts' order is ahead of each other one, step by step.
 
-    Parameters
-    ----------
-    paired : pandas.DataFrame
-        Of :func:`stce.evaluation.paired.mcnemar`, against any number of orders.
-
-    Returns
-    -------
-    pandas.io.formats.style.Styler
-        Rows (mode, order), columns q: the gap in percentage points and a mark.
+    Rows (mode, order), columns q: the gap in percentage points and a mark. Takes what
+    :func:`stce.evaluation.paired.mcnemar` returns, against any number of orders.
     """
     marks = paired["verdict"].map(MARKS)
     text = paired["gap"].map("{:+.0f} ".format) + marks
     wide = paired.assign(text=text).pivot(index=["mode", "second"], columns="q", values="text")
     caption = "Top against each order: points; ✓ ahead, ✗ behind, ≈ within noise (McNemar, Holm)"
     return style(wide.rename_axis(index=["mode", "against"]), caption)
-
-
-def intervals(columns: pd.DataFrame, digits: int = 1, sign: str = "+") -> list[str]:
-    """Write values with their intervals.
-
-    Parameters
-    ----------
-    columns : pandas.DataFrame
-        Value, lower and upper end.
-    digits : int, default 1
-        Decimals.
-    sign : {"+", ""}, default "+"
-        Whether a value above zero has its sign.
-
-    Examples
-    --------
-    >>> intervals(pd.DataFrame([(9.44, -1, 12.2)]))
-    ['+9.4 (-1.0 to 12.2)']
-    """
-    pattern = f"{{:{sign}.{digits}f}} ({{:.{digits}f}} to {{:.{digits}f}})"
-    return [pattern.format(*row) for row in columns.to_numpy()]
 
 
 def style(
