@@ -45,6 +45,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "n_concepts": Parameter(25, "Clusters a class.", 1, 63),
     },
     "tables": _RESULTS,
+    "wild": _RESULTS,
     "table": {"number": Parameter(1, "Which of the paper's tables.", 1, 6), **_RESULTS},
 }
 

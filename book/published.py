@@ -4,6 +4,7 @@ One folder a run and seed::
 
     results/actors-small/seed-0/facts.json     what was run, where, how long, at which revision
                                 outcomes.csv   was each test clip recognised, step by step
+                                controls.csv   the same for as much of the clip by chance
                                 scores.csv     the concepts and their scores
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "MODELS",
     "Results",
     "accuracy_over_seeds",
+    "controls",
     "gap",
     "load",
     "publish",
@@ -152,6 +154,8 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
     with replacing(place, folder=True) as partial:
         outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
         _wide(outcomes).to_csv(partial / "outcomes.csv", index=False)
+        if (controls := run.path("ablate") / "controls.parquet").exists():
+            _wide(pd.read_parquet(controls)).to_csv(partial / "controls.csv", index=False)
         scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
         scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
         (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
@@ -255,6 +259,13 @@ def load(folder: str | Path) -> Results:
         pd.concat(outcomes, ignore_index=True),
         pd.concat(scores, ignore_index=True),
     )
+
+
+def controls(folder: str | Path, run: str) -> pd.DataFrame:
+    """Read what a run's area-matched orders did, all seeds, as ``outcomes`` of :class:`Results`."""
+    files = sorted(Path(folder).glob(f"{run}/seed-*/controls.csv"))
+    tables = [_long(pd.read_csv(f)).assign(run=run, seed=int(f.parent.name[5:])) for f in files]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def accuracy_over_seeds(

@@ -7,9 +7,10 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
+from stce.curves import difference
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
-__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "grid", "halves", "worlds"]
+__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "gains", "grid", "halves", "worlds"]
 
 CAUSES = ("world", "negatives", "direction", "score")
 DEFAULT = {
@@ -76,6 +77,21 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["cause", "level", "effect", "lowest", "highest", "best", "cells"]
     found = pd.DataFrame(rows, columns=columns).round({"effect": 12})
     return found.sort_values(["cause", "effect"], ascending=[True, False], ignore_index=True)
+
+
+def gains(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Compare the most important concepts with each other order, in percentage points.
+
+    Takes ``outcomes`` of :class:`book.published.Results`; seeds of a clip are averaged. Returns a
+    row a mode and ``second`` order: ``gain``, ``ci_low``, ``ci_high`` (paired over clips),
+    ``n_clips``.
+    """
+    mean = outcomes.groupby(["id", "mode", "order", "q"], as_index=False)["correct"].mean()
+    mean = mean.rename(columns={"id": "video"})
+    others = [order for order in mean["order"].unique() if order != "top"]
+    found = pd.concat(difference(mean, "top", order) for order in others)
+    found[["gain", "ci_low", "ci_high"]] *= 100
+    return found.drop(columns="first").set_index(["mode", "second"]).sort_index()
 
 
 def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:
