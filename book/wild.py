@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 import seaborn
@@ -107,7 +109,7 @@ def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:
         how = {"cmap": "vlag", "center": 0, "annot": True, "fmt": ".2f", "linewidths": 1}
         seaborn.heatmap(wide, ax=ax, cbar=False, **how)
         ax.set(xlabel="", ylabel="")
-        ax.set_xticks(ax.get_xticks(), [t.replace(" of ", "\nof ") for t in wide], rotation=0)
+        ax.set_xticks(ax.get_xticks(), [fill(name, 14) for name in wide], rotation=0)
         ax.tick_params(length=0)
     return figure
 
@@ -115,10 +117,9 @@ def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:
 def halves(named: dict[str, pd.DataFrame]) -> Figure:
     """Draw the lift of the ranking's upper and lower half of each class, a panel a cell."""
     with styled():
-        figure, axes = panels(len(named), 3.2, sharex=True)
+        figure, axes = panels(len(named), 3.2, sharex=True, sharey=False)
         for ax, (title, rows) in zip(axes.flat, named.items(), strict=False):
-            labels = rows["class"] + np.where(rows["scene"] == 1, "", ", scene 2")
-            label_rows(ax, labels)
+            label_rows(ax, rows["class"])
             place = np.arange(len(rows))
             ax.hlines(place, rows["lower"], rows["upper"], color="#CCCCCC", lw=3)
             for side, colour, name in (
