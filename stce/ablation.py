@@ -23,6 +23,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.engine.progress import bar
 from stce.engine.storage import write_table
+from stce.engine.threads import prepared
 from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached, voxel_order
 from stce.supervoxels import Supervoxels
@@ -92,7 +93,7 @@ class Subject:
         network, clips = self.network.to(self.device).eval(), self.clips
         owner = clips.classes[clips.labels[video]]
         with torch.inference_mode():
-            clip = network.prepare(np.asarray(clips.frames[video])[None])
+            clip = prepared(network, np.asarray(clips.frames[video])[None], self.device)
             if self.assign == "predicted":
                 predicted = clips.classes[int(network(clip).argmax())]
                 owner = predicted if predicted in self.rankings else owner

@@ -111,11 +111,9 @@ class Clips:
 
         Parameters
         ----------
-        array : array_like or torch.Tensor
+        array, name : array_like or torch.Tensor, and str, default "clips"
             ``(N, C, T, H, W)`` or ``(N, T, H, W, C)`` with C = 1 or 3, ``uint8`` or floats in
-            0..1, not normalised.
-        name : str, default "clips"
-            What messages call it.
+            0..1, not normalised; and what messages call it.
 
         Raises
         ------

@@ -23,6 +23,7 @@ from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
 from stce.engine.storage import replacing
+from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
 from stce.models import FEATURES
@@ -231,10 +232,9 @@ def explain(
         a finer map; default the same.
     stretch, batch_size, n_jobs, progress
         See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
-    seed : int, default 0
-        Seeds everything random.
-    device : torch.device, optional
-        Where the model runs; it is moved there and back. Default: where it is.
+    seed, device : int, default 0, and torch.device, optional
+        Seeds everything random; where the model runs (it is moved there and back), default where it
+        is.
 
     Returns
     -------
@@ -279,12 +279,12 @@ def explain(
         cutting = {key: settings[key] for key in ("n_segments", "compactness", "sigma")}
         cutting |= {"n_jobs": n_jobs, "progress": progress}
         running = {"batch_size": batch_size, "device": network.device}
-        views = network, finder
-        cut, found, result = _find(*views, mine, random, names, settings, cutting, running)
+        cut, found, result = _find(network, finder, mine, random, names, settings, cutting, running)
         outcomes = None
         if test_clips is None:
             with torch.inference_mode():
-                each = (network.prepare(mine.frames[n : n + 1]) for n in range(len(mine)))
+                each = (mine.frames[n : n + 1] for n in range(len(mine)))
+                each = (prepared(network, one, network.device) for one in each)
                 said = [int(network(clip).argmax()) for clip in each]
             settings["recognised"] = said.count(names.index(name))
         else:
@@ -323,7 +323,8 @@ def _find(network, finder, clips, random, names, settings, cutting, running):
     slopes = None
     if network.splits == "no":
         few = max(1, running["batch_size"] // 4)  # a backward pass keeps what a forward forgets
-        parts = (network.prepare(clips.frames[i : i + few]) for i in range(0, len(clips), few))
+        parts = (clips.frames[i : i + few] for i in range(0, len(clips), few))
+        parts = (prepared(network, part, running["device"]) for part in parts)
         parts = [network.gradient(x, names.index(name), target).cpu() for x in parts]
         slopes = {name: torch.cat(parts).numpy()}
     samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)

@@ -17,7 +17,7 @@ from stce import supervoxels as supervoxels_module
 from stce.engine import pooling
 from stce.engine.progress import bar
 from stce.engine.storage import open_array
-from stce.engine.threads import forward
+from stce.engine.threads import forward, prepared
 from stce.engine.windows import windows
 from stce.engine.workers import spread
 
@@ -135,10 +135,9 @@ def batches(
 
     Parameters
     ----------
-    network : stce.models.explainable.Explainable
-        It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`.
-    clips, supervoxels : stce.clips.Clips and stce.supervoxels.Supervoxels
-        N clips of the network's input size, and theirs.
+    network, clips, supervoxels : Explainable, Clips and Supervoxels
+        It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`. N
+        clips of its input size, and theirs.
     rows : numpy.ndarray, optional
         Table rows to embed, default all of them.
     stretch : bool, default True
@@ -179,7 +178,7 @@ def _embed(network, clips, supervoxels, facts, stretch: bool, near, device) -> n
     """Return the features of a batch, from video, level, label and box of each supervoxel."""
     # They lie in a handful of clips: each travels to the device once.
     videos, position = np.unique(facts[:, 0], return_inverse=True)
-    frames = network.prepare(np.stack([clips.frames[v] for v in videos]))
+    frames = prepared(network, np.stack([clips.frames[v] for v in videos]), device)
     volumes = np.stack([supervoxels.labels[v] for v in videos])
     volumes = torch.from_numpy(volumes.astype(np.int16)).to(device)
     entry = torch.from_numpy(facts).to(device)
@@ -302,7 +301,8 @@ def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
 @torch.inference_mode()
 def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
     network = network.to(device).eval()
-    x, see = network.prepare(frames), network.at_layer if layer else network.features
+    see = network.at_layer if layer else network.features
+    x = prepared(network, frames, device)
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 

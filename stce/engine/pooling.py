@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stce.engine.threads import forward
+from stce.engine.threads import forward, prepared
 
 __all__ = ["by_clip", "weights"]
 
@@ -83,7 +83,7 @@ def by_clip(
     videos = np.unique(owner)
     for start in range(0, len(videos), n_clips):
         part = videos[start : start + n_clips]
-        x = network.prepare(np.stack([clips.frames[v] for v in part]))
+        x = prepared(network, np.stack([clips.frames[v] for v in part]), device)
         maps = forward(network, lambda few, x=x: network.maps(x[few]), len(x), device)
         for video, one in zip(part, maps.flatten(2).float().cpu().numpy(), strict=True):
             mine = rows[owner == video]

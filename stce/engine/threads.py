@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-__all__ = ["forward", "in_threads"]
+__all__ = ["forward", "in_threads", "prepared"]
 
 # Clips at a time, by their voxels: what so few pass from layer to layer stays in a core's cache.
 CLIPS, LARGE_CLIPS, LARGE = 4, 2, 2**17
@@ -44,6 +44,11 @@ def in_threads(work: Callable, items: Iterable, at_once: bool = True) -> list:
             return list(pool.map(piece, items))
     finally:
         torch.set_num_threads(threads)
+
+
+def prepared(network, frames, device) -> Tensor:
+    """Prepare clips in memory, ``(N, T, H, W, C) uint8``, on the device of the network."""
+    return network.prepare(torch.from_numpy(frames).to(device))
 
 
 def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:

@@ -23,12 +23,9 @@ class Local:
     ----------
     module : torch.nn.Sequential
         The layer, and those behind it that look at one cell each.
-    cells : tuple of int
-        Size ``(t, h, w)`` of the map that it makes.
-    stride : tuple of int
-        Cells of the map it is given for one of its own, along each axis.
-    reach : tuple of int
-        How many of its own cells away a cell that it is given counts.
+    cells, stride, reach : tuple of int
+        Size ``(t, h, w)`` of the map that it makes; cells of the map it is given for one of its
+        own, along each axis; and how many of its own cells away a cell that it is given counts.
     """
 
     module: nn.Sequential

@@ -133,7 +133,7 @@ def lent(
 def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
     """Return the names of the logits: as given, the network's own, the clips', or numbers."""
     with torch.no_grad():
-        count = network(network.prepare(clips.frames[:1])).shape[1]
+        count = network(network.prepare(torch.from_numpy(clips.frames[:1]))).shape[1]
     numbers = tuple(map(str, range(count)))
     named = network.classes if classes is None else classes
     if named is None or tuple(named) == numbers:

@@ -34,10 +34,8 @@ class Explainable:
         ``(C,) float32``, of pixels in 0..1. Hidden voxels show the mean.
     name : str
         What messages call it.
-    layer : str or None
-        The layer l at which it is seen, where it has a name.
-    classes : tuple of str or None
-        Names of the logits, where it knows them.
+    layer, classes : str or None, and tuple of str or None
+        The layer l at which it is seen, and the names of the logits, where it knows them.
     splits : str
         ``"no"`` if the features alone do not decide on the logits. Then `gradient` is asked for, as
         of :class:`stce.models.adapt.Adapted`, not `logits`.

@@ -165,10 +165,7 @@ class Network(nn.Module, Explainable):
         self.std.copy_(torch.from_numpy(moments[1]))
 
     def split(self, layer: str) -> Network:
-        """Return the network cut at another of its `layers`, with the same weights (shared).
-
-        It is a plain one; a pooled view of it may be taken again.
-        """
+        """Return the network, plain, cut at another of its `layers`, with the same weights."""
         return self._as(Network, layer)
 
     def pooled(self) -> Pooled:
