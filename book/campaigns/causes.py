@@ -31,6 +31,7 @@ __all__ = [
     "SCORES",
     "Cell",
     "Pool",
+    "ceiling",
     "embed",
     "judge",
     "pieces",
@@ -311,6 +312,19 @@ def judge(
             measured["stable"] = np.mean([spearmanr(*pair)[0] for pair in pairs])
             cell = {"negatives": kind, "direction": direction, "score": score}
             yield cell, {**measured, "halves": np.mean(halves)}
+
+
+def ceiling(mine: Pool) -> float:
+    """Return the lift of the upper half if concepts were ranked by it, mean over seeds."""
+    names, best = np.unique(mine.groups), []
+    for seed in SEEDS:
+        how = {"n_concepts": N_CONCEPTS, "n_keep": N_KEEP, "seed": seed}
+        every = np.arange(len(mine.z))
+        found = concepts.cluster(mine.z, 0 * every, every, ("c",), **how)
+        members = [found.members("c", k) for k in range(N_CONCEPTS)]
+        lifts = _lifts(members, mine, np.ones((1, len(names))), names)[0]
+        best.append(np.sort(lifts)[::-1][:HALF].mean())
+    return float(np.mean(best))
 
 
 def _along(members, mine, pools, name, kind, direction, slope, seed) -> np.ndarray:

@@ -28,7 +28,7 @@ from stce.engine.storage import replacing, write_table
 from stce.supervoxels import Supervoxels
 from stce.training import beginning
 
-__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "main", "study"]
+__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "ceilings", "main", "study"]
 
 SIZE = (16, 224, 224)
 CHOICE, CONFIRM = ("handshake", "hug", "kick"), ("point", "punch", "push")
@@ -62,7 +62,8 @@ class Films:
         how = {"folder": films, "group_pattern": pattern, "test_groups": list(test), "stride": 2}
         how |= {"window_frames": SIZE[0], "parts": "motion"}
         theirs = models.load("i3d-kinetics400", input_size=SIZE)
-        drawn, _ = negatives("folder", 30, folder=others, size=SIZE[1:], n_frames=SIZE[0], seed=0)
+        like = {"size": SIZE[1:], "n_frames": SIZE[0], "channels": 3, "seed": 0}
+        drawn, _ = negatives("folder", 30, folder=others, stride=2, fit="crop", **like)
         found = []
         for split in ("train", "test"):
             kept = videos.cache(films_module.load(split, **how), folder / split, SIZE[1:])
@@ -136,6 +137,14 @@ def study(films: Films, names: Sequence[str], worlds=WORLDS, kinds=causes.NEGATI
     return pd.concat(tables, ignore_index=True)
 
 
+def ceilings(films: Films, names: Sequence[str]) -> pd.DataFrame:
+    """Return of each class the most lift that an upper half of its concepts could have."""
+    kind, how, at, _ = CHOSEN
+    pools = {name: films.pool(name, films.of(name), kind, how, at) for name in names}
+    rows = [(name, causes.ceiling(pool)) for name, pool in pools.items()]
+    return pd.DataFrame(rows, columns=["class", "ceiling"])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the factorial on one scene, then confirm what it chose on all that it was not seen on."""
     parser = argparse.ArgumentParser(prog="python -m book.campaigns.interactions")
@@ -147,11 +156,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", nargs="+", default=[f"seq{n}" for n in range(11, 21)])
     asked = parser.parse_args(arguments)
     first, second = Films.load(asked.films, asked.random, asked.folder, asked.pattern, asked.test)
-    study(first, CHOICE).to_csv(asked.results / "factorial.csv", index=False)
-    both = CHOSEN, DEFAULT
-    scenes = [study(first, CONFIRM, both).assign(scene=1)]
-    scenes += [study(second, (*CHOICE, *CONFIRM), both).assign(scene=2)]
-    pd.concat(scenes).to_csv(asked.results / "confirmation.csv", index=False)
+    every = (*CHOICE, *CONFIRM)
+    scenes = [study(first, CONFIRM, (CHOSEN, DEFAULT)).assign(scene=1)]
+    scenes += [study(second, every, (CHOSEN,)).assign(scene=2)]
+    most = [ceilings(f, every).assign(scene=n) for n, f in enumerate((first, second), start=1)]
+    tables = {
+        "factorial": study(first, CHOICE).assign(scene=1),
+        "confirmation": pd.concat(scenes),
+        "ceiling": pd.concat(most),
+    }
+    asked.results.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.round(4).to_csv(asked.results / f"{name}.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from stce.clips import Clips
 from stce.datasets.folder import ENDINGS, shuffled
 from stce.datasets.textures import CLASSES, check_clips
 from stce.videos import decode
-from stce.videos.frames import center_crop, resize
+from stce.videos.frames import center_crop, fitted
 
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
 SYNONYMS = {
@@ -49,8 +49,7 @@ def random_clips(
     seed=0,
     n_jobs=1,
     videos=None,
-    frame_size=None,
-    fps=None,
+    **shown,
 ):
     """Take clips of HMDB51, evenly from all its classes but the excluded ones.
 
@@ -76,8 +75,9 @@ def random_clips(
         Processes that decode; the result does not depend on it.
     videos : dict of str to list of str, optional
         Other videos, as :func:`stce.datasets.negatives.films` lists them; fewer clips may come.
-    frame_size, fps : tuple of int and float, optional
-        Resize frames to this and take the centre, of `size`; see :func:`stce.videos.decode`.
+    **shown
+        ``frame_size`` to resize frames to before the centre, of `size`, is taken, ``fps``,
+        ``stride`` and ``fit``, see :func:`stce.datasets.folder.load`.
 
     Returns
     -------
@@ -98,13 +98,13 @@ def random_clips(
     names = shuffled(videos, seed)
     queues = {name: deque((file, 0) for file in shuffled(videos[name], seed)) for name in names}
     frames = np.empty((n, n_frames, *size, channels), np.uint8)
-    taken, skipped, how = [], [], (frame_size, fps)
+    taken, skipped = [], []
     run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator")
     while len(taken) < n and any(queues.values()):
         counts = Counter(file.rpartition("/")[0] for file, _ in taken)
         tasks = _deal(queues, counts, n - len(taken))
         windows = run(
-            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels, *how)
+            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels, **shown)
             for file, k in tasks
         )
         for (file, k), window in zip(tasks, windows, strict=True):
@@ -169,14 +169,15 @@ def _deal(queues, counts, n):
     return tasks
 
 
-def _window(path, k, n_frames, size, channels, frame_size, fps):
+def _window(path, k, n_frames, size, channels, frame_size=None, fps=None, stride=1, fit="squash"):
     """Return window `k` of a video (T, H, W, C), 0 in the middle, or None if there is none."""
     try:
-        video = decode(path, fps, grey=channels == 1)
+        video = decode(path, fps, grey=channels == 1)[::stride]
     except (ValueError, FileNotFoundError):
         return None
     middle = (len(video) - n_frames) // 2
     start = middle + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
     if not 0 <= start <= len(video) - n_frames:
         return None
-    return center_crop(resize(video[start : start + n_frames], frame_size or size), size)
+    window, _ = fitted(video[start : start + n_frames], None, frame_size or size, fit)
+    return center_crop(window, size)

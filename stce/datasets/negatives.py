@@ -68,7 +68,7 @@ def negatives(
         See :func:`stce.datasets.hmdb.random_clips`, and :func:`films` for a folder.
     **shape
         n_frames, size, channels and seed, see :func:`stce.datasets.textures.textures`; for a folder
-        also frame_size and fps.
+        also frame_size, fps, stride and fit.
 
     Raises
     ------

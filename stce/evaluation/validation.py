@@ -70,9 +70,9 @@ def answers(
     told["outcomes"] = rivals(it, n_controls=asked.n_controls, **body, **few)
     told |= comparison(told["outcomes"], seed=seed)
     told["fills"] = fills(it, asked.fills, n_random=asked.n_controls, **few)
-    tried = [Variant(*text.split("/")) for text in asked.tried]
-    given = part_of(it, n_discovery=asked.n_discovery_tried, **few)
-    told["variants"] = compare(given, tried, **body, device=it.device)
+    if tried := [Variant(*text.split("/")) for text in asked.tried]:
+        given = part_of(it, n_discovery=asked.n_discovery_tried, **few)
+        told["variants"] = compare(given, tried, **body, device=it.device)
     return told
 
 
@@ -237,8 +237,8 @@ def _tested(it, n_clips: int) -> tuple[ablation.Subject, np.ndarray]:
     (clips, cut), videos = it.test, some_of_each(it.test.clips.labels, n_clips)
     rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
     how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
-    z = np.zeros((len(cut), it.network.n_features), np.float32)
-    z[rows] = features.extract_rows(it.network, clips, cut, rows, **how)
+    z = np.zeros((len(cut), it.finder.n_features), np.float32)
+    z[rows] = features.extract_rows(it.finder, clips, cut, rows, **how)
     return replace(it.subject(), features=z), videos
 
 

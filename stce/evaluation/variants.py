@@ -92,14 +92,25 @@ def part_of(
         Test and discovery clips a class, evenly spaced; no more than there are.
     n_random_clips, seed : int, default 400 and 0
         Negatives of the run's kind, and their seed.
+
+    Raises
+    ------
+    ValueError
+        If the run found concepts at another layer, or matched its negatives.
     """
+    made, scored = it.settings["cluster"], it.settings["tcav"]
+    if made["concept_layer"] or scored["random_from"] == "matched":
+        raise ValueError(
+            f"tried asks for variants of {it.run.folder}, but they are not made with a "
+            "concept_layer, nor with matched negatives; give tried=[]."
+        )
     both = []
     for (clips, cut), n in ((it.discovery, n_discovery), (it.test, n_clips)):
         rows = some_of_each(clips.labels, n)
         both += [clips.select(rows), cut.select(rows)]
-    chosen = {**it.settings["tcav"], "n_random_clips": n_random_clips, "seed": seed}
+    chosen = {**scored, "n_random_clips": n_random_clips, "seed": seed}
     random = it.draw(chosen, np.random.default_rng(seed))
-    made, target = it.settings["cluster"], it.settings["tcav"]["target"]
+    target = scored["target"]
     shown = "stretched" if made["stretch"] else "in place"
     shown = "pooled" if made["features"] == "pooled" else shown
     own = Variant(it.network.layer, target, shown)

@@ -366,10 +366,13 @@ def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Cl
     how |= {"seed": chosen["seed"], "exclude": like.classes, "n_jobs": it.n_jobs}
     if chosen["random_source"] == "folder":
         made, table = it.run.parameters("train"), it.videos("train").table
-        how["known"] = table.loc[table["id"].isin(like.ids)].get("path", ())
+        known = table.loc[table["id"].isin(like.ids)].get("path", ())
+        how["known"] = [HOME / "notebooks" / path for path in known]
         how["exclude"] = [like.classes[y] for y in np.unique(like.labels)]
-        how["fps"] = made["dataset_options"].get("fps") or None
-        how["frame_size"] = made["frame_size"]
+        options, how["frame_size"] = made["dataset_options"], made["frame_size"]
+        how |= {"fps": options.get("fps") or None, "stride": options.get("stride", 1)}
+        # As the clips themselves: a folder's keep their shape unless it is told otherwise.
+        how["fit"] = options.get("fit", "crop" if made["dataset"] == "folder" else "squash")
     how["folder"] = os.path.relpath(HOME / "notebooks" / chosen["random_folder"])
     return negatives_of(chosen["random_source"], n, **how)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -135,10 +136,11 @@ def _check_films(settings: dict[str, dict]) -> None:
     """Refuse a folder of negatives that would stop stage tcav, before any stage is made."""
     made, chosen = settings["train"], settings["tcav"]
     if chosen["random_source"] == "folder":
-        table = datasets.load(made["dataset"], "train", **made["dataset_options"]).table
-        named = settings["segment"]["classes"] or table["class"].unique()
-        known = table[table["class"].isin(named)].get("path", ())
-        films(HOME / "notebooks" / chosen["random_folder"], named, known)
+        with contextlib.chdir(HOME / "notebooks"):
+            table = datasets.load(made["dataset"], "train", **made["dataset_options"]).table
+            named = settings["segment"]["classes"] or table["class"].unique()
+            known = table[table["class"].isin(named)].get("path", ())
+            films(chosen["random_folder"], named, known)
 
 
 def _stand_in(run: Run, stage, parameters: dict[str, object]) -> Iterator[str]:
