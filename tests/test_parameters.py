@@ -43,7 +43,8 @@ def test_the_papers_tables_each_have_runs_on_the_papers_data():
     runs = known.known().values()
     for table, dataset in enumerate(("kinetics", "kinetics", "kth", "kth", "kth", "kth"), start=1):
         beside = {run.values.get("dataset", "actors") for run in runs if table in run.tables}
-        assert beside == {dataset, "actors"}
+        # Real clips of people stand beside Kinetics: nobody may pass that on.
+        assert beside == {dataset, "actors"} | ({"folder"} if dataset == "kinetics" else set())
 
 
 def test_the_papers_settings_are_the_papers():
