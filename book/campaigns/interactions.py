@@ -57,7 +57,8 @@ class Films:
     def load(cls, films: Path, others: Path, folder: Path, pattern: str, test: Sequence[str]):
         """Decode films, of which the groups `test` are one scene and the rest the other.
 
-        Returned are the two, each with a head of its own, see :func:`beginning.fit_head`.
+        Returned are the two, each with a head of its own, see
+        :func:`stce.training.beginning.fit_head`.
         """
         how = {"folder": films, "group_pattern": pattern, "test_groups": list(test), "stride": 2}
         how |= {"window_frames": SIZE[0], "parts": "motion"}

@@ -107,7 +107,7 @@ class Finished:
 
     @cached_property
     def finder(self) -> Network:
-        """The same network, cut where concepts are found and told: at ``concept_layer``."""
+        """The same network cut at ``concept_layer``, where concepts are found and told."""
         made = self.run.parameters("cluster")
         return self.trained(made["concept_layer"] or made["layer"], made["features"])
 
