@@ -454,7 +454,7 @@ def test_wrong_options(small, options, message):
 def test_wrong_calls(small):
     seen = adapt(small, "hidden", clip_shape=SHAPE, classes="abc")
     assert seen.classes == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r"adapted to clips \(N, 3, 8, 32, 32\), got"):
+    with pytest.raises(ValueError, match=r"takes clips \(N, 3, 8, 32, 32\), got"):
         seen.features(torch.zeros(2, 3, 8, 16, 16))
     with pytest.raises(ValueError, match=r"are \(N, 7\), got \(2, 9\)"):
         seen.logits(torch.zeros(2, 9))

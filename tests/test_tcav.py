@@ -258,9 +258,10 @@ def test_what_only_its_place_tells_apart_is_no_concept_against_matched_groups():
         results[name] = tcav.score(head, samples)
     assert results["random"].ranking("a") == [placed, 1 - placed]
     assert results["matched"].ranking("a") == [1 - placed, placed]
-    place = {name: result.cavs["a"][placed].mean(0)[0] for name, result in results.items()}
-    assert place["random"] > 0.8
-    assert abs(place["matched"]) < 0.2
+    # Held out, nothing tells it from its like; the other concept is known either way.
+    told = {n: r.scores.set_index("concept")["cav_accuracy"] for n, r in results.items()}
+    assert told["random"][placed] > 0.75 and 0.4 < told["matched"][placed] < 0.6
+    assert all(accuracy[1 - placed] > 0.95 for accuracy in told.values())
 
 
 def test_errors():
