@@ -204,7 +204,8 @@ def test_the_curves_are_those_of_the_concepts_alone(red):
     assert set(red.accuracy["order"]) == {"top", "random", "least"}
 
 
-def test_a_random_network_is_not_believed(capsys):
+def test_a_random_network_is_not_believed(capsys, monkeypatch):
+    monkeypatch.delenv("STCE_PROGRESS", raising=False)
     rng = torch.Generator().manual_seed(0)
     network = reader(torch.randn(48, generator=rng), -9.0)  # whatever it sees, it says "other"
     given = network, None, squares(16, 0), "red"

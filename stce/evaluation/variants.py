@@ -98,7 +98,7 @@ def part_of(
     ValueError
         If the run found concepts at another layer, or matched its negatives.
     """
-    made, scored = it.settings["cluster"], it.settings["tcav"]
+    made, scored = it.run.parameters("cluster"), it.run.parameters("tcav")
     if made["concept_layer"] or scored["random_from"] == "matched":
         raise ValueError(
             f"tried asks for variants of {it.run.folder}, but they are not made with a "
