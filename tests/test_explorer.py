@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import sys
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,12 +212,6 @@ def test_widget_says_what_it_shows(world):
     part["Class"].value = "blue"
     assert "clip c, upper left" in picture_of(part)[1]
     assert part["Supervoxel"].value == 1
-
-
-def test_widget_needs_ipywidgets(world, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match="python -m pip install ipywidgets"):
-        explorer.explore(*world)
 
 
 def test_a_notebook_is_live_where_a_server_names_it(monkeypatch):

@@ -11,8 +11,6 @@ from torch import nn
 
 from stce import cav, tcav
 
-__all__ = ["random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
-
 
 def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
     """Shuffle the entries within each parameter and each floating-point buffer, in place.

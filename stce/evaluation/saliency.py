@@ -22,15 +22,6 @@ from stce.ablation import Case, Order
 from stce.engine.progress import bar
 from stce.masking import voxel_order
 
-__all__ = [
-    "along",
-    "grad_cam",
-    "integrated_gradients",
-    "last_convolution",
-    "occlusion",
-    "rank_supervoxels",
-]
-
 
 def _captum():
     """Import captum where it is used: only the baselines need it."""

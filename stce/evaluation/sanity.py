@@ -14,8 +14,6 @@ from stce import features, tcav
 from stce.evaluation.nulls import shuffle_weights
 from stce.evaluation.stability import agreement
 
-__all__ = ["against_trained", "as_seen_by", "cascade"]
-
 
 def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:
     """Yield copies of a network whose weights are randomised from the top down [1]_.

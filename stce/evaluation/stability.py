@@ -14,8 +14,6 @@ from stce.concepts import assign
 from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
 from stce.engine.storage import read_rows
 
-__all__ = ["agreement", "by_distance", "match", "overlap", "sgd_scores"]
-
 
 def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
     """Return the Jaccard index of every concept of one run with every one of another, 0 to 1.

@@ -11,16 +11,6 @@ from stce import curves
 from stce.engine import resampling
 from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
 
-__all__ = [
-    "KTH_CARRIERS",
-    "composition",
-    "counts",
-    "found",
-    "pointed",
-    "recovery",
-    "region",
-]
-
 # The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
 KTH_CARRIERS = {
     **dict.fromkeys(("boxing", "handclapping", "handwaving"), ("arms",)),

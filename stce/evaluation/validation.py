@@ -13,19 +13,6 @@ from stce import ablation, concepts, curves, features, tcav
 from stce.evaluation import paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.variants import Variant, compare, part_of, some_of_each
 
-__all__ = [
-    "answers",
-    "between",
-    "chance",
-    "comparison",
-    "fills",
-    "parts_found",
-    "randomised",
-    "repeated",
-    "rivals",
-    "with_network",
-]
-
 
 def answers(
     it,

@@ -18,8 +18,6 @@ from stce.engine.progress import bar
 from stce.evaluation import stability, truth
 from stce.supervoxels import Supervoxels
 
-__all__ = ["SHOWN", "Inputs", "Variant", "compare", "some_of_each", "part_of"]
-
 SHOWN = ("stretched", "in place", "pooled")
 
 

@@ -20,18 +20,6 @@ from stce.viz.style import (
 )
 from stce.viz.tables import significant
 
-__all__ = [
-    "accuracy_curves",
-    "agreement_chart",
-    "carriers_chart",
-    "learning_curve",
-    "order_curves",
-    "part_chart",
-    "pointed_chart",
-    "sanity_chart",
-    "score_chart",
-]
-
 LONG_NAMES = {
     "top": "most important first",
     "random": "random order",

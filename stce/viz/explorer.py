@@ -17,8 +17,6 @@ from stce.viz import film
 from stce.viz.pictures import first_of_clips, highlight, rgb
 from stce.viz.tables import significant
 
-__all__ = ["explore", "is_live", "page"]
-
 OVERLAYS = {
     "highlight": "The supervoxel is lit, the rest of the clip dimmed.",
     "outline": "The supervoxel is outlined.",
@@ -166,19 +164,59 @@ def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 
 
     Raises
     ------
-    ImportError
-        If ipywidgets is missing.
     ValueError
         If `scores` lacks a column or does not belong to `concepts`.
     """
-    try:
-        import ipywidgets
-    except ImportError:
-        raise ImportError(
-            "The live explorer needs ipywidgets; install it: python -m pip install ipywidgets"
-        ) from None
+    import ipywidgets as w
+
     parts = _ranked(scores, concepts)
-    return _Explorer(ipywidgets, clips, supervoxels, concepts, parts, fps, width).box
+    n_frames, _, pixels = clips.frames.shape[1:4]
+    zoom = max(1, -(-width // pixels))
+    class_name = w.Dropdown(options=list(parts), description="Class")
+    concept = w.Dropdown(options=[""], description="Concept")
+    number = w.IntSlider(1, 1, 1, description="Supervoxel", continuous_update=False)
+    frame = w.IntSlider(1, 1, n_frames, description="Frame")
+    overlay = w.Dropdown(options=[*OVERLAYS, ALL], description="Overlay")
+    play = w.Play(min=1, max=n_frames, interval=round(1000 / fps), repeat=True)
+    w.jslink((play, "value"), (frame, "value"))
+    picture, text = w.HTML(), w.HTML()
+
+    def choose_class(_=None):
+        entries = parts[class_name.value].itertuples()
+        concept.options = [(f"{e.rank}: score {e.score:.2f}", e.concept) for e in entries]
+        choose_concept()  # another class's may have the same number
+
+    def choose_concept(_=None):
+        number.max = len(concepts.members(class_name.value, concept.value))
+        number.value = 1
+        draw()
+
+    def draw(_=None):
+        name, i = class_name.value, number.value
+        rows, part = concepts.members(name, concept.value), parts[name]
+        panes = _panes(clips, supervoxels, rows[i - 1])
+        shown = dict(zip(OVERLAYS, panes, strict=True)) | {ALL: np.concatenate(panes, axis=2)}
+        image = shown[overlay.value][frame.value - 1]
+        entry = next(part[part["concept"] == concept.value].itertuples())
+        seen = _example_text(clips, supervoxels, rows[i - 1], i, len(rows))
+        about = f"{_concept_text(name, entry, len(part))} {seen} {_overlay_text(overlay.value)}"
+        text.value = escape(about)
+        height, width = (zoom * n for n in image.shape[:2])
+        # An HTML widget, because ipywidgets' Image has no place for an alternative text.
+        picture.value = (
+            f'<img src="data:image/png;base64,{film.still(image, "PNG")}" alt="{text.value}" '
+            f'width="{width}" height="{height}" '
+            'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
+        )
+
+    class_name.observe(choose_class, "value")
+    concept.observe(choose_concept, "value")
+    for part in (number, frame, overlay):
+        part.observe(draw, "value")
+    choose_class()
+    choices = w.VBox([class_name, concept, number, overlay, frame, play])
+    layout = w.Layout(flex_flow="row wrap")
+    return w.VBox([w.HBox([picture, choices], layout=layout), text])
 
 
 def is_live() -> bool:
@@ -197,74 +235,6 @@ def is_live() -> bool:
     # Jupyter Server names the notebook to its kernel; VS Code and Colab leave their own marks.
     marks = ("JPY_SESSION_NAME" in os.environ, "google.colab" in sys.modules)
     return shell is not None and (any(marks) or "__vsc_ipynb_file__" in shell.user_ns)
-
-
-class _Explorer:
-    """The widget's parts and what they do to one another."""
-
-    def __init__(self, w, clips, supervoxels, concepts, parts, fps, width):
-        self.clips, self.supervoxels, self.concepts = clips, supervoxels, concepts
-        self.parts = parts
-        frames, _, pixels = clips.frames.shape[1:4]
-        self.zoom = max(1, -(-width // pixels))
-        self.class_name = w.Dropdown(options=list(parts), description="Class")
-        self.concept = w.Dropdown(options=[""], description="Concept")
-        self.number = w.IntSlider(1, 1, 1, description="Supervoxel", continuous_update=False)
-        self.frame = w.IntSlider(1, 1, frames, description="Frame")
-        self.overlay = w.Dropdown(options=[*OVERLAYS, ALL], description="Overlay")
-        self.picture = w.HTML()
-        self.text = w.HTML()
-        play = w.Play(min=1, max=frames, interval=round(1000 / fps), repeat=True)
-        w.jslink((play, "value"), (self.frame, "value"))
-        self.class_name.observe(self._choose_class, "value")
-        self.concept.observe(self._choose_concept, "value")
-        self.number.observe(self._choose_number, "value")
-        self.frame.observe(self._draw, "value")
-        self.overlay.observe(self._draw, "value")
-        self._choose_class()
-        choices = [self.class_name, self.concept, self.number, self.overlay, self.frame, play]
-        wrap = w.Layout(flex_flow="row wrap")
-        self.box = w.VBox([w.HBox([self.picture, w.VBox(choices)], layout=wrap), self.text])
-
-    def _choose_class(self, _=None):
-        before = self.concept.value
-        self.concept.options = [
-            (f"{entry.rank}: score {entry.score:.2f}", entry.concept)
-            for entry in self.parts[self.class_name.value].itertuples()
-        ]
-        if self.concept.value == before:  # another class's concept of the same number
-            self._choose_concept()
-
-    def _choose_concept(self, _=None):
-        self.rows = self.concepts.members(self.class_name.value, self.concept.value)
-        self.number.max = len(self.rows)
-        if self.number.value == 1:
-            self._choose_number()
-        else:
-            self.number.value = 1
-
-    def _choose_number(self, _=None):
-        i, name = self.number.value, self.class_name.value
-        row, part = self.rows[i - 1], self.parts[name]
-        drawn = _panes(self.clips, self.supervoxels, row)
-        self.drawn = dict(zip(OVERLAYS, drawn, strict=True)) | {ALL: np.concatenate(drawn, axis=2)}
-        entry = next(part[part["concept"] == self.concept.value].itertuples())
-        seen = _example_text(self.clips, self.supervoxels, row, i, len(self.rows))
-        self.about = f"{_concept_text(name, entry, len(part))} {seen}"
-        self._draw()
-
-    def _draw(self, _=None):
-        overlay = self.overlay.value
-        image = self.drawn[overlay][self.frame.value - 1]
-        height, width = (self.zoom * n for n in image.shape[:2])
-        said = escape(f"{self.about} {_overlay_text(overlay)}")
-        # An HTML widget, because ipywidgets' Image has no place for an alternative text.
-        self.picture.value = (
-            f'<img src="data:image/png;base64,{film.still(image, "PNG")}" alt="{said}" '
-            f'width="{width}" height="{height}" '
-            'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
-        )
-        self.text.value = said
 
 
 def _ranked(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:

@@ -6,20 +6,6 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.segmentation import find_boundaries
 
-__all__ = [
-    "evenly",
-    "first_of_clips",
-    "fullest",
-    "highlight",
-    "in_a_row",
-    "lasting",
-    "lit_above_raw",
-    "outlined",
-    "revealed",
-    "rgb",
-    "typical",
-]
-
 EDGE = np.array([255, 176, 0], np.uint8)
 
 
