@@ -14,8 +14,6 @@ from stce.concepts import assign
 from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
 from stce.engine.storage import read_rows
 
-__all__ = ["agreement", "by_distance", "match", "overlap", "sgd_scores"]
-
 
 def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
     """Return the Jaccard index of every concept of one run with every one of another, 0 to 1.
@@ -45,18 +43,12 @@ def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
 def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
     """Return the voxels of each concept in one clip, ``(K, voxels) bool``."""
     rows = supervoxels.rows_of(video)
-    z = read_rows(features, rows)
+    owners = assign(read_rows(features, rows), centres)
     volumes = np.asarray(supervoxels.labels[video])
     masks = np.zeros((len(centres), volumes[0].size), bool)
-    entries = supervoxels.table.iloc[rows]
-    levels, labels = entries["level"].to_numpy(), entries["label"].to_numpy()
-    for level, volume in enumerate(volumes):
-        # Which concept a label belongs to, -1 for supervoxels that were not kept.
-        concept = np.full(int(volume.max()) + 1, -1)
-        here = levels == level
-        concept[labels[here]] = assign(z, centres)[here]
-        owner = concept[volume.ravel()]
-        masks[owner[owner >= 0], np.flatnonzero(owner >= 0)] = True
+    places = supervoxels.table[["level", "label"]].to_numpy()[rows]
+    for concept, (level, label) in zip(owners, places, strict=True):
+        masks[concept] |= volumes[level].ravel() == label
     return masks
 
 
