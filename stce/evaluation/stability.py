@@ -11,7 +11,7 @@ from sklearn.linear_model import SGDClassifier
 
 from stce import cav, tcav
 from stce.concepts import assign
-from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
+from stce.engine.resampling import interval, p_value, rank_correlation
 from stce.engine.storage import read_rows
 
 
@@ -147,8 +147,8 @@ def agreement(
     table = pd.DataFrame(rows, columns=["class", "n", "likeness", "correlation"])
     means = table[["likeness", "correlation"]].mean()
     table.loc[len(table)] = {"class": "all", "n": table["n"].sum(), **means}
-    again.append(known_mean(np.stack(again)))
-    chance.append(known_mean(np.stack(chance)))
+    for drawn in again, chance:  # the mean of what is known
+        drawn.append(np.ma.masked_invalid(drawn).mean(0).filled(np.nan))
     table[["ci_low", "ci_high"]] = [interval(x) for x in again]
     table["p"] = np.concatenate(list(map(p_value, chance, table[["correlation"]].to_numpy())))
     return table

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stce import curves
 from stce.engine import resampling
-from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
+from stce.engine.resampling import interval, p_value, rank_correlation
 
 # The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
 KTH_CARRIERS = {
@@ -184,7 +184,8 @@ def found(
     means = table[["top", "random", "correlation"]].mean()
     table.loc[len(table)] = {"class": "all", **means}
     chance.append(np.mean(chance, axis=0))
-    again.append(tuple(known_mean(np.stack(one)) for one in zip(*again, strict=True)))
+    known = (np.ma.masked_invalid(one).mean(0) for one in zip(*again, strict=True))
+    again.append(tuple(mean.filled(np.nan) for mean in known))
     table["gain"] = table["top"] - table["random"]
     table["p"] = np.concatenate(list(map(p_value, chance, table[["top"]].to_numpy())))
     ends = [[*interval(gains), *interval(related)] for gains, related in again]

@@ -180,7 +180,7 @@ def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
 def between(first, second) -> pd.DataFrame:
     """Match the concepts of two runs on the test clips they share, and compare their ranking.
 
-    See :func:`stce.evaluation.stability.agreement`. Matched are six of these clips a class.
+    Six of these clips a class are looked at. See :func:`stce.evaluation.stability.agreement`.
 
     Parameters
     ----------

@@ -243,7 +243,7 @@ def compare(
     n_groups, seed : int, default 10 and 0
         See :func:`stce.tcav.random_groups`; seeds everything random.
     q_max, device, progress
-        See :func:`stce.ablation.run` and :class:`stce.ablation.Subject`; with 3 random orders.
+        See :func:`stce.ablation.run` and :class:`stce.ablation.Subject`; 3 orders are random.
 
     Returns
     -------
