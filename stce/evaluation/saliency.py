@@ -71,8 +71,6 @@ def last_convolution(network) -> str:
     )
 
 
-@torch.inference_mode(False)  # whatever the caller has switched off
-@torch.enable_grad()
 def _maps(method, network, clips, labels, batch_size, device, progress, what) -> np.ndarray:
     """Return the maps of all clips; `method` gives those of some prepared clips and labels."""
     labels = clips.labels if labels is None else np.asarray(labels, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stce.engine.device import derivative
-from stce.models.borrow import borrowed, check_weights, hooked, running, unwrapped
+from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, check_logits, probe
 from stce.models.store import load
@@ -42,10 +43,10 @@ def adapt(
     Parameters
     ----------
     model : torch.nn.Module
-        Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``, of two classes or more. What
-        DataParallel or torch.compile made of one is seen through.
+        Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``, of two classes or more.
     layer : str
-        A name in ``dict(model.named_modules())``, run once in a forward pass.
+        A name in ``dict(model.named_modules())``, run once in a forward pass. The prefixes that
+        DataParallel and torch.compile put in front may be left out.
     clip_shape, mean, std
         See :class:`Explainable`; the normalisation is the model's own.
     classes : sequence of str, optional
@@ -117,7 +118,6 @@ def lent(
     """
     if isinstance(model, str):
         model = load(model, input_size=how["clip_shape"][1:])
-    model, layer = unwrapped(model, layer)
     network = module = model
     if isinstance(model, Explainable):
         network = seen(model, layer, "supervoxels")
@@ -127,8 +127,6 @@ def lent(
                 f"clips have (C, T, H, W) = {how['clip_shape']}, but the model takes "
                 f"{network.clip_shape}; bring them to this size."
             )
-    if isinstance(module, nn.Module):
-        check_weights(module)
     own = borrowed(module, device) if isinstance(module, nn.Module) else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), own:
         network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
@@ -178,8 +176,9 @@ class Adapted(Explainable):
     ----------
     model, module : torch.nn.Module
         The network itself, not a copy, and the layer in it.
-    findings : stce.models.probe.Findings
-        What was found out about the layer.
+    findings, layout : stce.models.probe.Findings and torch.memory_format
+        What was found out about the layer; and the one of clips that is fast for 3D convolutions,
+        if the module can take it.
     splits : str
         How `logits` gets from the features to the logits: ``"chain"`` (through the modules after
         the layer), ``"replay"`` (through the whole module, with the layer's output replaced), or
@@ -187,11 +186,10 @@ class Adapted(Explainable):
     """
 
     findings: Findings
+    layout = torch.channels_last_3d
 
     def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis):
         super().__init__(clip_shape, mean, std)
-        model, layer = unwrapped(model, layer)
-        check_weights(model)
         self.model, self.layer, self.name = model, layer, type(model).__name__
         self.module = _find(model, layer)
         self.pool, self.channel_axis = pool, channel_axis
@@ -262,12 +260,12 @@ class Adapted(Explainable):
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
         with running(self.model):
-            return self.vectors(self.output(self._input(x)))
+            return self.vectors(self.output(self.given(self._check(x))))
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
         with running(self.model):
-            return self._map(self.output(self._input(x)))
+            return self._map(self.output(self.given(self._check(x))))
 
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of features ``(N, D)``, unless `splits` is "no"."""
@@ -283,8 +281,7 @@ class Adapted(Explainable):
                 for module in self.findings.chain:
                     a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
                 return a.float()
-            blank = torch.zeros(len(z), *self.clip_shape, device=a.device, dtype=self.dtype)
-            blank = blank.contiguous(memory_format=self.findings.layout)
+            blank = self.given(torch.zeros(len(z), *self.clip_shape))
             with hooked(self.module, lambda output: a):
                 return self.model(blank).float()
 
@@ -303,19 +300,19 @@ class Adapted(Explainable):
 
         with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
             with hooked(self.module, replace):
-                output = self.model(self._input(x)).float()
+                output = self.model(self.given(self._check(x))).float()
             slope = derivative(self, output, reached[0], class_index, target)
         return self.vectors(slope, torch.sum).detach()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of prepared clips."""
         with running(self.model):
-            return self.model(self._input(x)).float()
+            return self.model(self.given(self._check(x))).float()
 
-    def _input(self, x: Tensor) -> Tensor:
+    def given(self, x: Tensor) -> Tensor:
+        """Return clips of any size as the module is given them."""
         # A copy: the model may write to its input, and the caller's may be an inference tensor.
-        x = self._check(x).to(self.dtype, copy=True)
-        return x.contiguous(memory_format=self.findings.layout)
+        return x.to(self.device, self.dtype, copy=True).contiguous(memory_format=self.layout)
 
     def output(self, x: Tensor) -> Tensor:
         """Return what the layer gives for an input of the module; what comes after it is idle."""
@@ -355,7 +352,7 @@ class Adapted(Explainable):
 def _find(model: nn.Module, layer: str) -> nn.Module:
     known = dict(model.named_modules(remove_duplicate=False))
     known.pop("")
-    known |= {name.replace("_orig_mod.", ""): m for name, m in known.items()}  # compiled parts
+    known |= {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()}
     if layer not in known:
         close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]
         raise ValueError(

@@ -10,30 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["borrowed", "check_weights", "evaluating", "hooked", "running", "unwrapped"]
-
-# What trains, averages or compiles a network, and its name for what it holds.
-WRAPPERS = dict.fromkeys(("DataParallel", "DistributedDataParallel", "AveragedModel"), "module")
-WRAPPERS["OptimizedModule"] = "_orig_mod"
-
-
-def unwrapped(model, layer: str | None = None) -> tuple:
-    """Return the network inside of its wrappers, and the name that a layer has there."""
-    while inner := WRAPPERS.get(type(model).__name__):
-        model = getattr(model, inner)
-        layer = layer and str(layer).removeprefix(f"{inner}.")
-    return model, layer
-
-
-def check_weights(module: nn.Module) -> None:
-    """Refuse a module whose weights have no values yet."""
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if is_lazy(tensor) or tensor.is_meta:
-            raise ValueError(
-                f"{name} of {type(module).__name__} has no values yet: it is lazy, or on the "
-                "device 'meta'; run the model once, or load its weights (to_empty, then "
-                "load_state_dict, or load_state_dict with assign=True)."
-            )
+__all__ = ["borrowed", "evaluating", "hooked", "running"]
 
 
 @contextmanager
@@ -68,6 +45,13 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     """
     weights = [(m, *pair) for m in module.modules() for pair in m.named_parameters(recurse=False)]
     buffers = [(m, *pair) for m in module.modules() for pair in m.named_buffers(recurse=False)]
+    for part, name, tensor in [*weights, *buffers]:
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ValueError(
+                f"{name} of a {type(part).__name__} in {type(module).__name__} has no values yet: "
+                "it is lazy, or on the device 'meta'; run the model once, or load its weights "
+                "with load_state_dict(..., assign=True)."
+            )
     # What was compiled runs as it was written: it may not call a hook that comes later.
     compiled = "torch._dynamo" in sys.modules
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
@@ -76,17 +60,14 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
             # No gradient goes through a tensor that was made in inference mode.
             stand_in = {p: p.clone() if p.is_inference() else p.detach() for _, _, p in weights}
             stand_in = {p: nn.Parameter(t, requires_grad=False) for p, t in stand_in.items()}
-            for part, name, parameter in weights:
-                setattr(part, name, stand_in[parameter])  # recurrent layers list them, too
-            for part, name, value in buffers:
-                part._buffers[name] = value.clone()
+            stand_in |= {value: value.clone() for _, _, value in buffers}
+            for part, name, tensor in [*weights, *buffers]:
+                setattr(part, name, stand_in[tensor])  # a recurrent layer has a list of them, too
         with eager, evaluating(module):
             yield module if device is None else module.to(device)
     finally:
-        for part, name, parameter in weights:
-            setattr(part, name, parameter)
-        for part, name, value in buffers:
-            part._buffers[name] = value
+        for part, name, tensor in [*weights, *buffers]:
+            setattr(part, name, tensor)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from stce.models.borrow import borrowed, hooked, running
+from stce.models.borrow import hooked, running
 
 __all__ = ["Findings", "check_logits", "probe"]
 
@@ -17,7 +17,6 @@ __all__ = ["Findings", "check_logits", "probe"]
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 FIRST += (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)
 FIRST += (nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd)
-SHAPING = ("View", "Reshape", "Unsafe", "Squeeze", "Unsqueeze", "ToCopy", "Mean", "Clone")
 LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
@@ -25,28 +24,16 @@ LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.TransformerEncoder, nn.Transform
 class Findings:
     """What is known of a module, seen at one of its layers.
 
-    Attributes
-    ----------
-    n_classes : int
-        Number of logits Y.
-    shape, per_clip : tuple of int, and int
-        Shape of a row of the layer's output, and rows a clip: frames, where it sees them one by
-        one.
-    channel_axis : int
-        Which axis of the layer's output has its channels, 1 or more.
-    layout : torch.memory_format
-        Of the clips: the one that is fast for 3D convolutions, if the module can take it.
-    splits : {"chain", "replay", "no"}
-        See :class:`stce.models.adapt.Adapted`.
-    chain : tuple of torch.nn.Module
-        The modules after the layer, where they alone lead to the logits.
+    It has `n_classes` logits Y. A row of the layer's output has a `shape`, and a clip `per_clip`
+    rows (frames, where the layer sees them one by one); axis `channel_axis` of the output, 1 or
+    more, has the channels. `splits` is as in :class:`stce.models.adapt.Adapted`, and `chain` the
+    modules after the layer, where they alone lead to the logits.
     """
 
     n_classes: int
     shape: tuple[int, ...]
     per_clip: int
     channel_axis: int
-    layout: torch.memory_format
     splits: str = "no"
     chain: tuple[nn.Module, ...] = ()
 
@@ -55,12 +42,12 @@ class Findings:
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
 
-    It stays as it is; views of it that believe this or that (`believing`) are tried.
+    The memory layout that it can take is kept in it; views of it that believe this or that
+    (`believing`) are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
-    x = x.to(adapted.device)
-    logits, outputs, layout = _first_pass(adapted, x)
+    logits, outputs, said = _first_pass(adapted, x)
     check_logits(name, logits, max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5))
     if len(outputs) != 1:
         how = f"runs {len(outputs)} times in" if outputs else "is not run by"
@@ -75,8 +62,8 @@ def probe(adapted) -> Findings:
             f"layer {layer!r} of {name} gives {got} for two clips, not one tensor of floats (N, "
             "...); choose a layer inside it or after it."
         )
-    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, 1, layout)
-    found = replace(found, channel_axis=_channel_axis(adapted, a, found)) if adapted.pool else found
+    axis = _channel_axis(adapted, a, said) if adapted.pool else 1
+    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, axis)
     seen = adapted.believing(found)
     z = seen.vectors(a)
     if not _close(seen, seen.features(x[1:]), z[1:]) or not _close(seen, seen(x[1:]), logits[1:]):
@@ -86,8 +73,6 @@ def probe(adapted) -> Findings:
             "other (x.transpose(1, 2).flatten(0, 1)), and use batch normalisation with running "
             "statistics."
         )
-    if ((logits >= 0) & (logits <= 1)).all() and _ends_in_sigmoid(seen, x):
-        _remark(name, "probabilities", "sigmoid")
     return found if z.numel() < a.numel() else _with_way(seen, found, z, logits)
 
 
@@ -101,77 +86,52 @@ def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
             f"{name} returns {_kind(logits)}, not a tensor of logits; wrap it in a module whose "
             "forward returns the logits (N, Y) out of it."
         )
-    if logits.numel() == 2:
+    shape = tuple(logits.shape)
+    if logits.ndim != 2 or shape[0] != 2 or shape[1] < 2 or not logits.isfinite().all():
         raise ValueError(
-            f"{name} gives {tuple(logits.shape)} for two clips, one logit each, which has no other "
-            "class to be compared with; wrap it in a module whose forward returns "
-            "torch.cat([-z, z], 1) of this z (N, 1), so that class 1 is what z > 0 stands for."
+            f"{name} gives {shape} for two clips, or values that are not finite; wrap it in a "
+            "module whose forward returns logits (N, Y) of two classes or more: of a single logit "
+            "z (N, 1) torch.cat([-z, z], 1), in which class 1 is what z > 0 stands for."
         )
-    if logits.ndim != 2 or len(logits) != 2 or not logits.isfinite().all():
-        raise ValueError(
-            f"{name} gives {tuple(logits.shape)} for two clips, or values that are not finite; "
-            "wrap it in a module whose forward returns logits (N, Y)."
-        )
-    if (logits >= 0).all() and ((logits.sum(1) - 1).abs() <= tolerance).all():
-        _remark(name, "probabilities", "softmax")
-    if (logits.logsumexp(1).abs() <= tolerance).all():
-        _remark(name, "log-probabilities", "log_softmax")
+    steps = {"softmax": ("probabilities", logits)}
+    steps["log_softmax"] = "log-probabilities", logits.exp()
+    for step, (what, p) in steps.items():
+        if (p >= 0).all() and ((p.sum(1) - 1).abs() <= tolerance).all():
+            warnings.warn(
+                f"{name} seems to return {what}; the method is about logits, so take the last "
+                f"{step} out of it.",
+                stacklevel=5,
+            )
 
 
-def _remark(name: str, what: str, step: str) -> None:
-    warnings.warn(
-        f"{name} seems to return {what}; the method is about logits, so take the last {step} out "
-        "of it.",
-        stacklevel=6,
-    )
-
-
-def _ends_in_sigmoid(adapted, x: Tensor) -> bool:
-    """Tell whether the last step to the logits, but for changes of shape, is a sigmoid."""
-    with suppress(Exception), borrowed(adapted.model), torch.inference_mode(False):
-        with torch.enable_grad():
-            own = x.clone().requires_grad_().to(adapted.dtype, copy=True)
-            step = adapted.model(own.contiguous(memory_format=adapted.findings.layout)).grad_fn
-        while step.name().startswith(SHAPING):
-            step = step.next_functions[0][0]
-        return "Sigmoid" in step.name()
-    return False
-
-
-def _channel_axis(adapted, a: Tensor, found: Findings) -> int:
+def _channel_axis(adapted, a: Tensor, said: list) -> int:
     """Return the axis of a layer's output ``(2, ...)`` that has its channels.
 
     It is what was asked for, or what torch's own modules say. Elsewhere it is the one axis longer
-    than 1 that stays as it is if clips have other frames, or another size; and where they cannot
-    have, or more axes stay, the one that such modules have for an output of this very shape.
+    than 1 that stays as it is if clips have another length and size; and where they cannot have, or
+    more axes stay, the one that such modules say (`said`) of an output of this very shape.
     """
-    who, axes = f"layer {adapted.layer!r} of {adapted.name}", set(range(1, a.ndim))
-    gives, asked = f"gives {tuple(a.shape)} for two clips", adapted.channel_axis
-    if asked is not None:
-        if asked not in {*axes, *(axis - a.ndim for axis in axes)}:
-            raise ValueError(
-                f"channel_axis is {asked!r}, but {who} {gives}; give one of its axes from 1 to "
-                f"{a.ndim - 1}, or -1 for the last."
-            )
-        return asked % a.ndim
-    own = _says(adapted.module)
-    if own is not None or a.ndim == 2:
-        return (own or 1) % a.ndim
-    still = {axis for axis in axes if a.shape[axis] > 1} or {1}
-    c, t, h, w = adapted.clip_shape
-    for sizes in ((t // 2, h, w), (2 * t, h, w)), ((t, h // 2, w // 2), (t, 2 * h, 2 * w)):
-        for size in sizes:
-            x = torch.zeros(1, c, *size, dtype=adapted.dtype, device=adapted.device)
-            with suppress(Exception), running(adapted.model):
-                other = adapted.output(x.contiguous(memory_format=found.layout)).shape
-                still -= {axis for axis in still if other[axis] != a.shape[axis]}
-                break
+    who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
+    asked, own = adapted.channel_axis, _says(adapted.module)
+    if asked is not None and asked not in {*range(1, a.ndim), *range(1 - a.ndim, 0)}:
+        raise ValueError(
+            f"channel_axis is {asked!r} for {who}; give an axis from 1 on, or -1 for the last."
+        )
+    if asked or own or a.ndim == 2:
+        return (asked or own or 1) % a.ndim
+    still = {axis for axis in range(1, a.ndim) if a.shape[axis] > 1} or {1}
+    channels, *size = adapted.clip_shape
+    for other in [n // 2 for n in size], [2 * n for n in size]:
+        with suppress(Exception), running(adapted.model):
+            shape = adapted.output(adapted.given(torch.zeros(1, channels, *other))).shape
+            still -= {axis for axis in still if shape[axis] != a.shape[axis]}
+            break
     if len(still) != 1:
-        still &= _said_of(adapted, a, found)
+        still &= {axis % a.ndim for axis, shape in said if shape == a.shape}
     if len(still) != 1:
         raise ValueError(
-            f"{who} {gives}, and nothing tells which axis has its channels; say it by channel_axis "
-            "(-1 is the last), or choose another layer."
+            f"nothing tells where the channels are of {who}; say it by channel_axis (-1 is the "
+            "last axis), or choose another layer."
         )
     return still.pop()
 
@@ -184,23 +144,6 @@ def _says(module: nn.Module) -> int | None:
     return 1 if isinstance(module, FIRST) else -1 if isinstance(module, LAST) else None
 
 
-def _said_of(adapted, a: Tensor, found: Findings) -> set[int]:
-    """Return where torch's own modules have the channels that give an output of the same shape."""
-    axes, x = set(), torch.zeros(2, *adapted.clip_shape, dtype=adapted.dtype, device=a.device)
-    with ExitStack() as stack:
-        stack.enter_context(running(adapted.model))
-        for module in adapted.model.modules():
-            if (axis := _says(module)) is not None:
-
-                def note(output, axis=axis):
-                    if isinstance(output, Tensor) and output.shape == a.shape:
-                        axes.add(axis % a.ndim)
-
-                stack.enter_context(hooked(module, note))
-        adapted.model(x.contiguous(memory_format=found.layout))
-    return axes
-
-
 def _kind(value) -> str:
     """Say what came instead of a tensor."""
     if isinstance(value, dict):
@@ -208,34 +151,36 @@ def _kind(value) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")
 
 
-def _first_pass(adapted, x: Tensor) -> tuple[object, list, torch.memory_format]:
-    """Return the logits, what the layer gave, and the fast memory layout if the model can."""
-    for layout in (torch.channels_last_3d, torch.contiguous_format):
-        outputs: list = []
+def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
+    """Return the logits, what the layer gave, and where others have the channels of what they give.
 
-        def keep(output, outputs=outputs):
-            # A copy, since the step after the layer may write to it in place.
-            outputs.append(output.clone() if isinstance(output, Tensor) else output)
+    The first memory layout that will do is kept.
+    """
+    said: list = []
+    with running(adapted.model), ExitStack() as hooks:
+        for module in filter(_says, adapted.model.modules()):
+            axis = _says(module)
+            hooks.enter_context(hooked(module, lambda y, axis=axis: said.append((axis, y.shape))))
+        for adapted.layout in (torch.channels_last_3d, torch.contiguous_format):
+            outputs: list = []
 
-        try:
-            with running(adapted.model), hooked(adapted.module, keep):
-                own = x.to(adapted.dtype, copy=True).contiguous(memory_format=layout)
-                logits = adapted.model(own)
-            return logits.float() if isinstance(logits, Tensor) else logits, outputs, layout
-        except Exception as error:
-            failure = error
-    paths = any("MultiPath" in type(m).__name__ for m in adapted.model.modules())
-    remedy = (
-        "It takes a list of pathways: wrap it in a module whose forward(x) returns "
-        "model([x[:, :, ::4], x])."
-        if paths or "list" in str(failure)
-        else "Give clips of the channels, frames and size that it was built for, or wrap it in a "
-        "module that takes (N, C, T, H, W)."
-    )
+            def keep(output, outputs=outputs):
+                # A copy, since the step after the layer may write to it in place.
+                outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+            try:
+                with hooked(adapted.module, keep):
+                    logits = adapted.model(adapted.given(x))
+                logits = logits.float() if isinstance(logits, Tensor) else logits
+                return logits, outputs, said
+            except Exception as error:
+                failure = error
     first = (str(failure).strip() or "no message").splitlines()[0]
     raise ValueError(
         f"{adapted.name} cannot take clips {tuple(x.shape)} ({type(failure).__name__}: {first}). "
-        + remedy
+        "Give clips of the channels, frames and size that it was built for, or wrap it in a module "
+        "that takes (N, C, T, H, W); if it takes a list of pathways: wrap it in one whose "
+        "forward(x) returns model([x[:, :, ::4], x])."
     ) from failure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stce.engine.storage import replacing
-from stce.models.borrow import unwrapped
 from stce.models.network import Network
 from stce.models.weights import located
 from stce.models.zoo import assemble, complete
@@ -24,11 +22,10 @@ FEATURES = ("supervoxels", "pooled")
 
 def _state(network: Network) -> dict[str, torch.Tensor]:
     """Return weights and buffers by block, the same wherever the network is cut."""
-    return {_by_block(key): value.detach() for key, value in network.state_dict().items()}
-
-
-def _by_block(key: str) -> str:
-    return re.sub(r"^((module|_orig_mod)\.)*((trunk|head)\.)?", "", key)
+    return {
+        key.removeprefix("_orig_mod.").removeprefix("trunk.").removeprefix("head."): value.detach()
+        for key, value in network.state_dict().items()
+    }
 
 
 def save(path: str | Path, network: Network, **metadata) -> None:
@@ -38,7 +35,7 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     anything else that JSON can hold, such as ``epoch=150``: `load` gives it back as
     ``network.metadata``.
     """
-    path, (network, _) = Path(path), unwrapped(network)
+    path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
@@ -72,7 +69,6 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     return tensors, header
 
 
-@torch.inference_mode(False)  # no gradient would go through what is made in it
 def load(
     path: str | Path, layer=None, device="cpu", *, features="supervoxels", input_size=None
 ) -> Network:
@@ -111,9 +107,7 @@ def load(
     network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
     state = dict(zip(_state(network), network.state_dict(), strict=True))
     try:
-        network.load_state_dict(
-            {state.get(_by_block(k), k): v for k, v in tensors.items()}, assign=True
-        )
+        network.load_state_dict({state.get(k, k): v for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
         size = f"clips of {list(input_size)}" if input_size else "its settings"
         reason = str(error).splitlines()[-1].strip()

@@ -18,7 +18,6 @@ __all__ = ["NETWORKS", "assemble", "build", "complete"]
 NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 
-@torch.inference_mode(False)  # no gradient would go through what is made in it
 def build(
     name: str,
     n_classes: int,

@@ -277,8 +277,6 @@ def evaluate(
     return table
 
 
-@torch.inference_mode(False)  # whatever the caller has switched off
-@torch.enable_grad()
 def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:
     """Take all the steps of an epoch; `model` is the network, or stands for it and others."""
     network.train()
