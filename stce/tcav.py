@@ -17,7 +17,6 @@ from torch import Tensor
 
 from stce import cav
 from stce.concepts import Concepts
-from stce.engine.device import derivative
 from stce.engine.resampling import mean_interval, p_value
 from stce.engine.storage import read_parts, read_rows, write_parts
 from stce.engine.threads import forward
@@ -227,7 +226,7 @@ def slopes(
 
     def slope(part: slice) -> Tensor:
         z = some[part].requires_grad_()
-        gradient = derivative(network, network.logits(z), z, class_index, target)
+        gradient = network.derivative(network.logits(z), z, class_index, target)
         if network.grid:  # a pooled feature stands for all positions
             gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
         return gradient

@@ -138,9 +138,7 @@ def test_a_subclass_that_has_its_channels_elsewhere_is_not_taken_for_its_base():
 
 def test_where_nothing_tells_the_channels_they_are_asked_for():
     model = Chain(nn.Identity(), front=nn.Sequential(nn.Conv3d(1, 6, 3), Then(heads)), width=3)
-    message = (
-        r"nothing tells where .* which gives \(2, 2, 3, 6, 22, 22\) for two clips; say it"
-    )
+    message = r"nothing tells where .* which gives \(2, 2, 3, 6, 22, 22\) for two clips; say it"
     with pytest.raises(ValueError, match=message):
         adapt(model, "middle", clip_shape=SHAPE)
     assert adapt(model, "middle", clip_shape=SHAPE, channel_axis=2).n_features == 3
@@ -454,9 +452,7 @@ def test_a_module_without_weights_is_refused_with_the_remedy(clips):
     )
     for model in (empty, lazy):
         for device in (None, "cpu"):
-            with pytest.raises(
-                ValueError, match="Conv3d in .* no values yet.*load_state_"
-            ):
+            with pytest.raises(ValueError, match="Conv3d in .* no values yet.*load_state_"):
                 explain(model, "1", clips, 1, device=device, **HOW)
 
 

@@ -1,13 +1,12 @@
-"""Where the networks run, the CPU or one GPU, and gradients through them."""
+"""Where the networks run: the CPU or one GPU."""
 
 from __future__ import annotations
 
 import re
 
 import torch
-from torch import Tensor
 
-__all__ = ["derivative", "resolve"]
+__all__ = ["resolve"]
 
 
 def resolve(name: str | torch.device = "auto") -> torch.device:
@@ -40,20 +39,3 @@ def resolve(name: str | torch.device = "auto") -> torch.device:
             f"{count} GPU(s). Use device='auto' or 'cpu', or install a build of torch for CUDA."
         )
     return torch.device("cuda", index)
-
-
-def derivative(network, logits: Tensor, by: Tensor, class_index: int, target: str) -> Tensor:
-    """Return the gradient of a class output by what the logits ``(N, Y)`` were computed from.
-
-    For `target` see :func:`stce.tcav.slopes`; the network gives its name to the error.
-    """
-    output = logits.log_softmax(dim=1) if target == "log_prob" else logits
-    chosen, slope = output[:, class_index].sum(), None
-    if chosen.requires_grad:
-        (slope,) = torch.autograd.grad(chosen, by, allow_unused=True)
-    if slope is None:
-        raise ValueError(
-            f"the logits of {network.name} have no gradient at {network.layer!r}; choose a layer "
-            "that they depend on, and take torch.no_grad and argmax out of its forward."
-        )
-    return slope

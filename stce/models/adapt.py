@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stce.engine.device import derivative
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, check_logits, probe
@@ -301,7 +300,7 @@ class Adapted(Explainable):
         with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
             with hooked(self.module, replace):
                 output = self.model(self.given(self._check(x))).float()
-            slope = derivative(self, output, reached[0], class_index, target)
+            slope = self.derivative(output, reached[0], class_index, target)
         return self.vectors(slope, torch.sum).detach()
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -148,6 +148,19 @@ class Explainable:
         """Return the logits ``(N, Y)`` of prepared clips."""
         return self.logits(self.at_layer(x))
 
+    def derivative(self, logits: Tensor, by: Tensor, class_index: int, target: str) -> Tensor:
+        """Return the gradient of a class output by what its logits ``(N, Y)`` were computed from."""
+        output = logits.log_softmax(dim=1) if target == "log_prob" else logits
+        chosen, slope = output[:, class_index].sum(), None
+        if chosen.requires_grad:
+            (slope,) = torch.autograd.grad(chosen, by, allow_unused=True)
+        if slope is None:
+            raise ValueError(
+                f"the logits of {self.name} have no gradient at {self.layer!r}; choose a layer "
+                "that they depend on, and take torch.no_grad and argmax out of its forward."
+            )
+        return slope
+
     def split(self, layer: str) -> Explainable:
         """Return it as it is seen at another layer, of which it has none by default."""
         raise ValueError(

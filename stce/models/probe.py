@@ -130,8 +130,8 @@ def _channel_axis(adapted, a: Tensor, said: list) -> int:
         still &= {axis % a.ndim for axis, shape in said if shape == a.shape}
     if len(still) != 1:
         raise ValueError(
-            f"nothing tells where the channels are of {who}; say it by channel_axis (-1 is the "
-            "last axis), or choose another layer."
+            f"nothing tells where the channels are of {who}; say it by channel_axis of adapt (-1 "
+            "is the last), whose result explain takes as well, or choose another layer."
         )
     return still.pop()
 
