@@ -176,8 +176,7 @@ class Adapted(Explainable):
     model, module : torch.nn.Module
         The network itself, not a copy, and the layer in it.
     findings, layout : stce.models.probe.Findings and torch.memory_format
-        What was found out about the layer; and the one of clips that is fast for 3D convolutions,
-        if the module can take it.
+        What was found out about the layer; the clips', fast for 3D convolutions if it can be.
     splits : str
         How `logits` gets from the features to the logits: ``"chain"`` (through the modules after
         the layer), ``"replay"`` (through the whole module, with the layer's output replaced), or
@@ -193,8 +192,7 @@ class Adapted(Explainable):
         self.module = _find(model, layer)
         self.pool, self.channel_axis = pool, channel_axis
         tensors = [*model.parameters(), *model.buffers()]
-        floating = [t.dtype for t in tensors if t.is_floating_point()]
-        self.dtype = floating[0] if floating else torch.float32
+        self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         self.to(self.device)
 
     def believing(self, findings: Findings) -> Adapted:
@@ -211,8 +209,8 @@ class Adapted(Explainable):
     @property
     def device(self) -> torch.device:
         """Where the module is now."""
-        first = next(iter([*self.model.parameters(), *self.model.buffers()]), None)
-        return torch.device("cpu") if first is None else first.device
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
 
     @property
     def behind(self) -> nn.Module:
@@ -358,10 +356,9 @@ def _find(model: nn.Module, layer: str) -> nn.Module:
             f"{type(model).__name__} has no layer {layer!r}; near to it are {', '.join(close)}. "
             "All names: print(*dict(model.named_modules()), sep='\\n')."
         )
-    above = [m for name, m in known.items() if layer.startswith(f"{name}.")]
-    if any(isinstance(m, torch.jit.ScriptModule) for m in [model, *above]) or (
-        type(known[layer]) is torch.jit.RecursiveScriptModule
-    ):
+    above = [model, *(m for name, m in known.items() if layer.startswith(f"{name}."))]
+    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in above)
+    if scripted or type(known[layer]) is torch.jit.RecursiveScriptModule:
         raise ValueError(
             f"layer {layer!r} of {type(model).__name__} is in a scripted or traced module, which "
             "nobody can look into; give the module that it was made from, with the same state_dict."

@@ -107,19 +107,18 @@ def _read(path: Path) -> Mapping:
 
 
 def _flat(tree, above: str = "") -> Iterator[tuple[str, object]]:
-    if not isinstance(tree, Mapping):
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _flat(value, f"{above}/{key}")
+    else:
         yield above[1:], torch.as_tensor(tree) if isinstance(tree, np.ndarray) else tree
-        return
-    for key, value in tree.items():
-        yield from _flat(value, f"{above}/{key}")
 
 
 def named_as(wanted: Iterable[str], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's arrays without what one way of saving it put in front of all its names.
+    """Return a network's arrays without what stands in front of all of its names.
 
-    That is ``state_dict/`` in a checkpoint, and ``module.`` or ``_orig_mod.`` for a network that
-    DataParallel or torch.compile had wrapped. All that has another beginning is left out; where
-    two networks are in the file nothing is.
+    That is ``state_dict/`` in a checkpoint, and ``module.`` or ``_orig_mod.`` if it was saved in
+    DataParallel or compiled. Others are left out, but none where there are two such networks.
     """
     ends = {name: (f"/{name}", f".{name}") for name in wanted}
     fronts = Counter(k.removesuffix(n) for k in arrays for n in ends if f"/{k}".endswith(ends[n]))
@@ -157,13 +156,12 @@ def i3d_names(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def convert(name: str, arrays: Mapping[str, Tensor], file: str | Path = "the file") -> Network:
     """Return a pretrained network made of a file's arrays by name (see :func:`i3d_names`)."""
     about, classes = entry(name), torchvisions().meta["categories"]
-    state = i3d_names(arrays) if about.architecture == "i3d" else arrays
     network = build(about.architecture, len(classes), about.width, 3, about.input_size)
     blocks = nn.ModuleDict(network.blocks())
     wanted = blocks.state_dict()
     # Over how many batches the moments were taken is not kept by everybody, and used by nobody.
     needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
-    state = named_as(needed, state)
+    state = named_as(needed, i3d_names(arrays) if about.architecture == "i3d" else arrays)
     both = [key for key in wanted if key in state]
     problems = {
         "are missing": [key for key in needed if key not in state],

@@ -42,8 +42,7 @@ class Findings:
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
 
-    The memory layout that it can take is kept in it; views of it that believe this or that
-    (`believing`) are tried.
+    It keeps the memory layout that will do; views that believe this or that are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
@@ -93,13 +92,11 @@ def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
             "module whose forward returns logits (N, Y) of two classes or more: of a single logit "
             "z (N, 1) torch.cat([-z, z], 1), in which class 1 is what z > 0 stands for."
         )
-    steps = {"softmax": ("probabilities", logits)}
-    steps["log_softmax"] = "log-probabilities", logits.exp()
-    for step, (what, p) in steps.items():
+    for kind, step, p in (("", "softmax", logits), ("log-", "log_softmax", logits.exp())):
         if (p >= 0).all() and ((p.sum(1) - 1).abs() <= tolerance).all():
             warnings.warn(
-                f"{name} seems to return {what}; the method is about logits, so take the last "
-                f"{step} out of it.",
+                f"{name} seems to return {kind}probabilities; the method is about logits, so take "
+                f"the last {step} out of it.",
                 stacklevel=5,
             )
 
@@ -156,23 +153,21 @@ def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
 
     The first memory layout that will do is kept.
     """
-    said: list = []
-    with running(adapted.model), ExitStack() as hooks:
+    outputs, said = [], []
+
+    def keep(output):
+        # A copy, since the step after the layer may write to it in place.
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+    with running(adapted.model), hooked(adapted.module, keep), ExitStack() as hooks:
         for module in filter(_says, adapted.model.modules()):
             axis = _says(module)
             hooks.enter_context(hooked(module, lambda y, axis=axis: said.append((axis, y.shape))))
         for adapted.layout in (torch.channels_last_3d, torch.contiguous_format):
-            outputs: list = []
-
-            def keep(output, outputs=outputs):
-                # A copy, since the step after the layer may write to it in place.
-                outputs.append(output.clone() if isinstance(output, Tensor) else output)
-
+            outputs.clear()
             try:
-                with hooked(adapted.module, keep):
-                    logits = adapted.model(adapted.given(x))
-                logits = logits.float() if isinstance(logits, Tensor) else logits
-                return logits, outputs, said
+                logits = adapted.model(adapted.given(x))
+                return logits.float() if isinstance(logits, Tensor) else logits, outputs, said
             except Exception as error:
                 failure = error
     first = (str(failure).strip() or "no message").splitlines()[0]
@@ -196,23 +191,20 @@ def _with_way(adapted, found: Findings, z: Tensor, logits: Tensor) -> Findings:
     wanted = [replay.logits(trial) for trial in trials]
     after = tuple(_after(adapted.model, adapted.layer))
     chain = adapted.believing(replace(found, splits="chain", chain=after))
-    try:
-        same = all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True))
-    except Exception:  # these modules are no chain: the forward does more than call them in order
-        same = False
-    return chain.findings if same else replay.findings
+    with suppress(Exception):  # these modules may be no chain: the forward may do more
+        if all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True)):
+            return chain.findings
+    return replay.findings
 
 
 def _after(model: nn.Module, layer: str) -> list[nn.Module]:
     """Return the modules that stand behind the layer, at every level it is nested in."""
-    chain: list[nn.Module] = []
-    here = model
+    chain, here = [], model
     for part in layer.split("."):
         children = dict(here.named_children())
         if part not in children:  # a second name of a shared module
             return []
-        behind = list(children)[list(children).index(part) + 1 :]
-        chain = [children[name] for name in behind] + chain
+        chain = [*children.values()][[*children].index(part) + 1 :] + chain
         here = children[part]
     return [m for c in chain for m in (c if isinstance(c, nn.ModuleList) else [c])]
 
@@ -222,7 +214,5 @@ def _close(adapted, a: Tensor, b: Tensor) -> bool:
 
     A batch of another size may be added up in another order.
     """
-    if a.shape != b.shape:
-        return False
-    tolerance = max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5)
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-12))
+    tolerance = max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5) * b.abs().max().clamp(min=1e-12)
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance)
