@@ -420,6 +420,20 @@ def test_wrapped_networks_are_seen_through(layer, clips):
             assert not any(part._forward_hooks for part in model.modules())
 
 
+def test_a_layer_is_not_mistaken_for_one_in_a_part_called_module():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.module = nn.Conv3d(1, 4, 1), nn.Sequential()
+            self.module.conv, self.fc = nn.Conv3d(4, 6, 1), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(self.module(self.conv(x)).mean((2, 3, 4)))
+
+    assert adapt(Two(), "conv", clip_shape=SHAPE).n_features == 4
+    assert adapt(Two(), "module.conv", clip_shape=SHAPE).n_features == 6
+
+
 def test_a_compiled_network_is_saved_as_what_it_was_made_of(tmp_path):
     network = models.build("r3d18", 2, 0.125, 1, (8, 24, 24), seed=1).eval()
     x = torch.randn(2, 1, 8, 24, 24)

@@ -349,7 +349,7 @@ class Adapted(Explainable):
 def _find(model: nn.Module, layer: str) -> nn.Module:
     known = dict(model.named_modules(remove_duplicate=False))
     known.pop("")
-    known |= {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()}
+    known = {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()} | known
     if layer not in known:
         close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]
         raise ValueError(

@@ -52,9 +52,6 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
                 "it is lazy, or on the device 'meta'; run the model once, or load its weights "
                 "with load_state_dict(..., assign=True)."
             )
-    # What was compiled runs as it was written: it may not call a hook that comes later.
-    compiled = "torch._dynamo" in sys.modules
-    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     try:
         with torch.inference_mode(False), torch.no_grad():
             # No gradient goes through a tensor that was made in inference mode.
@@ -63,6 +60,9 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
             stand_in |= {value: value.clone() for _, _, value in buffers}
             for part, name, tensor in [*weights, *buffers]:
                 setattr(part, name, stand_in[tensor])  # a recurrent layer has a list of them, too
+        # What was compiled runs as it was written: it may not call a hook that comes later.
+        compiled = "torch._dynamo" in sys.modules
+        eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         with eager, evaluating(module):
             yield module if device is None else module.to(device)
     finally:
