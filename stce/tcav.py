@@ -203,6 +203,8 @@ def matched_groups(
     return groups
 
 
+@torch.inference_mode(False)  # whatever the caller has switched off
+@torch.enable_grad()
 def slopes(
     network, clips: np.ndarray, class_index: int, target: str = "logit", *, device="cpu"
 ) -> np.ndarray:
@@ -224,10 +226,7 @@ def slopes(
 
     def slope(part: slice) -> Tensor:
         z = some[part].requires_grad_()
-        output = network.logits(z)
-        if target == "log_prob":
-            output = output.log_softmax(dim=1)
-        (gradient,) = torch.autograd.grad(output[:, class_index].sum(), z)
+        gradient = network.derivative(network.logits(z), z, class_index, target)
         if network.grid:  # a pooled feature stands for all positions
             gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
         return gradient

@@ -456,3 +456,42 @@ def test_i3d_names_what_is_done_in_real_clips(film, monkeypatch):
     order = said.argsort(descending=True)[: len(SAID[film])].tolist()
     assert [network.classes[i] for i in order] == list(SAID[film])
     assert said[order].tolist() == pytest.approx(list(SAID[film].values()), abs=0.1)
+
+
+FRONTS = ["module.", "_orig_mod.", "module._orig_mod.", "model.net."]
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize("name", [I3D, R3D])
+def test_a_checkpoint_of_a_wrapped_network_is_that_of_the_network(front, name, i3d, folder):
+    r3d = models.build("r3d18", 400, 0.125, input_size=(8, 32, 32), seed=4)
+    state = as_pytorch(i3d) if name == I3D else nn.ModuleDict(r3d.blocks()).state_dict()
+    torch.save(state, folder / "plain.pt")
+    models.adopt(name, folder / "plain.pt")
+    wanted = models.load(name).state_dict()
+    inside = {"state_dict": {front + key: value for key, value in state.items()}}
+    momenta = {"state": {0: {"momentum": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    inside |= {"epoch": 3, "optimizer": momenta, "n_averaged": torch.tensor(1)}
+    for saved in (inside, inside["state_dict"]):
+        torch.save(saved, folder / "wrapped.pt")
+        weights.place(name).unlink()
+        models.adopt(name, folder / "wrapped.pt")
+        found = models.load(name).state_dict()
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+def test_of_two_networks_in_a_file_none_is_chosen_in_silence(i3d, folder):
+    state = as_pytorch(i3d)
+    torch.save({"state_dict": state, "state_dict_ema": state}, folder / "two.pt")
+    with pytest.raises(ValueError, match=r"arrays are missing .* of no use to it \(state_dict/"):
+        models.adopt(I3D, folder / "two.pt")
+
+
+def test_arrays_take_the_names_that_are_wanted():
+    one, two = torch.ones(1), torch.zeros(2)
+    arrays = {"model/module.fc.weight": one, "model/module.fc.bias": two, "ema.decay": one}
+    assert foreign.named_as(["fc.weight", "fc.bias"], arrays) == {"fc.weight": one, "fc.bias": two}
+    # What only ends alike is another name, and what is missing stays so.
+    assert foreign.named_as(["c.weight", "d"], {"fc.weight": one}) == {"fc.weight": one}
+    assert foreign.named_as(["a", "b"], {"net.a": one}) == {"a": one}
+    assert foreign.named_as(["a"], {}) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
-from stce.models.probe import Findings, probe
+from stce.models.probe import Findings, check_logits, probe
 from stce.models.store import load
 from stce.models.weights import near
 
@@ -41,9 +42,10 @@ def adapt(
     Parameters
     ----------
     model : torch.nn.Module
-        Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``.
+        Takes ``(N, C, T, H, W)`` and returns logits ``(N, Y)``, of two classes or more.
     layer : str
-        A name in ``dict(model.named_modules())``, run once in a forward pass.
+        A name in ``dict(model.named_modules())``, run once in a forward pass. The prefixes that
+        DataParallel and torch.compile put in front may be left out.
     clip_shape, mean, std
         See :class:`Explainable`; the normalisation is the model's own.
     classes : sequence of str, optional
@@ -54,15 +56,16 @@ def adapt(
         small: `layer1` of a ResNet-18 has 64 channels, but 1.6 million values a clip. False
         flattens the output, as the original TCAV did.
     channel_axis : int, optional
-        Where the layer's output has its channels. Default 1, and the last for tokens
-        ``(N, L, C)``; give -1 for a Swin transformer's ``(N, T, H, W, C)``.
+        Where the layer's output has its channels. By default it is found out: torch's own layers
+        say so (1 for convolutions, -1 for `Linear` and `LayerNorm`), and elsewhere it is the axis
+        that stays as it is for clips of another size, or that of such layers around it.
 
     Raises
     ------
     ValueError
         If there is no such layer, it runs more than once or not at all, it or the model does not
-        give one tensor, the model does not take such clips, or clips of a batch are mixed. A
-        TypeError if `model` is not a module.
+        give one tensor, nothing tells its channels, the model does not take such clips, has one
+        logit or no weights, or clips of a batch are mixed. A TypeError if `model` is not a module.
 
     Examples
     --------
@@ -107,6 +110,7 @@ def lent(
 ) -> Iterator[Explainable]:
     """See a model at a layer for a while, on a device; a module comes back as it was.
 
+    Gradients can be taken meanwhile, whatever the caller has switched off.
     The arguments are those of :func:`stce.explanation.explain` and of :func:`adapt` (`how`): of
     what is explainable as it is, only ``clip_shape`` is compared; a name or a file is loaded for
     it. The default device is where the model is.
@@ -116,13 +120,14 @@ def lent(
     network = module = model
     if isinstance(model, Explainable):
         network = seen(model, layer, "supervoxels")
-        module = network.model if isinstance(network, Adapted) else network
+        module = network if isinstance(network, nn.Module) else network.behind
         if tuple(network.clip_shape) != how["clip_shape"]:
             raise ValueError(
                 f"clips have (C, T, H, W) = {how['clip_shape']}, but the model takes "
                 f"{network.clip_shape}; bring them to this size."
             )
-    with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
+    own = borrowed(module, device) if isinstance(module, nn.Module) else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), own:
         network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
         network = seen(network, None, features)
         network.to(network.device if device is None else torch.device(device))
@@ -133,7 +138,9 @@ def lent(
 def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
     """Return the names of the logits: as given, the network's own, the clips', or numbers."""
     with torch.no_grad():
-        count = network(network.prepare(torch.from_numpy(clips.frames[:1]))).shape[1]
+        logits = network(network.prepare(torch.from_numpy(clips.frames[:2])))
+    check_logits(network.name, logits)
+    count = logits.shape[1]
     numbers = tuple(map(str, range(count)))
     named = network.classes if classes is None else classes
     if named is None or tuple(named) == numbers:
@@ -168,8 +175,8 @@ class Adapted(Explainable):
     ----------
     model, module : torch.nn.Module
         The network itself, not a copy, and the layer in it.
-    findings : stce.models.probe.Findings
-        What was found out about the layer.
+    findings, layout : stce.models.probe.Findings and torch.memory_format
+        What was found out about the layer; the clips', fast for 3D convolutions if it can be.
     splits : str
         How `logits` gets from the features to the logits: ``"chain"`` (through the modules after
         the layer), ``"replay"`` (through the whole module, with the layer's output replaced), or
@@ -177,15 +184,15 @@ class Adapted(Explainable):
     """
 
     findings: Findings
+    layout = torch.channels_last_3d
 
     def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis):
         super().__init__(clip_shape, mean, std)
         self.model, self.layer, self.name = model, layer, type(model).__name__
         self.module = _find(model, layer)
-        self._pool, self._channel_axis = pool, channel_axis
+        self.pool, self.channel_axis = pool, channel_axis
         tensors = [*model.parameters(), *model.buffers()]
-        floating = [t.dtype for t in tensors if t.is_floating_point()]
-        self.dtype = floating[0] if floating else torch.float32
+        self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         self.to(self.device)
 
     def believing(self, findings: Findings) -> Adapted:
@@ -202,8 +209,8 @@ class Adapted(Explainable):
     @property
     def device(self) -> torch.device:
         """Where the module is now."""
-        first = next(iter([*self.model.parameters(), *self.model.buffers()]), None)
-        return torch.device("cpu") if first is None else first.device
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
 
     @property
     def behind(self) -> nn.Module:
@@ -218,8 +225,7 @@ class Adapted(Explainable):
     def split(self, layer: str) -> Adapted:
         """Return the module seen at another layer."""
         facts = {"mean": self.mean.tolist(), "std": self.std.tolist(), "classes": self.classes}
-        facts |= {"pool": self._pool, "channel_axis": self._channel_axis}
-        return adapt(self.model, layer, clip_shape=self.clip_shape, **facts)
+        return adapt(self.model, layer, clip_shape=self.clip_shape, pool=self.pool, **facts)
 
     def pooled(self) -> Adapted:
         """Return this view with supervoxels pooled from the layer's map, one pass a clip.
@@ -227,7 +233,7 @@ class Adapted(Explainable):
         That is only possible where features are averages over positions in time, height and width.
         """
         seen = self._map(self._blank())
-        if not self._pool or seen.ndim != 5:
+        if not self.pool or seen.ndim != 5:
             raise ValueError(
                 f"supervoxels cannot be pooled from {self.layer!r} of {self.name}: its output for "
                 f"a clip is {tuple(self._blank().shape)}; take a layer with channels, frames, "
@@ -251,12 +257,12 @@ class Adapted(Explainable):
     def features(self, x: Tensor) -> Tensor:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
         with running(self.model):
-            return self.vectors(self._activation(self._input(x)))
+            return self.vectors(self.output(self.given(self._check(x))))
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
         with running(self.model):
-            return self._map(self._activation(self._input(x)))
+            return self._map(self.output(self.given(self._check(x))))
 
     def logits(self, z: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of features ``(N, D)``, unless `splits` is "no"."""
@@ -272,8 +278,7 @@ class Adapted(Explainable):
                 for module in self.findings.chain:
                     a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
                 return a.float()
-            blank = torch.zeros(len(z), *self.clip_shape, device=a.device, dtype=self.dtype)
-            blank = blank.contiguous(memory_format=self.findings.layout)
+            blank = self.given(torch.zeros(len(z), *self.clip_shape))
             with hooked(self.module, lambda output: a):
                 return self.model(blank).float()
 
@@ -292,29 +297,22 @@ class Adapted(Explainable):
 
         with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
             with hooked(self.module, replace):
-                output = self.model(self._input(x)).float()
-            if target == "log_prob":
-                output = output.log_softmax(dim=1)
-            chosen = output[:, class_index].sum()
-            if not chosen.requires_grad:
-                raise ValueError(
-                    f"the logits of {self.name} have no gradient at {self.layer!r}; choose a layer "
-                    "that they depend on, and take torch.no_grad and argmax out of its forward."
-                )
-            (slope,) = torch.autograd.grad(chosen, reached[0])
+                output = self.model(self.given(self._check(x))).float()
+            slope = self.derivative(output, reached[0], class_index, target)
         return self.vectors(slope, torch.sum).detach()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, Y) float32`` of prepared clips."""
         with running(self.model):
-            return self.model(self._input(x)).float()
+            return self.model(self.given(self._check(x))).float()
 
-    def _input(self, x: Tensor) -> Tensor:
+    def given(self, x: Tensor) -> Tensor:
+        """Return clips of any size as the module is given them."""
         # A copy: the model may write to its input, and the caller's may be an inference tensor.
-        x = self._check(x).to(self.dtype, copy=True)
-        return x.contiguous(memory_format=self.findings.layout)
+        return x.to(self.device, self.dtype, copy=True).contiguous(memory_format=self.layout)
 
-    def _activation(self, x: Tensor) -> Tensor:
+    def output(self, x: Tensor) -> Tensor:
+        """Return what the layer gives for an input of the module; what comes after it is idle."""
         reached = []
 
         def stop(output):
@@ -327,17 +325,14 @@ class Adapted(Explainable):
 
     def vectors(self, a: Tensor, reduce=torch.mean) -> Tensor:
         """Turn a layer's output, or a gradient by it, into one row a clip."""
-        if not self._pool:
+        if not self.pool:
             return a.float().unflatten(0, (-1, self.findings.per_clip)).flatten(1)
         return reduce(self._placed(a).flatten(2), dim=2)
 
     def _placed(self, a: Tensor) -> Tensor:
         """Return a layer's output with one row a clip, its channels, then its positions."""
         a = a.float().unflatten(0, (-1, self.findings.per_clip))
-        axis = self._channel_axis
-        if axis is None:
-            axis = -1 if a.ndim == 4 else 1  # (N, L, C) are a transformer's tokens
-        return a.movedim(axis + 1 if axis >= 0 else axis, 1)
+        return a.movedim(self.findings.channel_axis + 1, 1)
 
     def _map(self, a: Tensor) -> Tensor:
         """Return a layer's output as ``(N, C, t, h, w)``, if it has these axes."""
@@ -354,10 +349,18 @@ class Adapted(Explainable):
 def _find(model: nn.Module, layer: str) -> nn.Module:
     known = dict(model.named_modules(remove_duplicate=False))
     known.pop("")
+    known = {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()} | known
     if layer not in known:
         close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]
         raise ValueError(
             f"{type(model).__name__} has no layer {layer!r}; near to it are {', '.join(close)}. "
             "All names: print(*dict(model.named_modules()), sep='\\n')."
+        )
+    above = [model, *(m for name, m in known.items() if layer.startswith(f"{name}."))]
+    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in above)
+    if scripted or type(known[layer]) is torch.jit.RecursiveScriptModule:
+        raise ValueError(
+            f"layer {layer!r} of {type(model).__name__} is in a scripted or traced module, which "
+            "nobody can look into; give the module that it was made from, with the same state_dict."
         )
     return known[layer]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 __all__ = ["borrowed", "evaluating", "hooked", "running"]
 
@@ -29,8 +31,8 @@ def evaluating(module) -> Iterator[None]:
 def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     """Put a module into evaluation mode without gradients, and undo that whatever happens.
 
-    Restored are the mode of every submodule, ``requires_grad``, the values of the buffers, and the
-    tensors themselves if it was moved to a device. ``.grad`` is never written to.
+    Until then other tensors stand in for its own, so that these stay as they are: of parameters
+    with the same memory, of buffers copies, and on another device copies of all.
 
     Examples
     --------
@@ -41,39 +43,31 @@ def borrowed(module: nn.Module, device=None) -> Iterator[nn.Module]:
     >>> layer.training, layer.weight.requires_grad
     (True, True)
     """
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    places = [
-        (part, name, parameter)
-        for part in module.modules()
-        for name, parameter in part.named_parameters(recurse=False)
-    ]
-    weights = [(parameter, parameter.data) for parameter, _ in flags]
-    weights += [(p.grad, p.grad.data) for p, _ in flags if p.grad is not None]
-    buffers = [
-        (part, name, value, value.detach().clone())
-        for part in module.modules()
-        for name, value in part.named_buffers(recurse=False)
-    ]
+    weights = [(m, *pair) for m in module.modules() for pair in m.named_parameters(recurse=False)]
+    buffers = [(m, *pair) for m in module.modules() for pair in m.named_buffers(recurse=False)]
+    for part, name, tensor in [*weights, *buffers]:
+        if is_lazy(tensor) or tensor.is_meta:
+            raise ValueError(
+                f"{name} of a {type(part).__name__} in {type(module).__name__} has no values yet: "
+                "it is lazy, or on the device 'meta'; run the model once, or load its weights "
+                "with load_state_dict(..., assign=True)."
+            )
     try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        with evaluating(module):
+        with torch.inference_mode(False), torch.no_grad():
+            # No gradient goes through a tensor that was made in inference mode.
+            stand_in = {p: p.clone() if p.is_inference() else p.detach() for _, _, p in weights}
+            stand_in = {p: nn.Parameter(t, requires_grad=False) for p, t in stand_in.items()}
+            stand_in |= {value: value.clone() for _, _, value in buffers}
+            for part, name, tensor in [*weights, *buffers]:
+                setattr(part, name, stand_in[tensor])  # a recurrent layer has a list of them, too
+        # What was compiled runs as it was written: it may not call a hook that comes later.
+        compiled = "torch._dynamo" in sys.modules
+        eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with eager, evaluating(module):
             yield module if device is None else module.to(device)
     finally:
-        if device is not None:
-            # Moving gives a parameter other data, or puts another parameter in its place.
-            for part, name, parameter in places:
-                part._parameters[name] = parameter
-            for tensor, data in weights:
-                tensor.data = data
-        for part, name, value, kept in buffers:
-            part._buffers[name] = value
-            # Written to only if changed: a graph of the owner's may still refer to the buffer.
-            if not torch.equal(value, kept):
-                with torch.no_grad():
-                    value.copy_(kept)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+        for part, name, tensor in [*weights, *buffers]:
+            setattr(part, name, tensor)
 
 
 @contextmanager

@@ -151,6 +151,17 @@ class Explainable:
         """Return the logits ``(N, Y)`` of prepared clips."""
         return self.logits(self.at_layer(x))
 
+    def derivative(self, logits: Tensor, by: Tensor, class_index: int, target: str) -> Tensor:
+        """Return the gradient of a class output by what logits ``(N, Y)`` were computed from."""
+        output = logits.log_softmax(dim=1) if target == "log_prob" else logits
+        chosen = output[:, class_index].sum()
+        if not chosen.requires_grad:
+            raise ValueError(
+                f"the logits of {self.name} have no gradient at {self.layer!r}; choose a layer "
+                "that they depend on, and take torch.no_grad and argmax out of its forward."
+            )
+        return torch.autograd.grad(chosen, by)[0]
+
     def split(self, layer: str) -> Explainable:
         """Return it as it is seen at another layer, of which it has none by default."""
         raise ValueError(

@@ -7,7 +7,8 @@ import pickle
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from stce.models.store import save
 from stce.models.weights import entry, original, place, sha256, torchvisions
 from stce.models.zoo import build
 
-__all__ = ["adopt", "convert", "digest", "i3d_names", "read_arrays"]
+__all__ = ["adopt", "convert", "digest", "i3d_names", "named_as", "read_arrays"]
 
 # How a file begins that torch.save wrote before it wrote zip files.
 OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
@@ -62,8 +63,9 @@ class _Arrays(pickle.Unpickler):
 def read_arrays(path: str | Path) -> dict[str, Tensor]:
     """Read the arrays of a file by name, and run nothing that is in it.
 
-    It may be a state dict of torch.save, a pickle of numpy arrays (keys of dicts in dicts are
-    joined by ``/``), ``.npz`` or ``.safetensors``; its bytes tell which, not its name.
+    It may be a state dict of torch.save, alone or in a checkpoint, a pickle of numpy arrays (keys
+    of dicts in dicts are joined by ``/``), ``.npz`` or ``.safetensors``; its bytes tell which, not
+    its name. What is no array in it is left out.
     """
     path = Path(path)
     if path.suffix == ".index" or Path(f"{path}.index").is_file():
@@ -74,14 +76,19 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} to take weights from; check the path.")
     try:
-        return dict(_flat(_read(path)))
+        found = dict(_flat(_read(path)))
+        kinds = [type(v).__name__ for v in found.values() if not isinstance(v, Tensor)]
+        if kinds and len(kinds) == len(found):
+            raise TypeError(f"it holds {kinds[0]} where arrays by name are needed")
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
     except OSError:
         raise
     except Exception as error:  # of whichever reader, for whatever bytes
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
             f"{path} cannot be read as weights ({type(error).__name__}: {reason}); it is damaged, "
-            "incomplete, or no state dict, numpy arrays or safetensors: get it again."
+            "incomplete, or no state dict, numpy arrays or safetensors: get it again, or save "
+            "model.state_dict()."
         ) from error
 
 
@@ -99,14 +106,25 @@ def _read(path: Path) -> Mapping:
         return _Arrays(file).load() if start[:1] == b"\x80" else load_file(path)
 
 
-def _flat(tree: Mapping, above: str = "") -> Iterator[tuple[str, Tensor]]:
-    if not isinstance(tree, Mapping):
-        raise TypeError(f"it holds {type(tree).__name__} where arrays by name are needed")
-    for key, value in tree.items():
-        if isinstance(value, np.ndarray | Tensor):
-            yield f"{above}{key}", torch.as_tensor(value)
-        else:
-            yield from _flat(value, f"{above}{key}/")
+def _flat(tree, above: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _flat(value, f"{above}/{key}")
+    else:
+        yield above[1:], torch.as_tensor(tree) if isinstance(tree, np.ndarray) else tree
+
+
+def named_as(wanted: Iterable[str], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's arrays without what stands in front of all of its names.
+
+    That is ``state_dict/`` in a checkpoint, and ``module.`` or ``_orig_mod.`` if it was saved in
+    DataParallel or compiled. Others are left out, but none where there are two such networks.
+    """
+    ends = {name: (f"/{name}", f".{name}") for name in wanted}
+    fronts = Counter(k.removesuffix(n) for k in arrays for n in ends if f"/{k}".endswith(ends[n]))
+    best = [front for front in fronts if fronts[front] == max(fronts.values())]
+    front = best[0] if len(best) == 1 else ""
+    return {k.removeprefix(front): v for k, v in arrays.items() if k.startswith(front)}
 
 
 def i3d_names(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,7 +146,7 @@ def i3d_names(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
             array = array.permute(4, 3, 0, 1, 2) if kernel else array.flatten()
             if name.endswith("bn.bias"):
                 ours[f"{unit}.bn.weight"] = torch.ones_like(array)
-        if name.startswith("logits.conv3d."):
+        if "logits.conv3d." in name:
             name = name.replace("conv3d.", "")
             array = array.flatten(1) if name.endswith("weight") else array
         ours[name] = array
@@ -138,12 +156,12 @@ def i3d_names(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def convert(name: str, arrays: Mapping[str, Tensor], file: str | Path = "the file") -> Network:
     """Return a pretrained network made of a file's arrays by name (see :func:`i3d_names`)."""
     about, classes = entry(name), torchvisions().meta["categories"]
-    state = i3d_names(arrays) if about.architecture == "i3d" else dict(arrays)
     network = build(about.architecture, len(classes), about.width, 3, about.input_size)
     blocks = nn.ModuleDict(network.blocks())
     wanted = blocks.state_dict()
     # Over how many batches the moments were taken is not kept by everybody, and used by nobody.
     needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
+    state = named_as(needed, i3d_names(arrays) if about.architecture == "i3d" else arrays)
     both = [key for key in wanted if key in state]
     problems = {
         "are missing": [key for key in needed if key not in state],

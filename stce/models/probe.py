@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,32 +11,29 @@ from torch import Tensor, nn
 
 from stce.models.borrow import hooked, running
 
-__all__ = ["Findings", "probe"]
+__all__ = ["Findings", "check_logits", "probe"]
+
+# torch's own modules by where they have the channels.
+FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+FIRST += (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)
+FIRST += (nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd)
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 @dataclass(frozen=True)
 class Findings:
     """What is known of a module, seen at one of its layers.
 
-    Attributes
-    ----------
-    n_classes : int
-        Number of logits Y.
-    shape, per_clip : tuple of int, and int
-        Shape of a row of the layer's output, and rows a clip: frames, where it sees them one by
-        one.
-    layout : torch.memory_format
-        Of the clips: the one that is fast for 3D convolutions, if the module can take it.
-    splits : {"chain", "replay", "no"}
-        See :class:`stce.models.adapt.Adapted`.
-    chain : tuple of torch.nn.Module
-        The modules after the layer, where they alone lead to the logits.
+    It has `n_classes` logits Y. A row of the layer's output has a `shape`, and a clip `per_clip`
+    rows (frames, where the layer sees them one by one); axis `channel_axis` of the output, 1 or
+    more, has the channels. `splits` is as in :class:`stce.models.adapt.Adapted`, and `chain` the
+    modules after the layer, where they alone lead to the logits.
     """
 
     n_classes: int
     shape: tuple[int, ...]
     per_clip: int
-    layout: torch.memory_format
+    channel_axis: int
     splits: str = "no"
     chain: tuple[nn.Module, ...] = ()
 
@@ -44,22 +42,12 @@ class Findings:
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
 
-    It stays as it is; views of it that believe this or that (`believing`) are tried.
+    It keeps the memory layout that will do; views that believe this or that are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
-    x = x.to(adapted.device)
-    logits, outputs, layout = _first_pass(adapted, x)
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"{name} returns {_kind(logits)}, not a tensor of logits; wrap it in a module whose "
-            "forward returns the logits (N, Y) out of it."
-        )
-    if logits.ndim != 2 or len(logits) != 2 or not logits.isfinite().all():
-        raise ValueError(
-            f"{name} gives {tuple(logits.shape)} for two clips, or values that are not finite; "
-            "wrap it in a module whose forward returns logits (N, Y)."
-        )
+    logits, outputs, said = _first_pass(adapted, x)
+    check_logits(name, logits, max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5))
     if len(outputs) != 1:
         how = f"runs {len(outputs)} times in" if outputs else "is not run by"
         raise ValueError(
@@ -73,7 +61,8 @@ def probe(adapted) -> Findings:
             f"layer {layer!r} of {name} gives {got} for two clips, not one tensor of floats (N, "
             "...); choose a layer inside it or after it."
         )
-    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, layout)
+    axis = _channel_axis(adapted, a, said) if adapted.pool else 1
+    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, axis)
     seen = adapted.believing(found)
     z = seen.vectors(a)
     if not _close(seen, seen.features(x[1:]), z[1:]) or not _close(seen, seen(x[1:]), logits[1:]):
@@ -83,13 +72,73 @@ def probe(adapted) -> Findings:
             "other (x.transpose(1, 2).flatten(0, 1)), and use batch normalisation with running "
             "statistics."
         )
-    if (logits >= 0).all() and _close(seen, logits.sum(1), torch.ones_like(logits[:, 0])):
-        warnings.warn(
-            f"{name} seems to return probabilities; the method is about logits, so take the last "
-            "softmax out of it.",
-            stacklevel=4,
-        )
     return found if z.numel() < a.numel() else _with_way(seen, found, z, logits)
+
+
+def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
+    """Refuse what is not the logits ``(2, Y)`` of two classes or more; probabilities get a warning.
+
+    They and their logarithms are told by their sums, which are 1.
+    """
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"{name} returns {_kind(logits)}, not a tensor of logits; wrap it in a module whose "
+            "forward returns the logits (N, Y) out of it."
+        )
+    shape = tuple(logits.shape)
+    if logits.ndim != 2 or shape[0] != 2 or shape[1] < 2 or not logits.isfinite().all():
+        raise ValueError(
+            f"{name} gives {shape} for two clips, or values that are not finite; wrap it in a "
+            "module whose forward returns logits (N, Y) of two classes or more: of a single logit "
+            "z (N, 1) torch.cat([-z, z], 1), in which class 1 is what z > 0 stands for."
+        )
+    for kind, step, p in (("", "softmax", logits), ("log-", "log_softmax", logits.exp())):
+        if (p >= 0).all() and ((p.sum(1) - 1).abs() <= tolerance).all():
+            warnings.warn(
+                f"{name} seems to return {kind}probabilities; the method is about logits, so take "
+                f"the last {step} out of it.",
+                stacklevel=5,
+            )
+
+
+def _channel_axis(adapted, a: Tensor, said: list) -> int:
+    """Return the axis of a layer's output ``(2, ...)`` that has its channels.
+
+    It is what was asked for, or what torch's own modules say. Elsewhere it is the one axis longer
+    than 1 that stays as it is if clips have another length and size; and where they cannot have, or
+    more axes stay, the one that such modules say (`said`) of an output of this very shape.
+    """
+    who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
+    asked, own = adapted.channel_axis, _says(adapted.module)
+    if asked is not None and asked not in {*range(1, a.ndim), *range(1 - a.ndim, 0)}:
+        raise ValueError(
+            f"channel_axis is {asked!r} for {who}; give an axis from 1 on, or -1 for the last."
+        )
+    if asked or own or a.ndim == 2:
+        return (asked or own or 1) % a.ndim
+    still = {axis for axis in range(1, a.ndim) if a.shape[axis] > 1} or {1}
+    channels, *size = adapted.clip_shape
+    for other in [n // 2 for n in size], [2 * n for n in size]:
+        with suppress(Exception), running(adapted.model):
+            shape = adapted.output(adapted.given(torch.zeros(1, channels, *other))).shape
+            still -= {axis for axis in still if shape[axis] != a.shape[axis]}
+            break
+    if len(still) != 1:
+        still &= {axis % a.ndim for axis, shape in said if shape == a.shape}
+    if len(still) != 1:
+        raise ValueError(
+            f"nothing tells where the channels are of {who}; say it by channel_axis of adapt (-1 "
+            "is the last), whose result explain takes as well, or choose another layer."
+        )
+    return still.pop()
+
+
+def _says(module: nn.Module) -> int | None:
+    """Return where a module of torch's own has the channels, if it is one that says so."""
+    normed = module.normalized_shape if isinstance(module, nn.LayerNorm | nn.RMSNorm) else (1,)
+    if not type(module).__module__.startswith("torch.nn.") or len(normed) > 1:
+        return None
+    return 1 if isinstance(module, FIRST) else -1 if isinstance(module, LAST) else None
 
 
 def _kind(value) -> str:
@@ -99,34 +148,34 @@ def _kind(value) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")
 
 
-def _first_pass(adapted, x: Tensor) -> tuple[object, list, torch.memory_format]:
-    """Return the logits, what the layer gave, and the fast memory layout if the model can."""
-    for layout in (torch.channels_last_3d, torch.contiguous_format):
-        outputs: list = []
+def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
+    """Return the logits, what the layer gave, and where others have the channels of what they give.
 
-        def keep(output, outputs=outputs):
-            # A copy, since the step after the layer may write to it in place.
-            outputs.append(output.clone() if isinstance(output, Tensor) else output)
+    The first memory layout that will do is kept.
+    """
+    outputs, said = [], []
 
-        try:
-            with running(adapted.model), hooked(adapted.module, keep):
-                own = x.to(adapted.dtype, copy=True).contiguous(memory_format=layout)
-                logits = adapted.model(own)
-            return logits.float() if isinstance(logits, Tensor) else logits, outputs, layout
-        except Exception as error:
-            failure = error
-    paths = any("MultiPath" in type(m).__name__ for m in adapted.model.modules())
-    remedy = (
-        "It takes a list of pathways: wrap it in a module whose forward(x) returns "
-        "model([x[:, :, ::4], x])."
-        if paths or "list" in str(failure)
-        else "Give clips of the channels, frames and size that it was built for, or wrap it in a "
-        "module that takes (N, C, T, H, W)."
-    )
+    def keep(output):
+        # A copy, since the step after the layer may write to it in place.
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+    with running(adapted.model), hooked(adapted.module, keep), ExitStack() as hooks:
+        for module in filter(_says, adapted.model.modules()):
+            axis = _says(module)
+            hooks.enter_context(hooked(module, lambda y, axis=axis: said.append((axis, y.shape))))
+        for adapted.layout in (torch.channels_last_3d, torch.contiguous_format):
+            outputs.clear()
+            try:
+                logits = adapted.model(adapted.given(x))
+                return logits.float() if isinstance(logits, Tensor) else logits, outputs, said
+            except Exception as error:
+                failure = error
     first = (str(failure).strip() or "no message").splitlines()[0]
     raise ValueError(
         f"{adapted.name} cannot take clips {tuple(x.shape)} ({type(failure).__name__}: {first}). "
-        + remedy
+        "Give clips of the channels, frames and size that it was built for, or wrap it in a module "
+        "that takes (N, C, T, H, W); if it takes a list of pathways: wrap it in one whose "
+        "forward(x) returns model([x[:, :, ::4], x])."
     ) from failure
 
 
@@ -142,23 +191,20 @@ def _with_way(adapted, found: Findings, z: Tensor, logits: Tensor) -> Findings:
     wanted = [replay.logits(trial) for trial in trials]
     after = tuple(_after(adapted.model, adapted.layer))
     chain = adapted.believing(replace(found, splits="chain", chain=after))
-    try:
-        same = all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True))
-    except Exception:  # these modules are no chain: the forward does more than call them in order
-        same = False
-    return chain.findings if same else replay.findings
+    with suppress(Exception):  # these modules may be no chain: the forward may do more
+        if all(_close(adapted, chain.logits(t), w) for t, w in zip(trials, wanted, strict=True)):
+            return chain.findings
+    return replay.findings
 
 
 def _after(model: nn.Module, layer: str) -> list[nn.Module]:
     """Return the modules that stand behind the layer, at every level it is nested in."""
-    chain: list[nn.Module] = []
-    here = model
+    chain, here = [], model
     for part in layer.split("."):
         children = dict(here.named_children())
         if part not in children:  # a second name of a shared module
             return []
-        behind = list(children)[list(children).index(part) + 1 :]
-        chain = [children[name] for name in behind] + chain
+        chain = [*children.values()][[*children].index(part) + 1 :] + chain
         here = children[part]
     return [m for c in chain for m in (c if isinstance(c, nn.ModuleList) else [c])]
 
@@ -168,7 +214,5 @@ def _close(adapted, a: Tensor, b: Tensor) -> bool:
 
     A batch of another size may be added up in another order.
     """
-    if a.shape != b.shape:
-        return False
-    tolerance = max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5)
-    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-12))
+    tolerance = max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5) * b.abs().max().clamp(min=1e-12)
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance)

@@ -23,7 +23,7 @@ FEATURES = ("supervoxels", "pooled")
 def _state(network: Network) -> dict[str, torch.Tensor]:
     """Return weights and buffers by block, the same wherever the network is cut."""
     return {
-        key.removeprefix("trunk.").removeprefix("head."): value.detach()
+        key.removeprefix("_orig_mod.").removeprefix("trunk.").removeprefix("head."): value.detach()
         for key, value in network.state_dict().items()
     }
 
