@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from stce.engine import logistic
+from stce.engine.device import resolve
 from stce.engine.logistic import Blocks
 from stce.engine.threads import in_threads
 
@@ -176,7 +177,7 @@ def _symmetric(gram: torch.Tensor) -> torch.Tensor:
 
 
 def _on_cpu(device) -> bool:
-    return torch.device(device).type == "cpu"
+    return resolve(device).type == "cpu"
 
 
 def _positive_first(problems: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, int]:

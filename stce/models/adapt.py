@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stce.engine.device import resolve
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, probe
@@ -111,6 +112,7 @@ def lent(
     what is explainable as it is, only ``clip_shape`` is compared; a name or a file is loaded for
     it. The default device is where the model is.
     """
+    device = None if device is None else resolve(device)
     if isinstance(model, str):
         model = load(model, input_size=how["clip_shape"][1:])
     network = module = model
@@ -125,7 +127,7 @@ def lent(
     with borrowed(module, device) if isinstance(module, nn.Module) else nullcontext():
         network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
         network = seen(network, None, features)
-        network.to(network.device if device is None else torch.device(device))
+        network.to(network.device if device is None else device)
         yield network
     network.to(network.device)  # where its module is back now
 

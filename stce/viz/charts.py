@@ -12,6 +12,7 @@ from stce.viz.style import (
     DOTTED,
     INK,
     PALE,
+    TEXT,
     VERBS,
     label_rows,
     mode_panels,
@@ -152,6 +153,7 @@ def order_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled(TEXT)
 def part_chart(table: pd.DataFrame) -> Figure:
     """Plot what the concepts consist of, as lift over the clips, against their rank.
 

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from stce.viz.pictures import evenly, fullest, outlined, revealed, rgb
-from stce.viz.style import INK
+from stce.viz.style import INK, TEXT, styled
 
 __all__ = ["clip_sheet", "concept_frames", "concept_montage", "resolutions", "reveal_strip"]
 
@@ -37,6 +37,7 @@ def _fill(figure: Figure, **margins: float) -> None:
     figure.subplots_adjust(**{"left": 0.005, "right": 0.995, "bottom": 0.005} | margins)
 
 
+@styled(TEXT)
 def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figure:
     """Show clips as rows of frames.
 
@@ -59,6 +60,7 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
     return figure
 
 
+@styled(TEXT)
 def resolutions(
     frames: np.ndarray, labels: np.ndarray, names: list[str], n_frames: int = 5
 ) -> Figure:
@@ -88,6 +90,7 @@ def resolutions(
     return figure
 
 
+@styled(TEXT)
 def concept_montage(
     concepts: list[list[tuple[np.ndarray, np.ndarray]]], titles: list[str], columns: int = 5
 ) -> Figure:
@@ -113,6 +116,7 @@ def concept_montage(
     return figure
 
 
+@styled(TEXT)
 def concept_frames(
     pairs: list[tuple[np.ndarray, np.ndarray]], titles: list[str], n_frames: int = 6
 ) -> Figure:
@@ -140,6 +144,7 @@ def concept_frames(
     return figure
 
 
+@styled(TEXT)
 def reveal_strip(
     frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int, mode: str = ""
 ) -> Figure:
