@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from stce import datasets
 from stce.study.parameters import check_all
 from stce.study.run import HOME, OPTIONAL
 
-__all__ = ["HOME", "Known", "find", "groups", "known"]
+__all__ = ["HOME", "Known", "find", "groups", "known", "load_yaml"]
 
 HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
 
@@ -76,10 +77,29 @@ class Known:
         return chosen
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``010``, ``1:30`` and ``2026-11-28`` are text, not 8, 90 and a date."""
+
+    yaml_implicit_resolvers = {
+        first: [rule for rule in rules if not rule[0].endswith((":int", ":timestamp"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+
+
+def load_yaml(text: str | bytes) -> object:
+    """Return what YAML says, in a parameter file or behind ``--set``."""
+    return yaml.load(text, _Loader)
+
+
 def _read(path: Path) -> Known:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = load_yaml(path.read_bytes()) or {}
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")

@@ -200,6 +200,8 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
     },
 }
 
+NUMBER = r"([-+]?\d+)[eE]([-+]?)(\d+)"
+
 
 def _unknown(name: str, valid: Iterable[str]) -> ValueError:
     return ValueError(f"Unknown parameter {name!r}; {near(name, sorted(valid))}")
@@ -243,9 +245,11 @@ def check(
         if name not in known:
             raise _unknown(name, known)
         if not known[name].accepts(value):
-            hint = ""
-            if isinstance(known[name].default, float) and re.fullmatch(r"\d+e-?\d+", str(value)):
-                hint = f" YAML takes {value} for text: write {str(value).replace('e', '.0e')}."
+            hint, kind = "", known[name].default
+            if isinstance(kind, float) and (e := re.fullmatch(NUMBER, str(value))):
+                hint = f" YAML takes {value} for text: write {e[1]}.0e{e[2] or '+'}{e[3]}."
+            if isinstance(kind, str) or kind == []:
+                hint = " Text that looks like a number, or yes, no, on, off, needs quotes in YAML."
             raise ValueError(
                 f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
                 f"it takes {known[name].allowed()}.{hint}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
+
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from stce.viz.style import ORDER_NAMES
 
-__all__ = ["MARKS", "accuracy", "leads", "ranked_parts", "significant", "style"]
+__all__ = ["MARKS", "accuracy", "leads", "literal", "ranked_parts", "significant", "style"]
 
 MARKS = {"holds": "✓", "within noise": "≈", "reversed": "✗"}
 
@@ -91,6 +94,17 @@ def leads(paired: pd.DataFrame) -> Styler:
     return style(wide.rename_axis(index=["mode", "against"]), caption)
 
 
+def literal(name: str) -> str:
+    r"""Return a name for Markdown, in which no letter of it means anything.
+
+    Examples
+    --------
+    >>> print(literal("a*b <i>"))
+    a\*b \<i\>
+    """
+    return re.sub(r"([\\`*_{}\[\]<>$|~#&])", r"\\\1", " ".join(name.split()))
+
+
 def style(
     table: pd.DataFrame, caption: str = "", digits: int = 1, bold: str | None = None
 ) -> Styler:
@@ -112,7 +126,9 @@ def style(
     pandas.io.formats.style.Styler
         Displayed by Jupyter.
     """
-    styler = table.style.format(precision=digits).format_index(precision=0).set_caption(caption)
+    styler = table.style.format(precision=digits, escape="html").set_caption(escape(caption, False))
+    for axis in (0, 1):
+        styler = styler.format_index(axis=axis, precision=0, escape="html")
     if bold:
         best = {"max": styler.highlight_max, "min": styler.highlight_min}[bold]
         styler = best(subset=[c for c in table if c != "Baseline"], props="font-weight: bold")
