@@ -4,7 +4,8 @@ Writes the small tables of every finished run beneath ``data/runs`` to ``book/re
 the pages that look across runs, and stores them with their outputs: those that are made from a
 template (``book/pages.yaml``) in ``book/pages``, the others in ``notebooks``. A page whose run is
 not there keeps its stored version. With ``--again`` what was published stays, and runs made on
-another machine are put beside it.
+another machine are put beside it. With ``--set`` pages are drawn from what is named there, such as
+a run of a reader's own films, for the reader's own build of the book.
 """
 
 import argparse
@@ -19,11 +20,13 @@ from book import parameters, published
 from book.campaigns import repeat
 from book.templates import RENDERED, ROOT, TEMPLATES, pages, render
 from stce.engine.storage import write_text
+from stce.study import jobs
 from stce.study.known import known
-from stce.study.make import run_notebook
+from stce.study.make import StageFailed, run_notebook
 from stce.study.run import Run
 
 RESULTS = ROOT / "book" / "results"
+RUNS = ("run_folder", "small_folder")
 
 
 def publish_runs(target: Path = RESULTS) -> None:
@@ -93,7 +96,7 @@ def keep(folder: Path) -> None:
     shutil.copy(folder.parent / "visualize" / "result.png", images)
 
 
-def execute(name: str, page: dict | None) -> None:
+def execute(name: str, page: dict | None, asked: dict[str, object]) -> None:
     """Execute a page and store it, unless a run that it shows is missing.
 
     Parameters
@@ -102,11 +105,21 @@ def execute(name: str, page: dict | None) -> None:
         Of the page.
     page : dict or None
         Its entry in ``book/pages.yaml``; None for one that is no template's.
+    asked : dict
+        Parameters of the page to set for this once.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such parameter, or it does not take the value, or the run that `asked`
+        names is not there.
     """
     kind, given = (page["notebook"], page.get("parameters", {})) if page else (name, {})
-    shown = parameters.check(kind, given)
-    folders = [shown[n] for n in ("run_folder", "small_folder") if n in shown]
+    shown = parameters.check(kind, given | asked)
+    folders = [shown[n] for n in RUNS if n in shown]
     if missing := " ".join(filter(None, (Run(TEMPLATES / f).missing() for f in folders))):
+        if asked:
+            raise ValueError(missing)
         print(f"{name} is left as it is. {missing}")
         return
     target = (RENDERED if page else TEMPLATES) / f"{name}.ipynb"
@@ -115,11 +128,11 @@ def execute(name: str, page: dict | None) -> None:
         source = Path(folder) / target.name
         notebook = render(page) if page else nbformat.read(target, as_version=4)
         nbformat.write(notebook, source)
-        run_notebook(source, source, {}, target.parent)
+        run_notebook(source, source, asked, target.parent)
         # One that fails leaves its stored version as it was.
         executed = tidy(nbformat.read(source, as_version=4))
     write_text(target, nbformat.writes(executed) + "\n")
-    print(f"{target.relative_to(ROOT)} executed and stored")
+    print(f"{name} executed and stored")
 
 
 def main() -> None:
@@ -130,15 +143,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", help="pages to execute, all of them by default")
     parser.add_argument("--again", action="store_true", help="beside what was published before")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend")
     options = parser.parse_args()
-    chosen = options.pages
+    chosen, asked = options.pages, jobs.assignments(options.set)
+    # Typed on a command line, a path is meant from where the user stands.
+    asked |= {n: str(Path(asked[n]).expanduser().resolve()) for n in RUNS if n in asked}
     if unknown := sorted(set(chosen) - set(known_pages)):
         parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(known_pages)}")
     os.environ["STCE_PROGRESS"] = "0"
+    if asked and not chosen:
+        parser.error("--set is for pages that are named, such as figure_5")
     if options.again:
         publish_runs(RESULTS / "again")
         chosen = chosen or ["tables"]
-    else:
+    elif not asked:
         publish_runs()
         publish_checks()
         default = ROOT / "data" / "runs" / "actors"
@@ -146,7 +164,10 @@ def main() -> None:
             keep(default / "notebooks")
             print("notebooks of run 'actors' stored")
     for name in chosen or known_pages:
-        execute(name, rendered.get(name))
+        try:
+            execute(name, rendered.get(name), asked)
+        except (ValueError, StageFailed) as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

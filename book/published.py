@@ -55,7 +55,8 @@ class Results:
         ``order`` ("top", "random", "least") and ``q``: ``correct``, in 0 to 1; for random orders
         the mean over their repeats.
     scores : pandas.DataFrame
-        One row a run, seed and concept: as :class:`stce.tcav.Tcav` has them.
+        One row a run, seed and concept: as :class:`stce.tcav.Tcav` has them and, where the truth
+        is known, the ``lift of`` each part, see :func:`stce.evaluation.truth.composition`.
     """
 
     runs: pd.DataFrame
@@ -157,6 +158,9 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
         if (controls := run.path("ablate") / "controls.parquet").exists():
             _wide(pd.read_parquet(controls)).to_csv(partial / "controls.csv", index=False)
         scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
+        if (truth := run.path("visualize") / "composition.parquet").exists():
+            lifts = pd.read_parquet(truth).drop(columns="rank").set_index(["class", "concept"])
+            scores = scores.join(lifts.add_prefix("lift of "), on=["class", "concept"])
         scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
         (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
     return place

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stce.videos.frames import cut_and_inner
 from stce.viz.charts import draw_curves
 from stce.viz.figures import clip_sheet, concept_frames
 from stce.viz.pictures import highlight, rgb
@@ -54,11 +55,13 @@ def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
     return frames[start : start + n_frames]
 
 
-def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def lift(
+    mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int], fit: str = "squash"
+) -> np.ndarray:
     """Lift a mask from the network's input to the video's own frames (Figure 9).
 
-    Undoes the centre crop and the resize by which the clip was made: a pixel of the video takes
-    the voxel in which its centre came to lie (nearest neighbour), or none, where it was cropped.
+    Undoes the crops and the resize by which the clip was made: a pixel of the video takes the
+    voxel in which its centre came to lie (nearest neighbour), or none, where it was cropped.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -
         (height, width) to which frames were resized before the crop.
     size : tuple of int
         (height, width) of the video itself.
+    fit : {"squash", "crop", "pad"}, default "squash"
+        How frames were brought to `frame_size`, see :func:`stce.videos.frames.fitted`.
 
     Returns
     -------
@@ -83,6 +88,8 @@ def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -
     --------
     >>> lift(np.ones((1, 2, 2), bool), (4, 4), (8, 8))[0].sum(0)
     array([0, 0, 4, 4, 4, 4, 0, 0])
+    >>> lift(np.ones((1, 4, 4), bool), (4, 4), (4, 8), "crop")[0].sum(0)
+    array([0, 0, 4, 4, 4, 4, 0, 0])
     """
     crop = mask.shape[1:]
     if crop[0] > frame_size[0] or crop[1] > frame_size[1]:
@@ -91,12 +98,14 @@ def lift(mask: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]) -
             "to which frames were resized before they were cropped."
         )
     lifted = mask
-    for axis in (1, 2):
-        new, resized, cut = size[axis - 1], frame_size[axis - 1], crop[axis - 1]
-        index = (np.arange(new) * 2 + 1) * resized // (2 * new) - (resized - cut) // 2
-        lifted = np.take(lifted, index.clip(0, cut - 1), axis)
-        shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
-        lifted = lifted & ((index >= 0) & (index < cut)).reshape(shape)
+    for axis, middle, inner in zip((1, 2), *cut_and_inner(size, frame_size, fit), strict=True):
+        new, resized, shown = size[axis - 1], frame_size[axis - 1], crop[axis - 1]
+        place = np.arange(new) - (new - middle) // 2
+        index = (place * 2 + 1) * inner // (2 * middle)
+        index += (resized - inner) // 2 - (resized - shown) // 2
+        lifted = np.take(lifted, index.clip(0, shown - 1), axis)
+        seen = (index >= 0) & (index < shown) & (place >= 0) & (place < middle)
+        lifted = lifted & seen.reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
     return lifted
 
 
@@ -105,6 +114,7 @@ def high_resolution(
     masks: list[np.ndarray],
     titles: list[str],
     frame_size: tuple[int, int],
+    fit: str = "squash",
     n_frames: int = 4,
 ) -> Figure:
     """Show concepts on the videos themselves, at their own resolution (Figure 9).
@@ -120,12 +130,12 @@ def high_resolution(
         For each a supervoxel ``(T, h, w) bool`` at the network's resolution.
     titles, n_frames
         See :func:`stce.viz.figures.concept_frames`.
-    frame_size : tuple of int
-        (height, width) to which frames were resized before the crop.
+    frame_size, fit
+        To which size, and how, frames were brought before the crop, see :func:`lift`.
     """
     pairs = []
     for frames, mask in zip(clips, masks, strict=True):
-        own = lift(mask, frame_size, frames.shape[1:3])
+        own = lift(mask, frame_size, frames.shape[1:3], fit)
         # A border of one pixel would be lost where large frames are drawn small.
         pairs.append((highlight(frames, own, width=max(1, round(len(frames[0]) / 120))), frames))
     return concept_frames(pairs, titles, n_frames)

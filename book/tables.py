@@ -88,7 +88,8 @@ def beside_paper(cells: pd.DataFrame, found) -> Styler:
     cells : pandas.DataFrame
         Rows of :func:`book.paper.table`.
     found : book.published.Results
-        The runs that stand beside it; without any the paper's numbers stand alone.
+        The runs that stand beside it, those on films of a folder in rows of their own; without any
+        the paper's numbers stand alone.
 
     Returns
     -------
@@ -101,12 +102,20 @@ def beside_paper(cells: pd.DataFrame, found) -> Styler:
     paper = cells.assign(text=cells["accuracy"].map("{:.2f}".format))
     sides = {f"Paper ({cells['dataset'].iloc[0]})": _in_the_papers_shape(paper, mode)}
     runs = found.runs
-    for (dataset, scale), part in runs.assign(scale=runs["groups"].str[0]).groupby(
-        ["dataset", "scale"], sort=False
+    films = runs["dataset"] == "folder"
+    for (dataset, scale), part in (
+        runs[~films].assign(scale=runs["groups"].str[0]).groupby(["dataset", "scale"], sort=False)
     ):
         named = part[["run", "seed", "model"]].merge(found.outcomes)
         sides[f"Ours ({dataset}, {scale})"] = _in_the_papers_shape(_ours(named, mode), mode)
-    wide = pd.concat(sides, axis=1).reindex(sides[next(iter(sides))].index).fillna("")
+    wide = pd.concat(sides, axis=1).reindex(next(iter(sides.values())).index)
+    if films.any():
+        named = runs.loc[films, ["run", "seed", "model"]].merge(found.outcomes)
+        named["model"] += "<br>real clips,<br>pretrained"
+        side = [*sides, "Ours"][1]
+        below = pd.concat({side: _in_the_papers_shape(_ours(named, mode), mode)}, axis=1)
+        wide = pd.concat([wide, below])
+    wide = wide.fillna("")
     lines = [{"selector": "th.row_heading", "props": "vertical-align: top"}]
     lines += [{"selector": "td", "props": "text-align: right; line-height: 1.15"}]
     lines += [{"selector": "th.col_heading.level0", "props": "text-align: center"}]

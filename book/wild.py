@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from stce.curves import difference
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
-__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "gains", "grid", "halves", "worlds"]
+__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "gains", "grid", "halves", "ladder", "worlds"]
 
 CAUSES = ("world", "negatives", "direction", "score")
 DEFAULT = {
@@ -114,10 +114,26 @@ def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:
     return figure
 
 
+def ladder(scores: pd.DataFrame, part: str = "moving") -> Figure:
+    """Draw how much of a part each concept holds, a row a class, the most important on the left.
+
+    `scores` are those of published runs with a known truth, mean over their seeds.
+    """
+    wide = scores.pivot_table(index="class", columns="rank", values=f"lift of {part}")
+    with styled():
+        figure, ((ax,),) = panels(1, 0.42 * len(wide) + 1.2, 1)
+        how = {"cmap": "vlag", "center": 1, "annot": True, "fmt": ".1f", "linewidths": 1}
+        seaborn.heatmap(wide, ax=ax, cbar=False, vmin=0, **how)
+        ax.set(xlabel="concepts, by rank", ylabel="")
+        ax.tick_params(length=0)
+        ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
 def halves(named: dict[str, pd.DataFrame]) -> Figure:
     """Draw the lift of the ranking's upper and lower half of each class, a panel a cell."""
     with styled():
-        figure, axes = panels(len(named), 3.2, sharex=True, sharey=False)
+        figure, axes = panels(len(named), 3.2, len(named), sharex=True, sharey=False)
         for ax, (title, rows) in zip(axes.flat, named.items(), strict=False):
             label_rows(ax, rows["class"])
             place = np.arange(len(rows))
@@ -133,5 +149,7 @@ def halves(named: dict[str, pd.DataFrame]) -> Figure:
                 ax.errorbar(rows[side], place, xerr=ends, **marks)
             ax.axvline(1, **DOTTED)
             ax.set(title=title, xlabel="lift of what moves")
-        axes.flat[0].legend(frameon=False, loc="lower right")
+        figure.legend(
+            *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
+        )
     return figure

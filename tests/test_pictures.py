@@ -6,9 +6,10 @@ import pytest
 from scipy import ndimage
 
 from book import diagrams, sketches
-from stce.clips import Clips, center_crop, middle_clips, resize
+from stce.clips import Clips, center_crop, middle_clips
 from stce.supervoxels import Supervoxels
 from stce.videos import Videos, cache
+from stce.videos.frames import FITS, fitted
 from stce.viz import pictures
 
 
@@ -136,6 +137,7 @@ def test_middle_takes_the_frames_that_the_clip_has(longest, tmp_path):
     assert (sketches.middle(videos.read(0), 6, longest) == clip.frames[0]).all()
 
 
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     ("size", "resized", "crop"),
     [
@@ -145,12 +147,12 @@ def test_middle_takes_the_frames_that_the_clip_has(longest, tmp_path):
         ((90, 77), (128, 171), (112, 112)),  # enlarged
     ],
 )
-def test_lifting_undoes_resize_and_crop_within_a_voxel(size, resized, crop):
+def test_lifting_undoes_fit_and_crop_within_a_voxel(size, resized, crop, fit):
     y, x = np.mgrid[: size[0], : size[1]]
     disc = (y / size[0] - 0.55) ** 2 + (x / size[1] - 0.45) ** 2 < 0.2**2
     frames = (255 * disc).astype(np.uint8)[None, ..., None]
-    mask = center_crop(resize(frames, resized), crop)[..., 0] > 127
-    lifted = sketches.lift(mask, resized, size)[0]
+    mask = center_crop(fitted(1 - frames // 255, None, resized, fit)[0], crop)[..., 0] == 0
+    lifted = sketches.lift(mask, resized, size, fit)[0]
     assert lifted.shape == size
     # A voxel of the network is this many pixels of the video; the outlines are no further apart.
     reach = tuple(int(np.ceil(s / r)) * 2 + 1 for s, r in zip(size, resized, strict=True))

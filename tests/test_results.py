@@ -140,6 +140,18 @@ def test_a_model_that_was_not_run_leaves_its_cells_empty(tmp_path):
     assert (ours.loc["C3D"] == "").all().all() and (ours.loc["I3D"].iloc[0, :5] != "").all()
 
 
+def test_films_of_a_folder_have_rows_of_their_own(tmp_path):
+    finish(tmp_path / "run", network="i3d", dataset="folder")
+    films = Known("films", groups=["films"], tables=[1])
+    published.publish(films, tmp_path / "run", tmp_path / "results")
+    found = published.load(tmp_path / "results").beside(1)
+    shown = tables.beside_paper(paper.table(1), found).data
+    assert list(shown.columns.get_level_values(0).unique()) == ["Paper (Kinetics)", "Ours"]
+    assert (shown["Ours"].iloc[:9] == "").all().all()
+    own = shown.loc["I3D<br>real clips,<br>pretrained"]
+    assert (own["Paper (Kinetics)"] == "").all().all() and (own["Ours"].iloc[0, :5] != "").all()
+
+
 def test_without_any_run_the_papers_numbers_stand_alone(tmp_path):
     shown = tables.beside_paper(paper.table(1), published.load(tmp_path).beside(1)).data
     assert shown.shape == (9, 6)
@@ -211,7 +223,7 @@ def test_a_page_is_executed_in_its_folder_and_one_without_its_run_is_left(checko
     (pages / "table_5.ipynb").write_text(json.dumps(changed))
     done = _publish(checkout, "table_5", "figure_1")
     assert done.returncode == 0, done.stderr
-    assert "table_5.ipynb executed and stored" in done.stdout
+    assert "table_5 executed and stored" in done.stdout
     assert "figure_1 is left as it is. Run 'actors' was never made here" in done.stdout
     cells = json.loads((pages / "table_5.ipynb").read_text())["cells"]
     assert [c["source"] for c in cells] == [c["source"] for c in changed["cells"]]

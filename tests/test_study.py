@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import published
+from book import publish, published
 from stce import datasets, features, study, tcav
 from stce.evaluation import validation
 from stce.study import make
@@ -105,6 +105,30 @@ def test_the_samples_of_a_run_give_its_scores_again(smoke):
     it = Finished(smoke[0])
     again = tcav.score(it.network, it.samples, **it.options).scores
     pd.testing.assert_frame_equal(again, untested(it))
+
+
+def test_pages_are_drawn_from_a_readers_own_run(smoke, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(publish, "RENDERED", tmp_path / "pages")
+    monkeypatch.chdir(smoke[0].parent)
+
+    def ask(*words):
+        monkeypatch.setattr(sys, "argv", ["publish", *words])
+        publish.main()
+
+    ask("figure_5", "--set", "run_folder=smoke", "class_name=walking")
+    assert capsys.readouterr().out == "figure_5 executed and stored\n"
+    drawn = (tmp_path / "pages" / "figure_5.ipynb").read_text(encoding="utf-8")
+    assert "concepts of **walking** score" in drawn and str(smoke[0]) not in drawn
+    refused = {
+        ("figure_5", "--set", "run_folder=nowhere"): "nowhere",
+        ("figure_5", "--set", "class=running"): "class_name",
+        ("figure_5", "--set", "run_folder=smoke", "class_name=flying"): "choose one of boxing",
+        ("--set", "run_folder=smoke"): "such as figure_5",
+    }
+    for words, sentence in refused.items():
+        with pytest.raises(SystemExit, match="2"):
+            ask(*words)
+        assert sentence in capsys.readouterr().err
 
 
 def test_same_seed_same_tables_and_other_seed_other_tables(smoke, tmp_path):

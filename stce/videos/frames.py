@@ -101,15 +101,26 @@ def fitted(frames, parts, size, how="squash"):
     >>> [int(fitted(film, None, (60, 60), how)[0][0, 0, 0, 0]) for how in FITS]
     [0, 32, 255]
     """
-    size, shape = tuple(size), frames.shape[1:3]
-    cut = _within(shape, size) if how == "crop" else shape
-    inner = _within(size, shape) if how == "pad" else size
+    size = tuple(size)
+    cut, inner = cut_and_inner(frames.shape[1:3], size, how)
     frames = resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
     parts = None if parts is None else resize_parts(center_crop(parts, cut), inner)
     if inner == size:
         return frames, parts
     colour = frames.mean((0, 1, 2)).round()
     return _padded(frames, size, colour), None if parts is None else _padded(parts, size, 0)
+
+
+def cut_and_inner(shape, size, how):
+    """Return the middle that :func:`fitted` takes of frames, and the size that it gets.
+
+    Examples
+    --------
+    >>> [cut_and_inner((120, 160), (60, 60), how) for how in FITS]
+    [((120, 120), (60, 60)), ((120, 160), (45, 60)), ((120, 160), (60, 60))]
+    """
+    cut = _within(shape, size) if how == "crop" else shape
+    return cut, _within(size, shape) if how == "pad" else size
 
 
 def _within(size, like):
