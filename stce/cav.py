@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from stce.engine import logistic
-from stce.engine.device import resolve
 from stce.engine.logistic import Blocks
 from stce.engine.threads import in_threads
 
@@ -177,7 +176,7 @@ def _symmetric(gram: torch.Tensor) -> torch.Tensor:
 
 
 def _on_cpu(device) -> bool:
-    return resolve(device).type == "cpu"
+    return torch.device(device).type == "cpu"
 
 
 def _positive_first(problems: np.ndarray, sign: np.ndarray) -> tuple[np.ndarray, int]:

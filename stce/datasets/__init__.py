@@ -153,16 +153,13 @@ def text_of(path):
 
 def by_name(paths):
     """Return paths, as text, by the name of each (NFC), in the order of the names."""
-    found = {}
-    for path in map(text_of, paths):
-        name = unicodedata.normalize("NFC", os.path.basename(path))
-        if name in found:
-            raise ValueError(
-                f"{found[name]!a} and {path!a} have the same name, written in two ways (Unicode "
-                "NFC and NFD); rename or remove one of them."
-            )
-        found[name] = path
-    return dict(sorted(found.items()))
+    paths = [text_of(path) for path in paths]
+    names = [unicodedata.normalize("NFC", os.path.basename(path)) for path in paths]
+    if twice := [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]:
+        raise ValueError(
+            f"{' and '.join(map(ascii, twice))} have one name (Unicode NFC); rename one."
+        )
+    return dict(sorted(zip(names, paths, strict=True)))
 
 
 def check_whole(of, *values):

@@ -19,8 +19,6 @@ from skimage.color import colorconv
 from skimage.segmentation._slic import _enforce_label_connectivity_cython as connect
 from skimage.util import regular_grid
 
-from stce.engine.device import resolve
-
 __all__ = ["clips_at_once", "join", "lab", "slic", "smooth"]
 
 # Colours are summed as whole multiples of this share of a clip's largest one: integers have the
@@ -198,6 +196,6 @@ def clips_at_once(shape: tuple[int, int, int], n_segments: tuple[int, ...], devi
     >>> clips_at_once((16, 112, 112), (15, 50, 80), "cpu")
     1
     """
-    if resolve(device).type == "cpu":
+    if torch.device(device).type == "cpu":
         return 1
     return max(1, 2**26 // (math.prod(shape) * max(n_segments)))

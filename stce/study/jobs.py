@@ -15,7 +15,7 @@ import yaml
 
 from stce.datasets import PATHS
 from stce.engine.storage import path_of
-from stce.study.known import Known, find, known, load_yaml
+from stce.study.known import Known, Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
 __all__ = ["Job", "assignments", "chains", "gpus", "on_devices", "plan", "study_command"]
@@ -212,7 +212,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
         try:
-            overrides[key] = load_yaml(value)
+            overrides[key] = yaml.load(value, Loader)
         except yaml.YAMLError as error:
             raise ValueError(
                 f"The value in --set {pair!r} cannot be read ({error.problem}); put text with "

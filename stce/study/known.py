@@ -13,7 +13,7 @@ from stce import datasets
 from stce.study.parameters import check_all
 from stce.study.run import HOME, OPTIONAL
 
-__all__ = ["HOME", "Known", "find", "groups", "known", "load_yaml"]
+__all__ = ["HOME", "Known", "Loader", "find", "groups", "known"]
 
 HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
 
@@ -77,28 +77,21 @@ class Known:
         return chosen
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML in which ``010``, ``1:30`` and ``2026-11-28`` are text, not 8, 90 and a date."""
 
-    yaml_implicit_resolvers = {
-        first: [rule for rule in rules if not rule[0].endswith((":int", ":timestamp"))]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    def construct_yaml_int(self, node):
+        """Return a whole number that is written as everybody reads it, or else the text."""
+        return int(node.value) if re.fullmatch(r"[-+]?(0|[1-9][\d_]*)", node.value) else node.value
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
-)
-
-
-def load_yaml(text: str | bytes) -> object:
-    """Return what YAML says, in a parameter file or behind ``--set``."""
-    return yaml.load(text, _Loader)
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
 
 
 def _read(path: Path) -> Known:
     try:
-        values = load_yaml(path.read_bytes()) or {}
+        values = yaml.load(path.read_bytes(), Loader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}.") from error
     if not isinstance(values, dict):

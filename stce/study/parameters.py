@@ -200,8 +200,6 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
     },
 }
 
-NUMBER = r"([-+]?\d+)[eE]([-+]?)(\d+)"
-
 
 def _unknown(name: str, valid: Iterable[str]) -> ValueError:
     return ValueError(f"Unknown parameter {name!r}; {near(name, sorted(valid))}")
@@ -246,8 +244,9 @@ def check(
             raise _unknown(name, known)
         if not known[name].accepts(value):
             hint, kind = "", known[name].default
-            if isinstance(kind, float) and (e := re.fullmatch(NUMBER, str(value))):
-                hint = f" YAML takes {value} for text: write {e[1]}.0e{e[2] or '+'}{e[3]}."
+            if isinstance(kind, float) and re.fullmatch(r"[-+]?\d+[eE]-?\d+", str(value)):
+                hint = re.sub("[eE](?=\\d)", "e+", str(value)).lower().replace("e", ".0e")
+                hint = f" YAML takes {value} for text: write {hint}."
             if isinstance(kind, str) or kind == []:
                 hint = " Text that looks like a number, or yes, no, on, off, needs quotes in YAML."
             raise ValueError(

@@ -5,8 +5,7 @@ import sys
 
 _INLINE = "module://matplotlib_inline.backend_inline"
 
-# Below its cell a notebook shows a figure of this backend alone; on clusters and in CI the
-# environment asks for agg, or for a window.
+# Clusters and CI ask for agg, of which a notebook shows nothing.
 if "ipykernel.kernelapp" in sys.modules and os.environ.get("MPLBACKEND", _INLINE) != _INLINE:
     os.environ["MPLBACKEND"] = _INLINE
     if "matplotlib" in sys.modules:

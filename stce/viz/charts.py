@@ -12,7 +12,6 @@ from stce.viz.style import (
     DOTTED,
     INK,
     PALE,
-    TEXT,
     VERBS,
     label_rows,
     mode_panels,
@@ -153,7 +152,6 @@ def order_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled(TEXT)
 def part_chart(table: pd.DataFrame) -> Figure:
     """Plot what the concepts consist of, as lift over the clips, against their rank.
 
@@ -169,7 +167,7 @@ def part_chart(table: pd.DataFrame) -> Figure:
         look = {"aspect": "auto", "cmap": "PuOr_r", "vmin": -3, "vmax": 3, "extent": extent}
         image = ax.imshow(np.log2(part.T.clip(2**-3, 2**3)), **look)
         ax.set_yticks(range(len(parts)), parts, fontsize=8)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(name, fontsize=10, parse_math=False)
     for ax in axes[-1]:
         ax.set_xlabel("rank of the concept")
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])

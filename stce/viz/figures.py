@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from stce.viz.pictures import evenly, fullest, outlined, revealed, rgb
-from stce.viz.style import INK, TEXT, styled
+from stce.viz.style import INK
 
 __all__ = ["clip_sheet", "concept_frames", "concept_montage", "resolutions", "reveal_strip"]
 
@@ -20,7 +20,7 @@ def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
     ax.set_yticks([])
     sns.despine(ax=ax, left=True, bottom=True)
     if title:
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=9, parse_math=False)
 
 
 def _cells(n: int, columns: int, inches: float, **options) -> tuple[Figure, list[plt.Axes]]:
@@ -37,7 +37,6 @@ def _fill(figure: Figure, **margins: float) -> None:
     figure.subplots_adjust(**{"left": 0.005, "right": 0.995, "bottom": 0.005} | margins)
 
 
-@styled(TEXT)
 def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figure:
     """Show clips as rows of frames.
 
@@ -55,12 +54,11 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
     figure, axes = _cells(len(frames), 1, len(frames) * 9 / len(chosen) * height / width)
     for ax, clip, title in zip(axes, frames, titles, strict=True):
         show_image(ax, np.hstack(list(rgb(clip)[chosen])))
-        ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
     _fill(figure, left=0.13, top=0.995, hspace=0.04)
     return figure
 
 
-@styled(TEXT)
 def resolutions(
     frames: np.ndarray, labels: np.ndarray, names: list[str], n_frames: int = 5
 ) -> Figure:
@@ -90,7 +88,6 @@ def resolutions(
     return figure
 
 
-@styled(TEXT)
 def concept_montage(
     concepts: list[list[tuple[np.ndarray, np.ndarray]]], titles: list[str], columns: int = 5
 ) -> Figure:
@@ -116,7 +113,6 @@ def concept_montage(
     return figure
 
 
-@styled(TEXT)
 def concept_frames(
     pairs: list[tuple[np.ndarray, np.ndarray]], titles: list[str], n_frames: int = 6
 ) -> Figure:
@@ -144,7 +140,6 @@ def concept_frames(
     return figure
 
 
-@styled(TEXT)
 def reveal_strip(
     frames: np.ndarray, masks: list[np.ndarray], titles: list[str], fill: int, mode: str = ""
 ) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,17 +14,17 @@ COLOURS = {"top": "#D55E00", "random": "#7A7A7A", "least": "#0072B2"}
 INK, PALE = "#333333", "#BBBBBB"
 DOTTED = {"color": INK, "lw": 1, "ls": ":"}  # the line of what a value is compared with
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
-TEXT = {"text.parse_math": False}  # a class may be called "$a$"
+STYLE["text.parse_math"] = False  # a class may be called "$a$"
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 VERBS = {"add": "added", "remove": "removed"}
 
 
 @contextlib.contextmanager
-def styled(look: Mapping = STYLE | TEXT) -> Iterator[None]:
-    """Draw in the style of the book, with names as they are written."""
+def styled() -> Iterator[None]:
+    """Draw in the style of the book."""
     # Settles the backend: a notebook whose first figure is made inside rc_context shows no other.
     plt.draw_if_interactive()
-    with plt.rc_context(look):
+    with plt.rc_context(STYLE):
         yield
 
 
