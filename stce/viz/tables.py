@@ -95,13 +95,7 @@ def leads(paired: pd.DataFrame) -> Styler:
 
 
 def literal(name: str) -> str:
-    r"""Return a name for Markdown, in which no letter of it means anything.
-
-    Examples
-    --------
-    >>> print(literal("a*b <i>"))
-    a\*b \<i\>
-    """
+    """Return a name for Markdown, in which no letter of it means anything."""
     return re.sub(r"([\\`*_{}\[\]<>$|~#&])", r"\\\1", " ".join(name.split()))
 
 
@@ -127,8 +121,7 @@ def style(
         Displayed by Jupyter.
     """
     styler = table.style.format(precision=digits, escape="html").set_caption(escape(caption, False))
-    for axis in (0, 1):
-        styler = styler.format_index(axis=axis, precision=0, escape="html")
+    styler.format_index(precision=0, escape="html").format_index(axis=1, escape="html")
     if bold:
         best = {"max": styler.highlight_max, "min": styler.highlight_min}[bold]
         styler = best(subset=[c for c in table if c != "Baseline"], props="font-weight: bold")
