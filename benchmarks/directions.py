@@ -49,7 +49,9 @@ def scikit_learn(quick: bool, device: str) -> Pair:
     parts = np.array_split(np.arange(len(world.positives)), repeats)
 
     def theirs(i: int) -> np.ndarray:
-        standard, _, scale = cav.standardise(_pool(world))
+        pool = _pool(world)
+        mean, scale = cav.scaling([pool])
+        standard = (pool - mean) / scale
         n_concepts, size, _ = world.positives.shape
         rows = np.arange(len(standard)).reshape(-1, size)
         vectors = []
@@ -83,7 +85,7 @@ def captum(quick: bool, device: str) -> Pair:
     repeats = 2 if quick else 5
     n_concepts, n_groups = len(world.positives), len(world.negatives)
     parts = np.array_split(np.arange(n_concepts), repeats)
-    _, mean, scale = cav.standardise(_pool(world))
+    mean, scale = cav.scaling([_pool(world)])
 
     class Logistic(Classifier):
         """scikit-learn's classifier on features standardised as ours are."""

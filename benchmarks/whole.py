@@ -182,7 +182,7 @@ def study(quick: bool, device: str) -> Pair:
         stages.done("cluster")
         reference.embed_clips(copy, noise, **how)
         whole = reference.embed_clips(copy, discovery[i], **how)
-        _, mean, scale = cav.standardise(np.concatenate([z, others]))
+        mean, scale = cav.scaling([np.concatenate([z, others])])
         drawn = [others[group] for group in index]
         vectors = [reference.cavs(z[members[k]], drawn, mean, scale) for k in range(scored)]
         scores = [reference.score(copy, v, whole, 0, **how) for v in vectors]

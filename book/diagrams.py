@@ -241,7 +241,7 @@ def cav(
     ----------
     concept, random : numpy.ndarray
         ``(m, D)`` and ``(n, D)``, features of the concept's supervoxels and of random clips,
-        standardised, see :func:`stce.cav.standardise`.
+        standardised, see :func:`stce.cav.scaling`.
     weights : numpy.ndarray
         ``(D,)``, see :func:`stce.cav.classifiers`.
     bias : float

@@ -11,8 +11,7 @@ from stce.engine import logistic
 from stce.engine.logistic import Blocks
 from stce.engine.threads import in_threads
 
-__all__ = ["against", "classifiers", "held_out_accuracy", "scaling", "standard"]
-__all__ += ["standardise", "unit"]
+__all__ = ["against", "classifiers", "held_out_accuracy", "scaling", "standard", "unit"]
 
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
@@ -66,18 +65,6 @@ def scaling(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return mean, scale
 
 
-def standardise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring each of D features to mean 0 and standard deviation 1.
-
-    Returns ``(n, D) float64``, and the mean and scale of :func:`scaling`.
-    """
-    features = np.asarray(features)
-    mean, scale = scaling([features])
-    standard = features - mean
-    standard /= scale
-    return standard, mean, scale
-
-
 def standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Standardise by the mean and scale of :func:`scaling`, in double precision.
 
@@ -112,8 +99,6 @@ def classifiers(
     sign: np.ndarray,
     *,
     strength: float = 1.0,
-    tolerance: float = 1e-8,
-    max_steps: int = 100,
     device="cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit L2-penalised logistic regressions that share one pool of samples.
@@ -127,9 +112,6 @@ def classifiers(
         for a negative one.
     strength : float, default 1
         Inverse regularisation, scikit-learn's ``C``. Log scale: 0.01, 0.1, 1, 10.
-    tolerance, max_steps : float and int, default 1e-8 and 100
-        Bounds on the gradient at which a problem counts as solved, and on Newton steps, of which
-        about ten suffice.
     device : torch.device, default "cpu"
         Where the problems are solved, in double precision.
 
@@ -146,10 +128,9 @@ def classifiers(
     (True, 0.0)
     """
     index, n = _positive_first(problems, sign)
-    how = {"strength": strength, "tolerance": tolerance, "max_steps": max_steps}
 
     def solve(blocks: Blocks) -> list[np.ndarray]:
-        return [x.cpu().numpy() for x in logistic.solve(blocks, **how)]
+        return [x.cpu().numpy() for x in logistic.solve(blocks, strength)]
 
     found = _by_parts(solve, gram, index, n, device)
     alpha, bias = (np.concatenate(x) for x in zip(*found, strict=True))
@@ -157,7 +138,7 @@ def classifiers(
 
 
 def held_out_accuracy(
-    gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, *, device="cpu", **options
+    gram: np.ndarray, problems: np.ndarray, sign: np.ndarray, *, strength=1.0, device="cpu"
 ) -> np.ndarray:
     """Return each classifier's accuracy on samples it was not fitted to, ``(B,) float64``.
 
@@ -165,7 +146,7 @@ def held_out_accuracy(
     Parameters are those of :func:`classifiers`; NaN where a half would have one side only.
     """
     index, n = _positive_first(problems, sign)
-    found = _by_parts(lambda blocks: _held_out(blocks, options), gram, index, n, device)
+    found = _by_parts(lambda blocks: _held_out(blocks, strength), gram, index, n, device)
     return np.concatenate(found)
 
 
@@ -214,7 +195,7 @@ def _weights(standard, index, n: int, alpha) -> np.ndarray:
     return weights
 
 
-def _held_out(blocks: Blocks, options: dict) -> np.ndarray:
+def _held_out(blocks: Blocks, strength: float) -> np.ndarray:
     """Return the accuracy of B problems on the half that they were not fitted to, ``(B,)``."""
     _, n, m = blocks.between.shape
     if min(n, m) < 2:
@@ -225,7 +206,7 @@ def _held_out(blocks: Blocks, options: dict) -> np.ndarray:
             torch.cat([torch.arange(start, n, 2), n + torch.arange(start, m, 2)]).to(gram.device)
             for start in (odd, 1 - odd)
         )
-        alpha, bias = logistic.solve(blocks.part(*(slice(odd, None, 2),) * 2), **options)
+        alpha, bias = logistic.solve(blocks.part(*(slice(odd, None, 2),) * 2), strength)
         logits = (gram[:, test][..., fit] @ alpha[..., None])[..., 0] + bias[:, None]
         right = right + (logits.sign() == sign[test]).sum(1)
     return (right / len(sign)).cpu().numpy().astype(np.float64)
@@ -237,8 +218,8 @@ def against(
     groups: np.ndarray,
     *,
     held_out: bool = True,
+    strength: float = 1.0,
     device="cpu",
-    **options,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit each concept against each random group, and see how well they are told apart.
 
@@ -255,8 +236,8 @@ def against(
         group has, as many of each group are taken.
     held_out : bool, default True
         Whether to fit each half too; without it the accuracies are NaN.
-    **options
-        ``strength``, ``tolerance``, ``max_steps`` and ``device`` of :func:`classifiers`.
+    strength, device
+        See :func:`classifiers`.
 
     Returns
     -------
@@ -291,10 +272,10 @@ def against(
             n = len(mine)
             across = across[..., :n].transpose(0, 1).double()
             blocks = Blocks(_symmetric(mine @ mine.T)[None], across, within[:, :n, :n])
-            found = logistic.solve(blocks, **options)[0].to(own.dtype)
+            found = logistic.solve(blocks, strength)[0].to(own.dtype)
             alpha[:, k, :n], weights[k] = found[:, n:], found[:, :n] @ mine
             if held_out:
-                accuracy[k] = _held_out(blocks, options)
+                accuracy[k] = _held_out(blocks, strength)
 
     def weigh(r: int) -> None:
         weights[:, r] += alpha[r] @ groups[r]

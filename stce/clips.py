@@ -9,7 +9,7 @@ them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,8 @@ from stce.videos.frames import center_crop, normalise, resize
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["Clips", "balanced", "center_crop", "middle_clips", "normalise", "resize"]
+__all__ = ["Clips", "as_clips", "balanced", "center_crop", "middle_clips", "normalise", "of_class"]
+__all__ += ["resize"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +202,33 @@ class Clips:
             json.loads((folder / "classes.json").read_text(encoding="utf-8")),
             open_array(parts) if parts.is_dir() else None,
         )
+
+
+def as_clips(value, argument, shape=None) -> Clips:
+    """Return clips, of class "" where no label came with them; `shape` is (C, T, H, W)."""
+    clips = value if isinstance(value, Clips) else Clips.of_array(value, argument)
+    if len(clips) < 2:
+        raise ValueError(f"{argument} has {len(clips)} clips; give two or more.")
+    if shape not in (None, clips.clip_shape):
+        raise ValueError(
+            f"{argument} has clips (C, T, H, W) = {clips.clip_shape}, but clips has {shape}; bring "
+            "them to one size."
+        )
+    return clips
+
+
+def of_class(clips, name, names, argument) -> Clips:
+    """Return the clips of one class, labelled by the logits."""
+    present = sorted({clips.classes[y] for y in clips.labels})
+    if name in present:
+        clips = clips.select(clips.indices_of(name))
+    elif len(present) > 1 or present[0] in names:
+        raise ValueError(
+            f"{argument} has no clip of {name!r} but of {', '.join(present)}; give clips of the "
+            "target_class, or name the logits with classes."
+        )
+    labels = np.full(len(clips), names.index(name))
+    return as_clips(replace(clips, labels=labels, classes=names), argument)
 
 
 def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None) -> Clips:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from torch import nn
 
 from stce import ablation, curves, features, supervoxels, tcav
 from stce import concepts as concepts_module
-from stce.clips import Clips
+from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
@@ -35,6 +36,10 @@ __all__ = ["Explanation", "explain"]
 
 CHOICES = {"target": TARGETS, "features": FEATURES}
 CHOICES["random_from"] = ("clips", "supervoxels", "matched")
+# The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).
+PAPER = {"n_segments": (15, 50, 80), "features": "supervoxels", "random_from": "clips"}
+CONFIRMED = {"n_segments": (50, 150, 300), "features": "pooled", "random_from": "matched"}
+LARGE = 112
 
 
 @dataclass(frozen=True)
@@ -168,16 +173,16 @@ def explain(
     std: float | Sequence[float] = 1.0,
     classes: Sequence[str] | None = None,
     random=None,
-    random_from: str = "clips",
+    random_from: str | None = None,
     test_clips=None,
-    n_segments: tuple[int, ...] = (15, 50, 80),
+    n_segments: tuple[int, ...] | None = None,
     n_concepts: int = 25,
     n_keep: int = 40,
     n_groups: int = 50,
     compactness: float = 20.0,
     sigma: float = 1.0,
     target: str = "logit",
-    features: str = "supervoxels",
+    features: str | None = None,
     concept_layer: str | None = None,
     stretch: bool = False,
     pool: bool = True,
@@ -191,6 +196,12 @@ def explain(
     progress: bool = True,
 ) -> Explanation:
     """Find the concepts of a class in a network and rank them (the method of the paper).
+
+    Where `clips` are of several classes and 112 pixels or more high and wide, what was confirmed on
+    such films is the default: ``features="pooled"``, ``n_segments=(50, 150, 300)``,
+    ``random="others"`` and ``random_from="matched"``. Else, at a layer without positions, or if you
+    give other `features` or `random`, it is the paper's: "supervoxels", (15, 50, 80), moving
+    textures and "clips".
 
     Parameters
     ----------
@@ -213,8 +224,8 @@ def explain(
         Names of the logits; default those of the clips where there are as many.
     random : Clips, array_like, int or "others", optional
         The clips that concepts are told apart from; a number makes so many moving textures, and
-        "others" takes those of the other classes in `clips`. Default: ``n_groups * n_keep``.
-    random_from : {"clips", "supervoxels", "matched"}, default "clips"
+        "others" takes those of the other classes in `clips`. Of textures ``n_groups * n_keep``.
+    random_from : {"clips", "supervoxels", "matched"}, optional
         Take them whole, supervoxels of them (:class:`stce.features.Negatives`), or those that are
         as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
     test_clips : Clips or array_like, optional
@@ -224,12 +235,12 @@ def explain(
     n_groups, target, pool, q_max, n_random_orders, n_matched
         See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes`,
         :func:`stce.models.adapt.adapt`, :func:`stce.ablation.run`, ``ranked`` and ``matched``.
-    features : {"supervoxels", "pooled"}, default "supervoxels"
+    features : {"supervoxels", "pooled"}, optional
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
     concept_layer : str, optional
         Find and tell concepts at another layer than they are scored at, such as an earlier one with
-        a finer map; default the same.
+        a finer map, which what was confirmed takes of a `Network`; default the same.
     stretch, batch_size, n_jobs, progress
         See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
     seed, device : int, default 0, and torch.device, optional
@@ -253,27 +264,34 @@ def explain(
     >>> sorted(found.ranking)
     [0, 1, 2]
     """
-    settings = {
-        "layer": layer, "n_segments": n_segments, "compactness": compactness, "sigma": sigma,
-        "n_concepts": n_concepts, "n_keep": n_keep, "n_groups": n_groups, "target": target,
-        "features": features, "stretch": stretch, "pool": pool, "q_max": q_max,
-        "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
-        "random_from": random_from, "concept_layer": concept_layer,
+    given = {"n_segments": n_segments, "features": features, "random_from": random_from}
+    given = {key: value for key, value in given.items() if value is not None}
+    settings = PAPER | given | {
+        "compactness": compactness, "sigma": sigma, "n_concepts": n_concepts,
+        "n_keep": n_keep, "n_groups": n_groups, "target": target, "stretch": stretch, "pool": pool,
+        "q_max": q_max, "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
-    clips = _as_clips(clips, "clips")
+    clips = as_clips(clips, "clips")
     shape = clips.clip_shape
     how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
-    with lent(model, layer, features, device, **how) as network:
-        finder = seen(network, concept_layer, features)
+    with lent(model, layer, settings["features"], device, **how) as network:
+        large = min(shape[2:]) >= LARGE and len(np.unique(clips.labels)) > 1
+        if large and features != "supervoxels" and (random is None or isinstance(random, str)):
+            with suppress(ValueError):  # of a layer without positions
+                network = seen(network, None, "pooled")
+                settings |= CONFIRMED | given
+                random, concept_layer = random or "others", concept_layer or network.finer
+        finder = seen(network, concept_layer, settings["features"])
         names = logit_names(network, clips, classes)
         name = logit_name(target_class, names)
-        mine = _of_class(clips, name, names, "clips")
+        mine = of_class(clips, name, names, "clips")
         if test_clips is not None:
-            test_clips = _as_clips(test_clips, "test_clips", shape)
-            test_clips = _of_class(test_clips, name, names, "test_clips")
+            test_clips = as_clips(test_clips, "test_clips", shape)
+            test_clips = of_class(test_clips, name, names, "test_clips")
         random = _random(n_groups * n_keep if random is None else random, clips, name, seed)
-        settings |= {"n_segments": list(n_segments), "q_max": min(q_max, n_concepts)}
+        settings |= {"n_segments": list(settings["n_segments"]), "q_max": min(q_max, n_concepts)}
+        settings |= {"layer": layer, "concept_layer": concept_layer}
         settings |= {"n_random": len(random), "fill": _fill(network)}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
         cutting = {key: settings[key] for key in ("n_segments", "compactness", "sigma")}
@@ -356,19 +374,6 @@ def _check(given: dict) -> None:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")
 
 
-def _as_clips(value, argument: str, shape=None) -> Clips:
-    """Return clips, of class "" where no label came with them; `shape` is (C, T, H, W)."""
-    clips = value if isinstance(value, Clips) else Clips.of_array(value, argument)
-    if len(clips) < 2:
-        raise ValueError(f"{argument} has {len(clips)} clips; give two or more.")
-    if shape not in (None, clips.clip_shape):
-        raise ValueError(
-            f"{argument} has clips (C, T, H, W) = {clips.clip_shape}, but clips has {shape}; bring "
-            "them to one size."
-        )
-    return clips
-
-
 def _random(random, clips: Clips, name: str, seed: int) -> Clips:
     """Return the clips to tell concepts apart from: moving textures, of other classes, or given."""
     if isinstance(random, str):
@@ -383,18 +388,4 @@ def _random(random, clips: Clips, name: str, seed: int) -> Clips:
         channels, n_frames, *size = clips.clip_shape
         like = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
         random = textures(int(random), **like)
-    return _as_clips(random, "random", clips.clip_shape)
-
-
-def _of_class(clips: Clips, name: str, names: tuple[str, ...], argument: str) -> Clips:
-    """Return the clips of one class, labelled by the logits."""
-    present = sorted({clips.classes[y] for y in clips.labels})
-    if name in present:
-        clips = clips.select(clips.indices_of(name))
-    elif len(present) > 1 or present[0] in names:
-        raise ValueError(
-            f"{argument} has no clip of {name!r} but of {', '.join(present)}; give clips of the "
-            "target_class, or name the logits with classes."
-        )
-    labels = np.full(len(clips), names.index(name))
-    return _as_clips(replace(clips, labels=labels, classes=names), argument)
+    return as_clips(random, "random", clips.clip_shape)

@@ -91,7 +91,8 @@ def fitted():
     rng = np.random.default_rng(0)
     concept = rng.normal(size=(20, 12)) + 2 * rng.normal(size=12)
     samples = np.concatenate([concept, rng.normal(size=(20, 12))])
-    z, _, _ = cav.standardise(samples)
+    mean, scale = cav.scaling([samples])
+    z = (samples - mean) / scale
     sign = np.repeat([1, -1], 20)
     weights, bias = cav.classifiers(z, z @ z.T, np.arange(40)[None], sign)
     return z[:20], z[20:], weights[0], float(bias[0])

@@ -457,6 +457,62 @@ def test_errors_of_networks_that_have_their_layer(some):
         explain(network, None, some, 0, **SMALL)
 
 
+# ----- Defaults follow the size of the pictures.
+
+
+@pytest.mark.parametrize(
+    ("side", "several", "given", "layer", "pooled"),
+    [
+        (112, True, {}, "layer4", True),
+        (112, True, {}, "avgpool", True),  # the mean over what layer4 gives
+        (112, True, {"random": "others"}, "layer4", True),
+        (112, True, {"random_from": "supervoxels"}, "layer4", True),
+        (112, True, {"features": "supervoxels"}, "layer4", False),
+        (112, True, {"random": 12}, "layer4", False),
+        (112, False, {}, "layer4", False),
+        (96, True, {}, "layer4", False),
+    ],
+)
+def test_large_pictures_of_several_classes_are_explained_as_was_confirmed(
+    monkeypatch, side, several, given, layer, pooled
+):
+    frames = textures(8, n_frames=8, size=(side, side)).frames
+    labels = np.arange(8) % 2 if several else np.zeros(8, int)
+    names = np.arange(8).astype(str)
+    clips = Clips(frames, labels, names, names, ("walk", "run"))
+    network = models.build("r3d18", 2, 0.125, 1, (8, side, side))
+    cut = {}
+
+    def find(seen_at, finder, mine, random, names, settings, *rest):
+        cut.update(settings, at=seen_at.layer, grid=seen_at.grid, finder=finder.layer, n=len(random))
+        raise StopIteration
+
+    monkeypatch.setattr("stce.explanation._find", find)
+    how = {"n_groups": 2, "n_keep": 3, "progress": False} | given
+    with pytest.raises(StopIteration):
+        explain(network, layer, clips, "walk", **how)
+    paper = {"features": "supervoxels", "n_segments": [15, 50, 80], "random_from": "clips"}
+    confirmed = {"features": "pooled", "n_segments": [50, 150, 300], "random_from": "matched"}
+    wanted = (confirmed if pooled else paper) | given
+    wanted.pop("random", None)
+    assert {key: cut[key] for key in wanted} == wanted
+    assert (cut["grid"] is not None) == pooled
+    if pooled:
+        assert (cut["at"], cut["finder"], cut["n"]) == ("layer4", "layer3", 4)
+    else:
+        assert (cut["at"], cut["finder"], cut["n"]) == (layer, layer, given.get("random", 6))
+
+
+def test_large_pictures_at_a_layer_without_positions_are_explained_as_in_the_paper():
+    labels, names = np.arange(12) % 2, np.arange(12).astype(str)
+    clips = Clips(coloured(12, side=112), labels, names, names, ("red", "other"))
+    few = {"n_segments": (4, 8), "n_concepts": 3, "n_keep": 6, "n_groups": 2, "progress": False}
+    found = explain(Own((3, 8, 112, 112)), None, clips, "red", **few)
+    assert found.settings["features"] == "supervoxels" and found.settings["n_random"] == 12
+    with pytest.raises(ValueError, match="random is 'otherz'"):
+        explain(Own((3, 8, 112, 112)), None, clips, "red", **few, random="otherz")
+
+
 # ----- Real films.
 
 

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import sys
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import pytest
 from browser import Browser, find
 from PIL import Image
 
+from book import widget
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
@@ -147,7 +147,7 @@ def test_page_refuses_what_it_cannot_show(world, change, message):
         explorer.page(*world, **change)
 
 
-@pytest.mark.parametrize("show", [explorer.page, explorer.explore])
+@pytest.mark.parametrize("show", [explorer.page, widget.explore])
 def test_scores_must_fit_the_concepts(world, show):
     *rest, scores = world
     with pytest.raises(ValueError, match=r"lacks the columns \['ci_low'\]"):
@@ -177,7 +177,7 @@ def pixels(part):
 
 
 def test_widget_draws_what_is_chosen(world):
-    part, seen = parts(explorer.explore(*world, width=80)), []
+    part, seen = parts(widget.explore(*world, width=80)), []
     assert pixels(part).shape == (H, W, 3)
     assert part["Class"].options == ("red <b>", "blue")
     assert part["Concept"].label == "1: score 1.00"
@@ -202,7 +202,7 @@ def test_widget_draws_what_is_chosen(world):
 
 
 def test_widget_says_what_it_shows(world):
-    part = parts(explorer.explore(*world))
+    part = parts(widget.explore(*world))
     share = 100 * SIDE**2 / (H * W)
     assert unescape(picture_of(part)[1]) == (
         "red <b>, concept of rank 1 of 2: score 1.00 (95 % interval 0.88 to 1.00). "
@@ -215,21 +215,13 @@ def test_widget_says_what_it_shows(world):
     assert part["Supervoxel"].value == 1
 
 
-def test_widget_needs_ipywidgets(world, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match="python -m pip install ipywidgets"):
-        explorer.explore(*world)
-
-
 def test_a_notebook_is_live_where_a_server_names_it(monkeypatch):
-    import IPython
-
     # A real shell would write its history into the reader's home.
-    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(user_ns={}))
+    monkeypatch.setattr(widget, "get_ipython", lambda: SimpleNamespace(user_ns={}))
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert not explorer.is_live()
+    assert not widget.is_live()
     monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/explore.ipynb")
-    assert explorer.is_live()
+    assert widget.is_live()
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_highlight_keeps_the_inside_and_dims_the_rest():
 
 def test_lit_above_raw_has_lit_above_raw():
     lit, raw = np.full((3, 4, 5, 3), 9, np.uint8), np.full((3, 4, 5, 1), 7, np.uint8)
-    both = pictures.lit_above_raw([(lit, raw)] * 3, gap=2)
+    both = pictures.lit_above_raw([(lit, raw)] * 3)
     assert both.shape == (3, 4 + 2 + 4, 3 * 5 + 2 * 2, 3)
     assert (both[:, :4, :5] == 9).all()
     assert (both[:, 6:, :5] == 7).all()

@@ -28,14 +28,13 @@ from stce.engine.storage import replacing, write_table
 from stce.supervoxels import Supervoxels
 from stce.training import beginning
 
-__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "ceilings", "main", "study"]
+__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "ceilings", "main", "study", "write"]
 
 SIZE = (16, 224, 224)
 CHOICE, CONFIRM = ("handshake", "hug", "kick"), ("point", "punch", "push")
 # Pieces, representation, layer where concepts are found, layer where they are scored.
 WORLDS = (
-    ("colour", "in place", "avgpool", "avgpool"),
-    ("colour", "stretched", "avgpool", "avgpool"),
+    *(("colour", shown, "avgpool", "avgpool") for shown in ("in place", "stretched", "blurred")),
     ("colour", "box", "avgpool", "avgpool"),
     *((pieces, "pooled", at, at) for pieces in ("colour", "motion") for at in causes.LAYERS),
     *(("fine", "pooled", at, at) for at in causes.LAYERS),
@@ -146,8 +145,18 @@ def ceilings(films: Films, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "ceiling"])
 
 
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
+    """Write tables to a folder, four digits each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.round(4).to_csv(folder / f"{name}.csv", index=False)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run the factorial on one scene, then confirm what it chose on all that it was not seen on."""
+    """Run the factorial on one scene, then confirm what it chose on all that it was not seen on.
+
+    With ``--confirm`` what was chosen, and the defaults, are tried on all classes of other films.
+    """
     parser = argparse.ArgumentParser(prog="python -m book.campaigns.interactions")
     parser.add_argument("--films", type=Path, required=True, help="a sub-folder a class")
     parser.add_argument("--random", type=Path, required=True, help="films of anything else")
@@ -155,8 +164,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("book/results/causes"))
     parser.add_argument("--pattern", default=r"^(seq\d+)_", help="finds the group in a file's name")
     parser.add_argument("--test", nargs="+", default=[f"seq{n}" for n in range(11, 21)])
+    parser.add_argument("--confirm", metavar="NAME", help="choose nothing, try what was chosen")
     asked = parser.parse_args(arguments)
     first, second = Films.load(asked.films, asked.random, asked.folder, asked.pattern, asked.test)
+    if asked.confirm:
+        both = enumerate((first, second), start=1)
+        tried = (study(f, f.clips.classes, (CHOSEN, DEFAULT)).assign(scene=n) for n, f in both)
+        write({f"confirmation-{asked.confirm}": pd.concat(tried)}, asked.results)
+        return
     every = (*CHOICE, *CONFIRM)
     scenes = [study(first, CONFIRM, (CHOSEN, DEFAULT)).assign(scene=1)]
     scenes += [study(second, every, (CHOSEN,)).assign(scene=2)]
@@ -166,9 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
         "confirmation": pd.concat(scenes),
         "ceiling": pd.concat(most),
     }
-    asked.results.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.round(4).to_csv(asked.results / f"{name}.csv", index=False)
+    write(tables, asked.results)
 
 
 if __name__ == "__main__":

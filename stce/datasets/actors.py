@@ -175,9 +175,8 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
         return ((points - middle) * zoom[:, None] + middle + shift).astype(np.float32)
 
     def place(point):
-        return np.stack(
-            [x + mirror * squeeze * height * point[:, 0], feet - height * point[:, 1]], 1
-        )
+        across = x + mirror * squeeze * height * point[:, 0]
+        return np.stack([across, feet - height * point[:, 1]], 1)
 
     sun = stage.choice([-1.0, 1.0])
     light = (0.55 * sun, -0.45, 0.7) if indoor else (0.4 * sun, -0.5, 0.77)
@@ -186,16 +185,14 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
     fall = -sun * stage.uniform(0.15, 0.75), stage.uniform(0.06, 0.2)
     depth = feet - (wall - MARGIN[0]) if wall >= 0 else np.inf
 
-    flat = {
-        name: screen(_fallen(place(p), feet, fall, depth))
-        for name, p in joints.items()
-        if name != "up"
-    }
-    upright = {name: p if name == "up" else screen(place(p)) for name, p in joints.items()}
+    up = {"up": joints.pop("up")}
+    standing = {name: place(p) for name, p in joints.items()}
+    upright = {name: screen(p) for name, p in standing.items()} | up
+    flat = {name: screen(_fallen(p, feet, fall, depth)) for name, p in standing.items()} | up
     args = height * zoom, view, mirror, body, look
     strength = stage.uniform(0.3, 0.5) if indoor else stage.uniform(0.12, 0.45)
     softness = stage.uniform(2.0, 5.0)
-    shadow = Figure({**flat, "up": joints["up"]}, *args).capsules()
+    shadow = Figure(flat, *args).capsules()
     canvas.shadows(shadow, np.float32(strength), np.float32(softness))
     if cue:
         _plant_cue(canvas)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stce.clips import Clips
 from stce.datasets import check_whole
-from stce.datasets.render.scenery import fractal
+from stce.datasets.render.scenery import fractal, sampled
 
 CLASSES = ("random",)
 
@@ -129,25 +129,14 @@ def _still(rng, rows, columns):
 def _clouds(rng, shape):
     """One or two layers of fractal noise that drift over each other."""
     total = np.zeros(shape, np.float32)
-    rows = np.arange(shape[1])
-    columns = np.arange(shape[2])
+    rows, columns = np.arange(shape[1]), np.arange(shape[2])
     for _ in range(rng.integers(1, 3)):
         layer = fractal(rng, shape[1:], rng.uniform(0.8, 2.2), 2 ** rng.uniform(-2, 2))
         vx, vy = _speed(rng)
         step = shape[1] / 32
         for t in range(shape[0]):
-            total[t] += _shifted(layer, rows - t * vy * step, columns - t * vx * step)
+            total[t] += sampled(layer, rows - t * vy * step, columns - t * vx * step)
     return total
-
-
-def _shifted(layer, rows, columns):
-    """Sample a periodic layer at fractional rows and columns (bilinear)."""
-    y, x = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-    strip = layer[y % layer.shape[0]]
-    strip += (rows - y)[:, None].astype(np.float32) * (layer[(y + 1) % layer.shape[0]] - strip)
-    left = strip.take(x % layer.shape[1], 1)
-    right = strip.take((x + 1) % layer.shape[1], 1)
-    return left + (columns - x).astype(np.float32) * (right - left)
 
 
 def _grating(rng, shape):
@@ -206,12 +195,9 @@ def _polygons(rng, shape):
         cy = y - np.float32(rng.uniform(-0.8, 0.8)) - vy * (t - 0.5)
         corners, size = rng.integers(1, 5), rng.uniform(0.15, 0.6)
         turn = rng.uniform(0, 6.3) + rng.normal(0, 0.8) * t
-        inside = None
-        for corner in range(corners):
-            angle = turn + 2 * np.pi * corner / corners
-            side = size - (cx * np.cos(angle) + cy * np.sin(angle)).astype(np.float32)
-            inside = side if inside is None else np.minimum(inside, side)
-        cover = np.clip(sharp * inside, 0, 1)
+        angles = (turn + 2 * np.pi * corner / corners for corner in range(corners))
+        sides = [size - (cx * np.cos(a) + cy * np.sin(a)).astype(np.float32) for a in angles]
+        cover = np.clip(sharp * np.minimum.reduce(sides), 0, 1)
         total += cover * (np.float32(rng.normal(0, 1.5)) - total)
     return total
 

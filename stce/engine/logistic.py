@@ -15,6 +15,9 @@ from torch import Tensor
 
 __all__ = ["Blocks", "solve"]
 
+# The bound on the gradient at which a problem counts as solved, and on Newton steps, of which about
+# ten suffice.
+TOLERANCE, NEWTON_STEPS = 1e-8, 100
 # The share of its first slope at which a line search ends.
 FLAT = 0.1
 # By which factor a step along the chord has to shrink the residual of all problems, and how often.
@@ -63,9 +66,7 @@ class Blocks:
 
 
 @torch.inference_mode()
-def solve(
-    blocks: Blocks, strength: float = 1.0, tolerance: float = 1e-8, max_steps: int = 100
-) -> tuple[Tensor, Tensor]:
+def solve(blocks: Blocks, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """Minimise the penalised logistic loss of B problems; return dual coefficients and biases.
 
     These are ``(B, n + m)`` and ``(B,) float64``. Coefficients are above 0 for positive samples,
@@ -73,13 +74,12 @@ def solve(
 
     Where features are many, as at fc7 of C3D, inner products outweigh the curvature of the loss,
     and one factor serves every step (`_chords`). What this does not bring to an end is taken
-    over, as far as it came, by Newton's method (`_newton`). For the arguments beside the problems
-    see :func:`stce.cav.classifiers`.
+    over, as far as it came, by Newton's method (`_newton`). For `strength` see
+    :func:`stce.cav.classifiers`.
     """
-    alpha, bias, left = _chords(blocks, strength, tolerance)
+    alpha, bias, left = _chords(blocks, strength)
     if len(left):
-        start = alpha[left], bias[left]
-        given = blocks.gram(left), blocks.sign(), *start, strength, tolerance, max_steps
+        given = blocks.gram(left), blocks.sign(), alpha[left], bias[left], strength
         alpha[left], bias[left] = _newton(*given)
     return alpha, bias
 
@@ -105,7 +105,7 @@ def _even(blocks: Blocks, strength: float) -> Tensor:
     return c
 
 
-def _chords(blocks: Blocks, strength: float, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+def _chords(blocks: Blocks, strength: float) -> tuple[Tensor, Tensor, Tensor]:
     """Go along chords from equal coefficients; return alpha, bias and the problems not solved.
 
     The size a of a coefficient, as a share of `strength`, is optimal where
@@ -152,20 +152,20 @@ def _chords(blocks: Blocks, strength: float, tolerance: float) -> tuple[Tensor, 
         if not worst <= SHRINK * before:  # NaN is not better either
             size, bias = here
             break
-        before, here, left = worst, (size, bias), wrong > tolerance
+        before, here, left = worst, (size, bias), wrong > TOLERANCE
         moved = size - divide(torch.logit(size) + margin)
         shift = (moved @ sign) / total
         moved = torch.addcmul(moved, shift[:, None], one, value=-1)
         # A coefficient that would leave its range goes nine tenths of the way to its end.
         low = 0.1 * size
         size, bias = moved.clamp(low, low + 0.9), bias + shift
-        if worst <= tolerance:  # solved before this last step
+        if worst <= TOLERANCE:  # solved before this last step
             break
         product = multiply(size)
     return strength * size * sign, bias, left.nonzero()[:, 0]
 
 
-def _newton(gram: Tensor, sign: Tensor, alpha, bias, strength, tolerance, max_steps):
+def _newton(gram: Tensor, sign: Tensor, alpha, bias, strength, tolerance=TOLERANCE):
     """Minimise by Newton steps, from any coefficients and bias.
 
     One step is the weighted least squares of Rasmussen & Williams (2006, algorithm 3.1), which
@@ -175,7 +175,7 @@ def _newton(gram: Tensor, sign: Tensor, alpha, bias, strength, tolerance, max_st
     target = (sign > 0).to(gram.dtype)
     product = (gram @ alpha[..., None])[..., 0]  # kept up to date along each step
     system = torch.empty_like(gram)
-    for _ in range(max_steps):
+    for _ in range(NEWTON_STEPS):
         logit = product + bias[:, None]
         chance = torch.sigmoid(logit).clamp(1e-12, 1 - 1e-12)
         gradient = strength * (chance - target)

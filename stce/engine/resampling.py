@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-__all__ = ["interval", "known_mean", "mean_interval", "p_value", "rank_correlation", "resamples"]
+__all__ = ["interval", "mean_interval", "p_value", "rank_correlation", "resamples"]
 
 # Which share of the resamples lies below each end of an interval of 95 %.
 ENDS = (0.025, 0.975)
@@ -82,15 +82,3 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (rankdata(x, axis=-1) - (np.shape(x)[-1] + 1) / 2 for x in (a, b))
     length = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     return np.where(length > 0, (a * b).sum(-1) / np.where(length > 0, length, 1), np.nan)
-
-
-def known_mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the first axis of the values that are not NaN.
-
-    Examples
-    --------
-    >>> known_mean(np.array([[1.0, np.nan], [3.0, np.nan]]))
-    array([ 2., nan])
-    """
-    n = np.isfinite(values).sum(0)
-    return np.where(n > 0, np.nansum(values, 0) / np.maximum(n, 1), np.nan)

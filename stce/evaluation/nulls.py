@@ -11,8 +11,6 @@ from torch import nn
 
 from stce import cav, tcav
 
-__all__ = ["random_sets", "shuffle_weights", "shuffled_gradients", "unit_mean"]
-
 
 def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
     """Shuffle the entries within each parameter and each floating-point buffer, in place.
@@ -26,18 +24,6 @@ def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
             if tensor.is_floating_point():
                 order = torch.from_numpy(rng.permutation(tensor.numel())).to(tensor.device)
                 tensor.copy_(tensor.reshape(-1)[order].reshape(tensor.shape))
-
-
-def _deals(n: int, size: int, n_groups: int, n_null: int, rng: np.random.Generator):
-    """Deal random clips into disjoint groups, anew until there are `n_null` groups."""
-    n_groups = min(n_groups, n // size)
-    if n_groups < 3:
-        raise ValueError(
-            f"{n} random clips make {n_groups} disjoint groups of {size}; a test needs 3 or more. "
-            "Raise n_random_clips (of other classes' clips: n_discovery) or lower n_keep."
-        )
-    n_deals = -(-n_null // n_groups)
-    return [tcav.random_groups(n, n_groups, size, rng) for _ in range(n_deals)]
 
 
 def _pairs(n: int, n_opponents: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +86,13 @@ def random_sets(
     """
     gram, sign = random @ random.T, np.repeat([1, -1], size)
     options = {"strength": strength, "device": device}
-    deals = _deals(len(random), size, n_groups, n_null, rng)
-    n = len(deals[0])
+    n = min(n_groups, len(random) // size)
+    if n < 3:
+        raise ValueError(
+            f"{len(random)} random clips make {n} disjoint groups of {size}; a test needs 3 or "
+            "more. Raise n_random_clips (of other classes' clips: n_discovery) or lower n_keep."
+        )
+    deals = [tcav.random_groups(len(random), n, size, rng) for _ in range(-(-n_null // n))]
     first, second = _pairs(n, n_opponents)
     together = max(1, 2000 // len(first))
     rows, accuracies = {name: [] for name in gradients}, []

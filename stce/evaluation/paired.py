@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-__all__ = ["judge", "mcnemar"]
-
 
 def mcnemar(
     outcomes: pd.DataFrame, first: str = "top", second: str = "least", repeat: int = 0

@@ -14,21 +14,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
 from stce.ablation import Case, Order
 from stce.engine.progress import bar
 from stce.masking import voxel_order
-
-__all__ = [
-    "along",
-    "grad_cam",
-    "integrated_gradients",
-    "last_convolution",
-    "occlusion",
-    "rank_supervoxels",
-]
 
 
 def _captum():
@@ -294,10 +286,8 @@ def rank_supervoxels(
     mean = np.empty(len(table))
     level, label = table["level"].to_numpy(), table["label"].to_numpy()
     for i, volume in enumerate(labels):
-        flat = volume.ravel()
-        sums = np.bincount(flat, np.ravel(attribution).astype(np.float64))
         chosen = level == i
-        mean[chosen] = (sums / np.maximum(np.bincount(flat), 1))[label[chosen]]
+        mean[chosen] = ndimage.mean(attribution, volume, label[chosen])
     return np.argsort(-mean, kind="stable")
 
 

@@ -14,8 +14,6 @@ from stce import features, tcav
 from stce.evaluation.nulls import shuffle_weights
 from stce.evaluation.stability import agreement
 
-__all__ = ["against_trained", "as_seen_by", "cascade"]
-
 
 def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:
     """Yield copies of a network whose weights are randomised from the top down [1]_.
@@ -69,24 +67,21 @@ def as_seen_by(
     return replace(samples, features=z, clips=mine, random=random, slopes=None)
 
 
-def against_trained(
-    tables: dict[str, pd.DataFrame], trained: str = "trained", alpha: float = 0.05
-) -> pd.DataFrame:
+def against_trained(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Compare networks that should say nothing with the trained one.
 
     Parameters
     ----------
     tables : dict of str to pandas.DataFrame
-        Of :func:`stce.evaluation.significance.assess`, by network, on the same concepts.
-    trained, alpha : str and float, default "trained" and 0.05
-        Which of them is the trained one, and the nominal rate.
+        Of :func:`stce.evaluation.significance.assess`, by network, on the same concepts. One of
+        them is "trained".
 
     Returns
     -------
     pandas.DataFrame
-        One row a network: ``significant`` (share of concepts with ``q_value`` below `alpha`),
-        ``uncorrected`` (share with ``p`` below it), and the rank agreement of its derivatives with
-        those of the trained network: ``correlation``, ``ci_low``, ``ci_high``.
+        One row a network: ``significant`` (share of concepts with ``q_value`` below the nominal
+        rate, 0.05), ``uncorrected`` (share with ``p`` below it), and the rank agreement of its
+        derivatives with those of the trained network: ``correlation``, ``ci_low``, ``ci_high``.
 
     Examples
     --------
@@ -96,12 +91,12 @@ def against_trained(
     >>> found["significant"].tolist()
     [1.0, 0.0]
     """
-    if trained not in tables:
-        raise ValueError(f"There is no network {trained!r} among {', '.join(tables)}; name it.")
+    if "trained" not in tables:
+        raise ValueError(f"There is no network 'trained' among {', '.join(tables)}; name it.")
     rows = []
     for name, table in tables.items():
-        agreed = agreement(tables[trained], table).set_index("class").loc["all"]
-        shares = [(table[column] < alpha).mean() for column in ("q_value", "p")]
+        agreed = agreement(tables["trained"], table).set_index("class").loc["all"]
+        shares = [(table[column] < 0.05).mean() for column in ("q_value", "p")]
         rows.append((name, *shares, *agreed[["correlation", "ci_low", "ci_high"]]))
     columns = ["network", "significant", "uncorrected", "correlation", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)

@@ -14,8 +14,6 @@ from stce import tcav
 from stce.engine.resampling import mean_interval, p_value
 from stce.evaluation import nulls
 
-__all__ = ["against_chance", "assess", "summary"]
-
 # The lower end is not 0.025 in its last digit, which published tables have.
 _ENDS = (1 - 0.95) / 2, 0.975
 

@@ -11,10 +11,8 @@ from sklearn.linear_model import SGDClassifier
 
 from stce import cav, tcav
 from stce.concepts import assign
-from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
+from stce.engine.resampling import interval, p_value, rank_correlation
 from stce.engine.storage import read_rows
-
-__all__ = ["agreement", "by_distance", "match", "overlap", "sgd_scores"]
 
 
 def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
@@ -45,18 +43,12 @@ def overlap(first: tuple, second: tuple, videos: np.ndarray) -> np.ndarray:
 def _concept_masks(supervoxels, features, centres, video: int) -> np.ndarray:
     """Return the voxels of each concept in one clip, ``(K, voxels) bool``."""
     rows = supervoxels.rows_of(video)
-    z = read_rows(features, rows)
+    owners = assign(read_rows(features, rows), centres)
     volumes = np.asarray(supervoxels.labels[video])
     masks = np.zeros((len(centres), volumes[0].size), bool)
-    entries = supervoxels.table.iloc[rows]
-    levels, labels = entries["level"].to_numpy(), entries["label"].to_numpy()
-    for level, volume in enumerate(volumes):
-        # Which concept a label belongs to, -1 for supervoxels that were not kept.
-        concept = np.full(int(volume.max()) + 1, -1)
-        here = levels == level
-        concept[labels[here]] = assign(z, centres)[here]
-        owner = concept[volume.ravel()]
-        masks[owner[owner >= 0], np.flatnonzero(owner >= 0)] = True
+    places = supervoxels.table[["level", "label"]].to_numpy()[rows]
+    for concept, (level, label) in zip(owners, places, strict=True):
+        masks[concept] |= volumes[level].ravel() == label
     return masks
 
 
@@ -155,8 +147,8 @@ def agreement(
     table = pd.DataFrame(rows, columns=["class", "n", "likeness", "correlation"])
     means = table[["likeness", "correlation"]].mean()
     table.loc[len(table)] = {"class": "all", "n": table["n"].sum(), **means}
-    again.append(known_mean(np.stack(again)))
-    chance.append(known_mean(np.stack(chance)))
+    for drawn in again, chance:  # the mean of what is known
+        drawn.append(np.ma.masked_invalid(drawn).mean(0).filled(np.nan))
     table[["ci_low", "ci_high"]] = [interval(x) for x in again]
     table["p"] = np.concatenate(list(map(p_value, chance, table[["correlation"]].to_numpy())))
     return table

@@ -9,17 +9,7 @@ import pandas as pd
 
 from stce import curves
 from stce.engine import resampling
-from stce.engine.resampling import interval, known_mean, p_value, rank_correlation
-
-__all__ = [
-    "KTH_CARRIERS",
-    "composition",
-    "counts",
-    "found",
-    "pointed",
-    "recovery",
-    "region",
-]
+from stce.engine.resampling import interval, p_value, rank_correlation
 
 # The parts that tell KTH's actions apart: who boxes stands, who walks keeps the arms low.
 KTH_CARRIERS = {
@@ -73,11 +63,10 @@ def counts(
     return long[["class", "concept", "video", "group", "part", "members", "inside", "around"]]
 
 
-def _lift(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Return shares of concepts over shares of their clips, the last axis being the parts."""
-    share = inside / np.maximum(inside.sum(-1, keepdims=True), 1)
-    base = around / np.maximum(around.sum(-1, keepdims=True), 1)
-    return share / np.where(base > 0, base, np.inf)
+def _lift(inside: np.ndarray, around: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return shares of concepts, of their clips, and one over the other; parts are last."""
+    share, base = (of / np.maximum(of.sum(-1, keepdims=True), 1) for of in (inside, around))
+    return share, base, share / np.where(base > 0, base, np.inf)
 
 
 def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -114,10 +103,8 @@ def composition(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> 
     for key, part in voxels.groupby(level=["class", "concept"], sort=True):
         held, base = (part[side].to_numpy(float) for side in ("inside", "around"))
         draws = resampling.resamples(len(held), n_bootstrap, rng)
-        low, high = np.quantile(_lift(draws @ held, draws @ base), resampling.ENDS, axis=0)
-        lift = _lift(held.sum(0), base.sum(0))
-        share, rate = held.sum(0) / max(held.sum(), 1), base.sum(0) / max(base.sum(), 1)
-        told = zip(names, share, rate, lift, low, high, strict=True)
+        low, high = np.quantile(_lift(draws @ held, draws @ base)[2], resampling.ENDS, axis=0)
+        told = zip(names, *_lift(held.sum(0), base.sum(0)), low, high, strict=True)
         rows += [(*key, *one) for one in told]
     columns = ["class", "concept", "part", "share", "base", "lift", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
@@ -197,7 +184,8 @@ def found(
     means = table[["top", "random", "correlation"]].mean()
     table.loc[len(table)] = {"class": "all", **means}
     chance.append(np.mean(chance, axis=0))
-    again.append(tuple(known_mean(np.stack(one)) for one in zip(*again, strict=True)))
+    known = (np.ma.masked_invalid(one).mean(0) for one in zip(*again, strict=True))
+    again.append(tuple(mean.filled(np.nan) for mean in known))
     table["gain"] = table["top"] - table["random"]
     table["p"] = np.concatenate(list(map(p_value, chance, table[["top"]].to_numpy())))
     ends = [[*interval(gains), *interval(related)] for gains, related in again]
@@ -220,9 +208,7 @@ def region(clips, carriers: Mapping[str, Sequence[str]], names: Sequence[str]) -
     >>> region(clips, KTH_CARRIERS, ("background", "arms", "legs"))
     array([[[[False, False,  True]]]])
     """
-    wanted = np.zeros((len(clips.classes), len(names)), bool)
-    for y, name in enumerate(clips.classes):
-        wanted[y] = np.isin(names, carriers.get(name, ()))
+    wanted = [np.isin(names, carriers.get(name, ())) for name in clips.classes]
     parts = np.asarray(clips.parts)
     return np.stack([wanted[y][one] for y, one in zip(clips.labels, parts, strict=True)])
 

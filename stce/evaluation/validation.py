@@ -13,19 +13,6 @@ from stce import ablation, concepts, curves, features, tcav
 from stce.evaluation import paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.variants import Variant, compare, part_of, some_of_each
 
-__all__ = [
-    "answers",
-    "between",
-    "chance",
-    "comparison",
-    "fills",
-    "parts_found",
-    "randomised",
-    "repeated",
-    "rivals",
-    "with_network",
-]
-
 
 def answers(
     it,
@@ -190,18 +177,16 @@ def repeated(it, *, n_sgd: int = 50, seed: int = 0) -> dict[str, pd.DataFrame]:
     }
 
 
-def between(first, second, *, n_clips: int = 6) -> pd.DataFrame:
+def between(first, second) -> pd.DataFrame:
     """Match the concepts of two runs on the test clips they share, and compare their ranking.
 
-    See :func:`stce.evaluation.stability.agreement`.
+    Six of these clips a class are looked at. See :func:`stce.evaluation.stability.agreement`.
 
     Parameters
     ----------
     first, second : stce.study.finished.Finished
         Runs with test clips in common, such as one parameter file with two seeds. Their networks,
         supervoxels and concepts may differ.
-    n_clips : int, default 6
-        Test clips a class on which concepts are matched.
 
     Raises
     ------
@@ -217,7 +202,7 @@ def between(first, second, *, n_clips: int = 6) -> pd.DataFrame:
             "runs on the same data set and classes."
         )
     label = pd.Series(runs[0].test.clips.labels, index=ids)[shared]
-    shared = label.groupby(label).head(n_clips).index
+    shared = label.groupby(label).head(6).index
     sides = []
     for run in runs:
         rows = pd.Index(run.test.clips.ids).get_indexer(shared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,6 @@ from stce.clips import Clips
 from stce.engine.progress import bar
 from stce.evaluation import stability, truth
 from stce.supervoxels import Supervoxels
-
-__all__ = ["SHOWN", "Inputs", "Variant", "compare", "some_of_each", "part_of"]
 
 SHOWN = ("stretched", "in place", "pooled")
 
@@ -222,10 +220,8 @@ def compare(
     carriers: Mapping[str, Sequence[str]] | None = None,
     n_top: int = 5,
     n_groups: int = 10,
-    n_random: int = 3,
     q_max: int = 5,
     seed: int = 0,
-    batch_size: int = 64,
     device="cpu",
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -246,9 +242,8 @@ def compare(
         See :func:`stce.evaluation.truth.found`; default no carriers.
     n_groups, seed : int, default 10 and 0
         See :func:`stce.tcav.random_groups`; seeds everything random.
-    n_random, q_max, batch_size, device, progress
-        See :func:`stce.ablation.ranked`, :func:`stce.ablation.run` and
-        :class:`stce.ablation.Subject`; `n_random` is 3 by default.
+    q_max, device, progress
+        See :func:`stce.ablation.run` and :class:`stce.ablation.Subject`; 3 orders are random.
 
     Returns
     -------
@@ -276,9 +271,8 @@ def compare(
     variants = list(dict.fromkeys([given.own, *variants]))
     for variant in variants:
         _seen(given.network, variant.layer, variant.features)
-    orders = ablation.ranked(n_random, seed)
+    orders = ablation.ranked(3, seed)
     steps = {"q_max": q_max, "seed": seed, "progress": False}
-    how = {"batch_size": batch_size, "device": device}
     scoring = {"seed": seed, "device": device}
     rows, own = {}, None
     embedded = dict.fromkeys((v.layer, v.features) for v in variants)
@@ -290,7 +284,7 @@ def compare(
             result = tcav.score(at.network, samples, **scoring)
             rankings = {name: result.ranking(name) for name in samples.clips}
             tested = at.network, given.test, given.test_cut, samples.concepts, rankings
-            subject = ablation.Subject(*tested, features=at.test, **how)
+            subject = ablation.Subject(*tested, features=at.test, device=device)
             outcomes = pd.concat(ablation.run(subject, orders, **steps))
             if own:
                 like, other = alike, result.scores
@@ -300,8 +294,8 @@ def compare(
                 like = _likeness(given, samples, again)
                 other = tcav.score(at.network, again, **scoring).scores
             told = stability.agreement(own[1], other, like[1], seed=seed).iloc[-1]
-            row = {"layer": variant.layer, "target": variant.target, "features": variant.features}
-            row |= at.facts | {"speed": own[0].facts["seconds"] / at.facts["seconds"]}
+            row = asdict(variant) | at.facts
+            row["speed"] = own[0].facts["seconds"] / at.facts["seconds"]
             row |= _curves(outcomes, own[2], seed)
             row |= _truth(at.lifts, result.scores, carriers or {}, n_top, seed)
             row |= {"ari": like[0], "agreement": told["correlation"]}

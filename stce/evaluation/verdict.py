@@ -12,8 +12,6 @@ from stce.ablation import MATCHED
 from stce.curves import difference
 from stce.evaluation.truth import composition, counts
 
-__all__ = ["Verdict", "verdict"]
-
 FEWEST = 6  # with fewer clips no paired test reaches 5 %, even if all of them agree
 
 

@@ -42,6 +42,8 @@ class Explainable:
     grid : tuple of int or None
         (t, h, w) of the map from which supervoxels are pooled: then `maps` gives it, as of
         :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.
+    finer : str or None
+        An earlier layer with smaller cells than the `grid` has, where one is known.
     threadsafe : bool
         True if to run it changes nothing in it, so that several threads may at once.
     local : sequence of stce.engine.windows.Local
@@ -69,6 +71,7 @@ class Explainable:
     classes: tuple[str, ...] | None = None
     splits = "chain"
     grid: tuple[int, int, int] | None = None
+    finer: str | None = None
     threadsafe = False
     local: Sequence = ()
     training = False

@@ -116,6 +116,14 @@ class Network(nn.Module, Explainable):
         """The head."""
         return self.head
 
+    @property
+    def finer(self) -> str | None:
+        """The last layer before it with a map of twice the height, where there is one."""
+        before = self.layers[: self.layers.index(self.layer)]
+        maps = ((name, self.split(name).feature_shape) for name in reversed(before))
+        high = 2 * self.feature_shape[2]
+        return next((name for name, shape in maps if len(shape) == 4 and shape[2] >= high), None)
+
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""
         return {**dict(self.trunk.named_children()), **dict(self.head.named_children())}
@@ -169,8 +177,12 @@ class Network(nn.Module, Explainable):
         return self._as(Network, layer)
 
     def pooled(self) -> Pooled:
-        """Return it with supervoxels pooled from the layer's map, see :class:`Pooled`."""
-        return Pooled.of(self)
+        """Return it with supervoxels pooled from the layer's map, see :class:`Pooled`.
+
+        At "avgpool", whose features are the mean over the map before it, that map is pooled.
+        """
+        before = self.layers[max(self.layers.index(self.layer) - 1, 0)]
+        return Pooled.of(self.split(before) if self.layer == "avgpool" else self)
 
     def _as(self, kind: type[Network], layer: str) -> Network:
         other = kind(self.blocks(), layer, self.settings, self.classes)

@@ -9,6 +9,7 @@ SCHEDULES = ("step", "onecycle")
 
 def check_training(network, videos, test, settings, evaluate_every) -> None:
     """Refuse arguments out of range, and videos that do not belong to network and test clips."""
+    given = {**settings, "evaluate_every": evaluate_every}
     for name, ok, allowed in (
         ("epochs", settings["epochs"] >= 1, "at least 1"),
         ("batch_size", settings["batch_size"] >= 1, "at least 1"),
@@ -21,11 +22,10 @@ def check_training(network, videos, test, settings, evaluate_every) -> None:
         ("label_smoothing", 0 <= settings["label_smoothing"] < 1, "in [0, 1)"),
         ("max_norm", settings["max_norm"] >= 0, "at least 0 (no limit)"),
         ("seed", settings["seed"] >= 0, "at least 0"),
+        ("evaluate_every", evaluate_every >= 1, "at least 1"),
     ):
         if not ok:
-            raise ValueError(f"{name} must be {allowed}, got {settings[name]!r}.")
-    if evaluate_every < 1:
-        raise ValueError(f"evaluate_every must be at least 1, got {evaluate_every!r}.")
+            raise ValueError(f"{name} must be {allowed}, got {given[name]!r}.")
     drawn, size = [settings["n_frames"], *settings["crop"]], list(network.clip_shape[1:])
     if drawn != size:
         raise ValueError(

@@ -27,8 +27,6 @@ __all__ = ["OPTIONS", "SCHEDULES", "evaluate", "learning_rate", "train"]
 OPTIONS = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "max_norm", "schedule")
 OPTIONS += ("lr_step", "lr_gamma", "n_frames", "crop", "flip", "seed", "device", "amp")
 
-_COLUMNS = ["epoch", "lr", "loss", "accuracy", "test_accuracy"]
-
 
 def learning_rate(
     progress: float, schedule: str, lr: float, epochs: int, lr_step: int = 50, lr_gamma: float = 0.1
@@ -232,7 +230,7 @@ def train(
         keep_state(state, network, optimizer, settings, history)
         shown.set_postfix({key: f"{row[key]:.3f}" for key in ("loss", "accuracy")})
     network.eval()
-    table = pd.DataFrame(history)[_COLUMNS]
+    table = pd.DataFrame(history)
     if first:
         models.save(folder / "last.safetensors", network, epoch=settings["epochs"])
         table.to_csv(folder / "history.csv", index=False)

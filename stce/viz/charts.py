@@ -20,18 +20,6 @@ from stce.viz.style import (
 )
 from stce.viz.tables import significant
 
-__all__ = [
-    "accuracy_curves",
-    "agreement_chart",
-    "carriers_chart",
-    "learning_curve",
-    "order_curves",
-    "part_chart",
-    "pointed_chart",
-    "sanity_chart",
-    "score_chart",
-]
-
 LONG_NAMES = {
     "top": "most important first",
     "random": "random order",
@@ -185,23 +173,17 @@ def _correlations(ax: plt.Axes, table: pd.DataFrame, names: str) -> None:
     label_rows(ax, table[names])
 
 
-def sanity_chart(table: pd.DataFrame, nominal: float = 0.05) -> Figure:
+def sanity_chart(table: pd.DataFrame) -> Figure:
     """Plot what is left of an explanation when the network is randomised.
 
-    One row a network; left the share of significant concepts, right the rank agreement with
-    the trained network and its 95 % interval.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of :func:`stce.evaluation.sanity.against_trained`.
-    nominal : float, default 0.05
-        The nominal rate, drawn as a line.
+    One row a network; left the share of significant concepts, with the nominal rate (5 %) as a
+    line, right the rank agreement with the trained network and its 95 % interval. Takes what
+    :func:`stce.evaluation.sanity.against_trained` returns.
     """
     with styled():
         figure, ((left, right),) = panels(2, 1.2 + 0.42 * len(table))
         left.barh(range(len(table)), 100 * table["significant"], color=COLOURS["top"])
-        left.axvline(100 * nominal, **DOTTED)
+        left.axvline(5, **DOTTED)
         for row, share in table["significant"].reset_index(drop=True).dropna().items():
             left.text(100 * share, row, f" {100 * share:.0f} %", va="center", fontsize=9)
         left.margins(x=0.12)

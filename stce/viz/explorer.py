@@ -1,13 +1,11 @@
-"""Concepts to browse: a page that needs no kernel (`page`) and a live widget (`explore`)."""
+"""Concepts to browse: a page that needs no kernel."""
 
 from __future__ import annotations
 
 import base64
 import importlib.resources
 import json
-import os
 import re
-import sys
 from html import escape
 
 import numpy as np
@@ -16,8 +14,6 @@ import pandas as pd
 from stce.viz import film
 from stce.viz.pictures import first_of_clips, highlight, rgb
 from stce.viz.tables import significant
-
-__all__ = ["explore", "is_live", "page"]
 
 OVERLAYS = {
     "highlight": "The supervoxel is lit, the rest of the clip dimmed.",
@@ -93,7 +89,7 @@ def page(
         raise ValueError(f"n_examples is {n_examples}; show at least 1 supervoxel a concept.")
     if not overlays or not set(overlays) <= set(OVERLAYS):
         raise ValueError(f"overlays is {overlays!r}; choose some of {', '.join(OVERLAYS)}.")
-    parts, classes = _ranked(scores, concepts), []
+    parts, classes = by_rank(scores, concepts), []
     for name, part in parts.items():
         entries = []
         for entry in part.itertuples():
@@ -101,7 +97,7 @@ def page(
             rows = [row for row, _ in first_of_clips(supervoxels, members, n_examples)]
             examples = [
                 {
-                    "text": _example_text(clips, supervoxels, row, i, len(rows)),
+                    "text": example_text(clips, supervoxels, row, i, len(rows)),
                     "video": _film(clips, supervoxels, row, overlays, fps, scale),
                 }
                 for i, row in enumerate(rows, start=1)
@@ -113,7 +109,7 @@ def page(
                     "low": round(float(entry.ci_low), 4),
                     "high": round(float(entry.ci_high), 4),
                     "sure": bool(entry.sure),
-                    "text": _concept_text(name, entry, len(part)),
+                    "text": concept_text(name, entry, len(part)),
                     "examples": examples,
                 }
             )
@@ -123,7 +119,7 @@ def page(
     offered = dict(zip(overlays, positions, strict=True)) | ({ALL: None} if overlays[1:] else {})
     name, part = next(iter(parts.items()))
     nearest = concepts.members(name, part["concept"].iloc[0])[0]
-    (shown,) = _panes(clips, supervoxels, nearest, overlays[:1])
+    (shown,) = panes(clips, supervoxels, nearest, overlays[:1])
     height, width = film.even(shown).shape[1:3]
     first = classes[0]["concepts"][0]
     seen = f"{first['examples'][0]['text']} {OVERLAYS[overlays[0]]}"
@@ -131,7 +127,7 @@ def page(
         "fps": fps,
         "frames": len(shown),
         "overlays": [
-            {"name": o, "text": _overlay_text(o, overlays), "pane": x} for o, x in offered.items()
+            {"name": o, "text": overlay_text(o, overlays), "pane": x} for o, x in offered.items()
         ],
         "classes": classes,
     }
@@ -148,126 +144,7 @@ def page(
     )
 
 
-def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 8, width=336):
-    """Return the explorer as a widget for a live notebook, with every member of a concept.
-
-    Parameters
-    ----------
-    clips, supervoxels, concepts, scores, fps
-        See :func:`page`.
-    width : int, default 336
-        Least width of the picture in pixels; clips are enlarged by a whole number.
-
-    Returns
-    -------
-    ipywidgets.VBox
-        Lists for class, concept and overlay, sliders for supervoxel and frame, the picture and
-        its description.
-
-    Raises
-    ------
-    ImportError
-        If ipywidgets is missing.
-    ValueError
-        If `scores` lacks a column or does not belong to `concepts`.
-    """
-    try:
-        import ipywidgets
-    except ImportError:
-        raise ImportError(
-            "The live explorer needs ipywidgets; install it: python -m pip install ipywidgets"
-        ) from None
-    parts = _ranked(scores, concepts)
-    return _Explorer(ipywidgets, clips, supervoxels, concepts, parts, fps, width).box
-
-
-def is_live() -> bool:
-    """Tell whether somebody has the notebook open, so that a widget can answer.
-
-    False where a program runs it, as papermill and nbval do, and outside notebooks.
-
-    Examples
-    --------
-    >>> is_live()
-    False
-    """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    # Jupyter Server names the notebook to its kernel; VS Code and Colab leave their own marks.
-    marks = ("JPY_SESSION_NAME" in os.environ, "google.colab" in sys.modules)
-    return shell is not None and (any(marks) or "__vsc_ipynb_file__" in shell.user_ns)
-
-
-class _Explorer:
-    """The widget's parts and what they do to one another."""
-
-    def __init__(self, w, clips, supervoxels, concepts, parts, fps, width):
-        self.clips, self.supervoxels, self.concepts = clips, supervoxels, concepts
-        self.parts = parts
-        frames, _, pixels = clips.frames.shape[1:4]
-        self.zoom = max(1, -(-width // pixels))
-        self.class_name = w.Dropdown(options=list(parts), description="Class")
-        self.concept = w.Dropdown(options=[""], description="Concept")
-        self.number = w.IntSlider(1, 1, 1, description="Supervoxel", continuous_update=False)
-        self.frame = w.IntSlider(1, 1, frames, description="Frame")
-        self.overlay = w.Dropdown(options=[*OVERLAYS, ALL], description="Overlay")
-        self.picture = w.HTML()
-        self.text = w.HTML()
-        play = w.Play(min=1, max=frames, interval=round(1000 / fps), repeat=True)
-        w.jslink((play, "value"), (self.frame, "value"))
-        self.class_name.observe(self._choose_class, "value")
-        self.concept.observe(self._choose_concept, "value")
-        self.number.observe(self._choose_number, "value")
-        self.frame.observe(self._draw, "value")
-        self.overlay.observe(self._draw, "value")
-        self._choose_class()
-        choices = [self.class_name, self.concept, self.number, self.overlay, self.frame, play]
-        wrap = w.Layout(flex_flow="row wrap")
-        self.box = w.VBox([w.HBox([self.picture, w.VBox(choices)], layout=wrap), self.text])
-
-    def _choose_class(self, _=None):
-        before = self.concept.value
-        self.concept.options = [
-            (f"{entry.rank}: score {entry.score:.2f}", entry.concept)
-            for entry in self.parts[self.class_name.value].itertuples()
-        ]
-        if self.concept.value == before:  # another class's concept of the same number
-            self._choose_concept()
-
-    def _choose_concept(self, _=None):
-        self.rows = self.concepts.members(self.class_name.value, self.concept.value)
-        self.number.max = len(self.rows)
-        if self.number.value == 1:
-            self._choose_number()
-        else:
-            self.number.value = 1
-
-    def _choose_number(self, _=None):
-        i, name = self.number.value, self.class_name.value
-        row, part = self.rows[i - 1], self.parts[name]
-        drawn = _panes(self.clips, self.supervoxels, row)
-        self.drawn = dict(zip(OVERLAYS, drawn, strict=True)) | {ALL: np.concatenate(drawn, axis=2)}
-        entry = next(part[part["concept"] == self.concept.value].itertuples())
-        seen = _example_text(self.clips, self.supervoxels, row, i, len(self.rows))
-        self.about = f"{_concept_text(name, entry, len(part))} {seen}"
-        self._draw()
-
-    def _draw(self, _=None):
-        overlay = self.overlay.value
-        image = self.drawn[overlay][self.frame.value - 1]
-        height, width = (self.zoom * n for n in image.shape[:2])
-        said = escape(f"{self.about} {_overlay_text(overlay)}")
-        # An HTML widget, because ipywidgets' Image has no place for an alternative text.
-        self.picture.value = (
-            f'<img src="data:image/png;base64,{film.still(image, "PNG")}" alt="{said}" '
-            f'width="{width}" height="{height}" '
-            'style="max-width: 100%; object-fit: contain; image-rendering: pixelated">'
-        )
-        self.text.value = said
-
-
-def _ranked(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:
+def by_rank(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:
     """Return the scores class by class, best concept first, once they fit the concepts."""
     missing = [c for c in NEEDED if c not in scores]
     if missing or scores.empty:
@@ -287,7 +164,7 @@ def _ranked(scores: pd.DataFrame, concepts) -> dict[str, pd.DataFrame]:
     return {str(n): part.sort_values("rank") for n, part in scores}
 
 
-def _panes(clips, supervoxels, row: int, overlays=tuple(OVERLAYS)) -> list[np.ndarray]:
+def panes(clips, supervoxels, row: int, overlays=tuple(OVERLAYS)) -> list[np.ndarray]:
     """Return one supervoxel in its clip, each ``(T, H, W, 3) uint8``, once an overlay."""
     frames = np.asarray(clips.frames[int(supervoxels.table["video"].iloc[row])])
     mask = supervoxels.mask(row)
@@ -295,7 +172,7 @@ def _panes(clips, supervoxels, row: int, overlays=tuple(OVERLAYS)) -> list[np.nd
     return [rgb(frames) if o == "raw" else highlight(frames, mask, dim[o]) for o in overlays]
 
 
-def _concept_text(name: str, entry, n: int) -> str:
+def concept_text(name: str, entry, n: int) -> str:
     """Name a concept, its rank and its score; `entry` is its row of the scores."""
     return (
         f"{name}, concept of rank {entry.rank} of {n}: score {entry.score:.2f} "
@@ -303,7 +180,7 @@ def _concept_text(name: str, entry, n: int) -> str:
     )
 
 
-def _example_text(clips, supervoxels, row: int, i: int, n: int) -> str:
+def example_text(clips, supervoxels, row: int, i: int, n: int) -> str:
     """Say which supervoxel of n it is, and where it lies in its clip."""
     mask = supervoxels.mask(row)
     t, y, x = np.nonzero(mask)
@@ -316,14 +193,14 @@ def _example_text(clips, supervoxels, row: int, i: int, n: int) -> str:
     )
 
 
-def _overlay_text(overlay: str, overlays=tuple(OVERLAYS)) -> str:
+def overlay_text(overlay: str, overlays=tuple(OVERLAYS)) -> str:
     """Say what an overlay does."""
     return OVERLAYS.get(overlay) or f"From left to right: {', '.join(overlays)}."
 
 
 def _film(clips, supervoxels, row: int, overlays, fps, scale) -> str:
     """Return the overlays side by side as a video in base64."""
-    drawn = [film.even(pane) for pane in _panes(clips, supervoxels, row, overlays)]
+    drawn = [film.even(pane) for pane in panes(clips, supervoxels, row, overlays)]
     return base64.b64encode(film.encode(np.concatenate(drawn, axis=2), fps, scale)).decode()
 
 

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from stce.viz.pictures import evenly, fullest, outlined, revealed, rgb
 from stce.viz.style import INK
 
-__all__ = ["clip_sheet", "concept_frames", "concept_montage", "resolutions", "reveal_strip"]
-
 
 def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
     """Draw an image ``(H, W, C) uint8`` without ticks or frame."""

@@ -6,20 +6,6 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 from skimage.segmentation import find_boundaries
 
-__all__ = [
-    "evenly",
-    "first_of_clips",
-    "fullest",
-    "highlight",
-    "in_a_row",
-    "lasting",
-    "lit_above_raw",
-    "outlined",
-    "revealed",
-    "rgb",
-    "typical",
-]
-
 EDGE = np.array([255, 176, 0], np.uint8)
 
 
@@ -203,23 +189,21 @@ def in_a_row(clips: list[np.ndarray], gap: int = 2) -> np.ndarray:
     return np.concatenate(padded, axis=2)[:, :, : -gap or None]
 
 
-def lit_above_raw(columns: list[tuple[np.ndarray, np.ndarray]], gap: int = 2) -> np.ndarray:
+def lit_above_raw(columns: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Set clips side by side, each highlighted above raw, for one video.
 
     Parameters
     ----------
     columns : list of (numpy.ndarray, numpy.ndarray)
         Pairs ``(T, H, W, 3)`` and ``(T, H, W, C) uint8``, see :func:`typical`.
-    gap : int, default 2
-        See :func:`in_a_row`.
 
     Returns
     -------
     numpy.ndarray
-        ``(T, 2 H + gap, n (W + gap) - gap, 3) uint8``.
+        ``(T, 2 H + 2, n (W + 2) - 2, 3) uint8``, with two white pixels between clips.
     """
-    above, below = (in_a_row(list(clips), gap) for clips in zip(*columns, strict=True))
-    pad = ((0, 0), (0, gap), (0, 0), (0, 0))
+    above, below = (in_a_row(list(clips)) for clips in zip(*columns, strict=True))
+    pad = ((0, 0), (0, 2), (0, 0), (0, 0))
     return np.concatenate([np.pad(above, pad, constant_values=255), below], axis=1)
 
 

@@ -10,8 +10,6 @@ from pandas.io.formats.style import Styler
 
 from stce.viz.style import ORDER_NAMES
 
-__all__ = ["MARKS", "accuracy", "leads", "literal", "ranked_parts", "significant", "style"]
-
 MARKS = {"holds": "✓", "within noise": "≈", "reversed": "✗"}
 
 

@@ -53,11 +53,10 @@ class Canvas:
         halo : bool
             Darken other parts of the body just beside the shape, as contact shadows do.
         """
-        window, h, r, u, distance = self._capsule(a, b, ra, rb, bulge, margin=3.0)
+        window, axis, h, u, distance = self._capsule(a, b, ra, rb, bulge, margin=3.0)
         if end_tone is not None:
             tone = np.where(h < cut, np.float32(tone), np.float32(end_tone))
-        axis = _unit(b - a)
-        self._paint(window, distance, u, (-axis[:, 1], axis[:, 0]), tone, part, halo)
+        self._paint(window, axis, distance, u, tone, part, halo)
 
     def panel(self, a, b, wa, wb, corner, tone, part, *, waist=0.0, stripes=0, halo=True):
         """Paint a box with round corners from `a` to `b`, of half-width `wa` and `wb` (T,) there.
@@ -82,8 +81,7 @@ class Canvas:
         if stripes:
             tone = tone * (1 - 0.32 * (np.sin(2 * np.pi * stripes * v) > 0.2))
         # Flatter than a limb: cloth over a chest, not over a tube.
-        u = 0.8 * u / width
-        self._paint(window, distance, u, (-axis[:, 1], axis[:, 0]), tone, part, halo)
+        self._paint(window, axis, distance, 0.8 * u / width, tone, part, halo)
 
     def shadows(self, capsules, strength, softness):
         """Darken the image under `capsules`, a list of (a, b, ra, rb); overlaps do not add up."""
@@ -109,7 +107,7 @@ class Canvas:
         along -= h
         along *= length[:, None, None]
         distance = np.sqrt(along * along + u * u) - r
-        return window, h, r, u / r, distance
+        return window, axis, h, u / r, distance
 
     def _window(self, a, b, reach):
         """Return window, x (T, 1, w) and y (T, h, 1) from `a`, unit axis and length of a -> b."""
@@ -135,7 +133,7 @@ class Canvas:
         )
         return view, (self._t, y0, x0)
 
-    def _paint(self, window, distance, u, normal, tone, part, halo):
+    def _paint(self, window, axis, distance, u, tone, part, halo):
         image, index = self._view(self.image, window)
         parts, _ = self._view(self.parts, window)
         under, below = image[index], parts[index]
@@ -143,7 +141,7 @@ class Canvas:
             near = np.minimum(np.maximum(1 - distance / 3, 0), 1)
             under *= 1 - 0.38 * near * (below > 0) * (below < 5)
         u = np.minimum(np.maximum(u, -1), 1)
-        facing = normal[0] * self.light[0] + normal[1] * self.light[1]
+        facing = axis[:, 0] * self.light[1] - axis[:, 1] * self.light[0]
         lit = facing.astype(np.float32)[:, None, None] * u
         lit += self.light[2] * (1 - u * u)
         value = tone * (self.ambient + self.diffuse * np.maximum(lit, 0))
@@ -151,7 +149,3 @@ class Canvas:
         under += cover * (value - under)
         image[index] = under
         parts[index] = np.where(cover >= 0.5, np.uint8(part), below)
-
-
-def _unit(vector):
-    return vector / np.maximum(np.hypot(*vector.T), 1e-3)[:, None]

@@ -101,12 +101,9 @@ def _foot(phase, gait, reach):
 
 def _trunk(joints, hip, body, lean):
     """Add pelvis, chest and head to `joints`, `lean` radians forward."""
-    up = np.stack([np.sin(lean), np.cos(lean)], -1) * np.ones((len(hip), 1))
-    nod = np.stack([np.sin(0.6 * lean), np.cos(0.6 * lean)], -1) * np.ones((len(hip), 1))
-    joints["pelvis"] = hip
-    joints["chest"] = hip + body.torso * up
-    joints["head"] = joints["chest"] + 0.115 * nod
-    joints["up"] = nod
+    up, nod = (_points(np.sin(a), np.cos(a)) * np.ones((len(hip), 1)) for a in (lean, 0.6 * lean))
+    joints["pelvis"], joints["chest"] = hip, hip + body.torso * up
+    joints["head"], joints["up"] = joints["chest"] + 0.115 * nod, nod
 
 
 def _arm_by_angles(joints, side, body, shoulder, swing, elbow, scale=1.0):
@@ -201,10 +198,8 @@ def boxing(rng, body, time):
     weakest = rng.choice([0.3, 1.0, 1.0, 1.0])  # some box with one arm most of the time
     strong = rng.permutation([1.0, weakest])
     bounce = rng.uniform(0.003, 0.012) * np.cos(4 * np.pi * phase)
-    punches = []
-    for offset, amplitude in zip((0.0, 0.5), strong, strict=True):
-        bump = np.maximum(np.sin(2 * np.pi * (phase + offset)), 0) ** 1.2
-        punches.append(amplitude * bump)
+    bumps = (np.maximum(np.sin(2 * np.pi * (phase + turn)), 0) ** 1.2 for turn in (0.0, 0.5))
+    punches = [amplitude * bump for amplitude, bump in zip(strong, bumps, strict=True)]
     push = 0.025 * (punches[0] + punches[1])
     height = (body.thigh + body.shank) * rng.uniform(0.93, 0.97) + ANKLE + bounce
     hip = _points(push - 0.01, height)

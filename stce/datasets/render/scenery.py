@@ -178,22 +178,21 @@ def film(background, shape, shift, zoom):
     def positions(size, margin, move):
         middle = (size - 1) / 2
         at = (np.arange(size) - middle - move[:, None]) / zoom[:, None] + middle + margin
-        at = np.clip(at, 0, size + 2 * margin - 1.001)
-        first = at.astype(np.int64)
-        return first, (at - first).astype(np.float32)
+        return np.clip(at, 0, size + 2 * margin - 1.001)
 
-    rows, row_part = positions(shape[0], MARGIN[0], shift[:, 1])
-    columns, column_part = positions(shape[1], MARGIN[1], shift[:, 0])
-    frames = np.empty((len(zoom), *shape), np.float32)
-    for t in range(len(zoom)):
-        strip = background[rows[t]]
-        strip += row_part[t][:, None] * (background[rows[t] + 1] - strip)
-        left = strip.take(columns[t], 1)
-        right = strip.take(columns[t] + 1, 1)
-        right -= left
-        right *= column_part[t]
-        np.add(left, right, out=frames[t])
-    return frames
+    rows = positions(shape[0], MARGIN[0], shift[:, 1])
+    columns = positions(shape[1], MARGIN[1], shift[:, 0])
+    return np.stack([sampled(background, *at) for at in zip(rows, columns, strict=True)])
+
+
+def sampled(picture, rows, columns):
+    """Read a picture (H, W), as if it went on periodically, at fractional places (bilinear)."""
+    y, x = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
+    strip = picture[y % picture.shape[0]]
+    strip += (rows - y)[:, None].astype(np.float32) * (picture[(y + 1) % picture.shape[0]] - strip)
+    left = strip.take(x % picture.shape[1], 1)
+    right = strip.take((x + 1) % picture.shape[1], 1)
+    return left + (columns - x).astype(np.float32) * (right - left)
 
 
 @lru_cache(maxsize=1)
