@@ -23,10 +23,10 @@ def environment(session: nox.Session) -> None:
     """Install what all sessions share; again only when the requirements have changed."""
     wanted = Path("constraints.txt").read_bytes() + Path("pyproject.toml").read_bytes()
     stamp, digest = SHARED / "installed", hashlib.sha256(wanted).hexdigest()
-    if not stamp.exists() or stamp.read_text() != digest:
+    if not stamp.exists() or stamp.read_text("utf-8") != digest:
         stamp.unlink(missing_ok=True)
         session.install("-c", "constraints.txt", "-e", ".[book,test,dev]")
-        stamp.write_text(digest)
+        stamp.write_text(digest, "utf-8")
 
 
 @job

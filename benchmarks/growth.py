@@ -79,7 +79,7 @@ def grow(quick: bool, device: str = "cpu") -> dict:
         for n in counts:
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, "-m", "benchmarks.growth", str(n), folder]
-                answer = subprocess.run(command, capture_output=True, text=True, check=True)
+                answer = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
             facts = json.loads(answer.stdout.splitlines()[-1])
             seconds[n].append(facts["seconds"])
             peaks[n].append(facts["peak_mb"])

@@ -108,7 +108,7 @@ def ratios(results: dict) -> Figure:
     """
     rows = table(results)
     names = rows["key"] + rows["device"].map({"cpu": ""}).fillna(" (GPU)")
-    with styled():
+    with styled(), plt.rc_context({"text.parse_math": True}):
         size = (8, 1.2 + 0.5 * len(rows))
         figure, ax = plt.subplots(figsize=size, layout="constrained")
         place = np.arange(len(rows))
@@ -142,7 +142,7 @@ def stages(entry: dict) -> Figure:
     sides = {"ours": REACHED, "theirs": COLOURS["random"]}
     seconds = {side: entry[side]["stages_s"] for side in sides}
     names = list(seconds["ours"])
-    with styled():
+    with styled(), plt.rc_context({"text.parse_math": True}):
         figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
         for shift, (side, colour) in zip((-0.2, 0.2), sides.items(), strict=True):
             share = entry["theirs"]["share"] if side == "theirs" else 1
@@ -159,7 +159,7 @@ def stages(entry: dict) -> Figure:
 
 def growth(entry: dict) -> Figure:
     """Plot time and peak memory against the number of clips (``results["growth"]["cpu"]``)."""
-    with styled():
+    with styled(), plt.rc_context({"text.parse_math": True}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
         count = np.array(entry["clips"])
         fastest = np.array([min(seconds) for seconds in entry["seconds"]])
@@ -190,7 +190,7 @@ def scaling(tables: dict[str, pd.DataFrame]) -> Figure:
         Left hours, right the share of linear speed, against the number of devices.
     """
     colours = [REACHED, MISSED, "#009E73", "#CC79A7"]
-    with styled():
+    with styled(), plt.rc_context({"text.parse_math": True}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
         for (name, made), colour in zip(tables.items(), colours, strict=False):
             left.loglog(made["devices"], made["hours"], "o-", color=colour, label=name)

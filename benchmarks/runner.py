@@ -234,7 +234,7 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
-        for line in (info.read_text().splitlines() if info.exists() else [])
+        for line in (info.read_text("utf-8").splitlines() if info.exists() else [])
         if line.startswith("model name")
     ]
     return names[0] if names else platform.processor() or platform.machine()
@@ -242,7 +242,7 @@ def _processor() -> str:
 
 def _git(*words: str) -> str | None:
     root = Path(__file__).parent.parent
-    answer = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+    answer = subprocess.run(["git", *words], cwd=root, capture_output=True, encoding="utf-8")
     return answer.stdout.strip() or None
 
 
@@ -286,7 +286,7 @@ class Results:
         self.path = Path(path)
         self.content = {**head, "results": {}}
         if self.path.exists():
-            old = json.loads(self.path.read_text())
+            old = json.loads(self.path.read_text("utf-8"))
             if {**old, "results": {}} == self.content:
                 self.content = old
 

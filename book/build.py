@@ -41,7 +41,7 @@ def fetch_scripts(folder: Path) -> bool:
     They weigh several megabytes, so they are fetched once and never committed.
     """
     done, wanted = folder / "packages", "\n".join(SCRIPTS)
-    if done.exists() and done.read_text() == wanted:
+    if done.exists() and done.read_text("utf-8") == wanted:
         return True
     npm = shutil.which("npm")
     if npm is None:
@@ -55,11 +55,13 @@ def fetch_scripts(folder: Path) -> bool:
         (packed,) = folder.glob("*.tgz")
         with tarfile.open(packed) as archive:
             for member in archive.getmembers():
-                if any(fnmatch(member.name, pattern) for pattern in patterns.split()):
+                if member.isreg() and any(
+                    fnmatch(member.name, pattern) for pattern in patterns.split()
+                ):
                     target = folder / "js" / subfolder / Path(member.name).name
                     target.write_bytes(archive.extractfile(member).read())
         packed.unlink()
-    done.write_text(wanted)
+    done.write_text(wanted, "utf-8")
     return True
 
 
@@ -81,11 +83,11 @@ def stage(notebooks: Path, source: Path, scripts: Path | None) -> None:
     if picture.is_file():
         (source / "book" / "_images").mkdir(exist_ok=True)
         shutil.copy(picture, source / "book" / "_images")
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     if scripts is not None:
         shutil.copytree(scripts / "js", source / "offline" / "js")
         config["sphinx"]["config"] |= OFFLINE
-    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
 
 
 def build(notebooks: Path, work: Path = ROOT / "_build") -> Path:

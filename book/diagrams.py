@@ -123,7 +123,8 @@ def framework(
             _arrow(figure, (0.335, bottom + 0.12), (0.381, 0.46), color=colour)
         box = {"boxstyle": "round,pad=0.5", "fc": "#F2F2F2", "ec": INK}
         label = f"{network}\nup to layer $l$"
-        figure.text(0.428, 0.46, label, ha="center", va="center", fontsize=9, bbox=box)
+        how = {"ha": "center", "va": "center", "fontsize": 9, "parse_math": True}
+        figure.text(0.428, 0.46, label, bbox=box, **how)
         _arrow(figure, (0.477, 0.46), (0.513, 0.46))
         _concept_rows(figure, concepts, scores)
     return figure
@@ -271,7 +272,9 @@ def cav(
         arrow = {"arrowstyle": "-|>,head_width=0.4,head_length=0.8", "color": VECTOR, "lw": 2.5}
         arrow |= {"shrinkA": 0, "shrinkB": 0}
         ax.annotate("", (tip, height), (boundary, height), arrowprops=arrow)
-        ax.text(tip, height, "  CAV $v_c^l$", color=VECTOR, va="center", fontsize=11)
+        ax.text(
+            tip, height, "  CAV $v_c^l$", color=VECTOR, va="center", fontsize=11, parse_math=True
+        )
         ax.set(xlim=(low, high), ylim=(floor, y.max() + 0.08 * (y.max() - y.min())))
         ax.set(xlabel="projection on the CAV", ylabel="first principal component of the rest")
         figure.legend(loc="upper center", bbox_to_anchor=(0.52, 1.0), ncols=3, frameon=False)

@@ -162,7 +162,9 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
             lifts = pd.read_parquet(truth).drop(columns="rank").set_index(["class", "concept"])
             scores = scores.join(lifts.add_prefix("lift of "), on=["class", "concept"])
         scores.to_csv(partial / "scores.csv", index=False, float_format="%.6g")
-        (partial / "facts.json").write_text(json.dumps(_facts(run, known, seed), indent=1) + "\n")
+        (partial / "facts.json").write_text(
+            json.dumps(_facts(run, known, seed), indent=1) + "\n", "utf-8"
+        )
     return place
 
 
@@ -194,7 +196,7 @@ def publish_validation(folder: str | Path, target: str | Path) -> Path | None:
         manifest = run.manifest("validate")
         kept = ("parameters", "revision", "hardware", "finished")
         facts = {name: manifest[name] for name in kept}
-        (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+        (partial / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     return place
 
 
@@ -243,7 +245,7 @@ def load(folder: str | Path) -> Results:
     """
     facts, outcomes, scores = [], [], []
     for file in sorted(Path(folder).glob("*/seed-*/facts.json")):
-        facts.append(json.loads(file.read_text()))
+        facts.append(json.loads(file.read_text("utf-8")))
         keys = {"run": facts[-1]["run"], "seed": facts[-1]["seed"]}
         outcomes.append(_long(pd.read_csv(file.with_name("outcomes.csv"))).assign(**keys))
         scores.append(pd.read_csv(file.with_name("scores.csv")).assign(**keys))

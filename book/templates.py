@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def render(page: dict) -> nbformat.NotebookNode:
     Returns
     -------
     nbformat.NotebookNode
-        Paths in its parameters start from ``book/pages``.
+        Paths in its parameters start from ``notebooks``, as everywhere.
 
     Raises
     ------
@@ -69,10 +68,8 @@ def _fill(text: str, page: dict) -> str:
 
 
 def _set(line: str, given: dict) -> str:
-    """Set the parameter of a line ``name = value  # meaning``; a path is moved with the page."""
+    """Set the parameter of a line ``name = value  # meaning``."""
     name = line.partition(" = ")[0]
     value, place = given[name], ast.parse(line).body[0].value
-    if name.endswith("_folder") or name == "bench":
-        value = Path(os.path.relpath(TEMPLATES / value, RENDERED)).as_posix()
     text = '"' + value + '"' if isinstance(value, str) else repr(value)
     return line[: place.col_offset] + text + line[place.end_col_offset :]

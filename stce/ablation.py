@@ -21,6 +21,7 @@ from stce import concepts as concepts_module
 from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.engine.device import resolve
 from stce.engine.progress import bar
 from stce.engine.storage import write_table
 from stce.engine.threads import prepared
@@ -79,6 +80,7 @@ class Subject:
     device: torch.device | str = "cpu"
 
     def __post_init__(self):
+        object.__setattr__(self, "device", resolve(self.device))
         self.network.check_classes(self.clips.classes)
         if self.features is not None and len(self.features) != len(self.supervoxels):
             raise ValueError(

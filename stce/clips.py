@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from stce.engine.storage import check_there, open_array, read_rows, write_clips
+from stce.engine.storage import check_there, open_array, path_of, read_rows, write_clips
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class Clips:
     @classmethod
     def load(cls, folder):
         """Open what `save` or `middle_clips` wrote, read as it is used; or FileNotFoundError."""
-        folder = Path(folder)
+        folder = path_of(folder)
         if not (folder / "table.parquet").is_file() or not (folder / "frames.zarr").is_dir():
             raise FileNotFoundError(
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "

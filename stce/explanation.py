@@ -23,7 +23,7 @@ from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import replacing
+from stce.engine.storage import path_of, replacing
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -132,7 +132,7 @@ class Explanation:
 
     def save(self, folder: str | Path) -> None:
         """Write all but the network into a new folder, which appears complete or not at all."""
-        folder = Path(folder)
+        folder = path_of(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
         with replacing(folder, folder=True) as partial:
@@ -145,17 +145,17 @@ class Explanation:
             if self.outcomes is not None:
                 self.outcomes.to_parquet(partial / "outcomes.parquet")
             facts = {"class_name": self.class_name, "settings": self.settings}
-            (partial / "explanation.json").write_text(json.dumps(facts, indent=1))
+            (partial / "explanation.json").write_text(json.dumps(facts, indent=1), "utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
         """Read what :meth:`save` wrote; FileNotFoundError if it is not there."""
-        folder = Path(folder)
+        folder = path_of(folder)
         if not (folder / "explanation.json").is_file():
             raise FileNotFoundError(
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
-        facts = json.loads((folder / "explanation.json").read_text())
+        facts = json.loads((folder / "explanation.json").read_text("utf-8"))
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from stce import supervoxels as supervoxels_module
 from stce.engine import pooling
+from stce.engine.device import resolve
 from stce.engine.progress import bar
 from stce.engine.storage import open_array
 from stce.engine.threads import forward, prepared
@@ -155,6 +156,7 @@ def batches(
         ``(B,) int64`` table rows (pooled, clip by clip; in place, small boxes first), and
         ``(B, D) float32``.
     """
+    device = resolve(device)
     network = network.to(device).eval()
     table = supervoxels.table
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
@@ -165,7 +167,7 @@ def batches(
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
     facts = table[columns].to_numpy(np.int64)
     # Cutting windows out takes many small steps, for which a GPU would wait.
-    on_cpu = torch.device(device).type == "cpu"
+    on_cpu = device.type == "cpu"
     near = windows(network, facts[rows, 3:]) if on_cpu and not stretch else None
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
@@ -300,6 +302,7 @@ def _whole(network, clips, layer: bool, batch_size: int, device) -> np.ndarray:
 
 @torch.inference_mode()
 def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
+    device = resolve(device)
     network = network.to(device).eval()
     see = network.at_layer if layer else network.features
     x = prepared(network, frames, device)

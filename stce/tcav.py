@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stce import cav
 from stce.concepts import Concepts
+from stce.engine.device import resolve
 from stce.engine.resampling import mean_interval, p_value
 from stce.engine.storage import read_parts, read_rows, write_parts
 from stce.engine.threads import forward
@@ -278,7 +279,7 @@ def score(
     """
     rng = np.random.default_rng(seed)
     mean, scale = samples.scaling()
-    how = {"strength": strength, "device": device}
+    how = {"strength": strength, "device": (device := resolve(device))}
     random = cav.standard(samples.random, mean, scale)
     # A class at a time: the memory this takes does not grow with the number of classes.
     shared = spread((random, mean, scale, how))

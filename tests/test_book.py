@@ -51,11 +51,11 @@ def test_each_page_is_what_its_template_makes_of_it():
         assert "{{" not in stored.cells[0].source
 
 
-def test_a_page_sets_its_parameters_and_paths_start_from_its_folder():
+def test_a_page_sets_its_parameters_and_paths_start_from_notebooks():
     page = {"notebook": "figure_steps", "title": "T", "claim": "C.", "alt": "A."}
     cells = templates.render(page | {"parameters": {"mode": "remove"}}).cells
     assert cells[0].source.startswith("# T\n\n**The paper's claim.** C.")
-    assert 'run_folder = "../../data/runs/actors"  # Folder of the run.' in cells[1].source
+    assert 'run_folder = "../data/runs/actors"  # Folder of the run.' in cells[1].source
     assert (
         'class_name = "boxing"' in cells[1].source and 'mode = "remove"  # Are' in cells[1].source
     )

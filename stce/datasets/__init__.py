@@ -10,9 +10,13 @@ import numbers
 import os
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
+from stce.engine.storage import path_of
+
 DATASETS = ("actors", "folder", "kth", "kinetics")
+PATHS = ("folder", "groups_file", "annotations")  # options that are paths, whatever the data set
 # Of an option, as its loader writes it; a parameter file has whole numbers for rates, and lists.
 _TYPES = {
     "bool": bool,
@@ -103,7 +107,7 @@ def _fits(value, kind):
 
 def command(name, action, folder):
     """Return the line that checks or fetches a data set in a folder, for messages."""
-    quoted = shlex.quote(str(Path(folder).resolve()))
+    quoted = shlex.quote(str(path_of(folder).resolve()))
     return f"python -m stce.datasets {name} --{action} --folder {quoted}"
 
 
@@ -117,7 +121,8 @@ def text_table(path, option):
     """Read the CSV file that an option names, without making numbers of its text."""
     import pandas as pd
 
-    if not Path(path).is_file():
+    path = path_of(path)
+    if not path.is_file():
         raise FileNotFoundError(
             f"{option} {path} is not there (seen from {Path.cwd()}); correct `{option}`."
         )
@@ -130,7 +135,31 @@ def text_table(path, option):
         raise ValueError(
             f"{path} cannot be read as {option} ({error}); write it as CSV in UTF-8, or remove it."
         ) from error
-    return table.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    return table.rename(columns=str.strip).apply(
+        lambda column: column.str.strip().str.normalize("NFC")
+    )
+
+
+def text_of(path):
+    """Return a path as text, whatever the locale; one that is not UTF-8 is refused."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The file name {os.fsencode(path)!r} is not UTF-8, so that no table can hold it; "
+            "rename it, for instance with `convmv -f latin1 -t utf8`."
+        ) from error
+
+
+def by_name(paths):
+    """Return paths, as text, by the name of each (NFC), in the order of the names."""
+    paths = [text_of(path) for path in paths]
+    names = [unicodedata.normalize("NFC", os.path.basename(path)) for path in paths]
+    if twice := [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]:
+        raise ValueError(
+            f"{' and '.join(map(ascii, twice))} have one name (Unicode NFC); rename one."
+        )
+    return dict(sorted(zip(names, paths, strict=True)))
 
 
 def check_whole(of, *values):

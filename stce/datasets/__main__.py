@@ -82,4 +82,5 @@ def _range(values):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class has any name, in any locale
     sys.exit(main())

@@ -2,12 +2,14 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
-from stce.datasets import text_table
+from stce.datasets import text_of, text_table
 from stce.datasets.folder import ENDINGS, shuffled
+from stce.engine.storage import path_of
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
 _PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
@@ -30,7 +32,7 @@ def listing(folder, annotations, test_share, seed):
         One row a video: file (``class/ID_START_END``, unique in a split), class, split, group (id
         on YouTube), path, and problem, which is empty where there is none.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The Kinetics folder {folder} is not there (seen from {Path.cwd()}); correct `folder`."
@@ -78,20 +80,21 @@ def _scan(folder):
                 rows += _row(entry, "", split)
             elif (split or not parts) and entry.name[0] not in "._":
                 for file in sorted(os.scandir(entry), key=lambda file: file.name):
-                    rows += _row(file, plain(entry.name), split)
+                    rows += _row(file, plain(text_of(entry.name)), split)
     table = pd.DataFrame(rows, columns=_TABLE)
     return table.drop_duplicates(["file", "split"])
 
 
 def _row(entry, name, split):
     """Return the row of a video file in a list, or an empty list for another file."""
-    stem, ending = os.path.splitext(entry.name)
+    path = text_of(entry.path)
+    stem, ending = os.path.splitext(os.path.basename(path))
     if ending.lower() not in ENDINGS or entry.name[0] == "." or not entry.is_file():
         return []
     match = _NAME.fullmatch(stem)
     problem = "" if match else "its name is not ID_START_END with six digits each"
     file = f"{name}/{stem}" if name else stem
-    return [(file, name, split, match.group(1) if match else stem, entry.path, problem)]
+    return [(file, name, split, match.group(1) if match else stem, path, problem)]
 
 
 def plain(name):
@@ -102,7 +105,7 @@ def plain(name):
     >>> plain("checking_watch")
     'checking watch'
     """
-    return " ".join(name.replace("_", " ").split())
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
 
 def _read_annotations(folder, annotations):

@@ -138,6 +138,8 @@ def unpack(archive, folder, names):
             folder.mkdir(parents=True, exist_ok=True)
             for path, member in inside:
                 if path.name in names and not member.is_dir():
+                    if member.file_size > 50 * max(member.compress_size, 1 << 20):
+                        raise zipfile.BadZipFile(f"{path.name} is blown up to fill the disk")
                     _write(zipped, member, folder / path.name)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(

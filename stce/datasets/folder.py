@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage, stats
 
-from stce.datasets import check_split, check_whole, text_table
+from stce.datasets import by_name, check_split, check_whole, text_table
 from stce.engine.progress import bar
+from stce.engine.storage import path_of
 from stce.videos import Videos, decode
 from stce.videos.decoding import header
 from stce.videos.frames import FITS, resize
@@ -166,7 +167,7 @@ def load(
             raise ValueError(f"{name} must be one of {', '.join(valid)} for {of}, not {value!r}.")
     if window == "motion" and not window_frames:
         raise ValueError("window='motion' needs to know how long; give window_frames, such as 16.")
-    table, classes = _table(Path(folder), group_pattern, groups_file)
+    table, classes = _table(path_of(folder), group_pattern, groups_file)
     table["split"] = _split(table, classes, test_groups)
     if fit != "crop" and split == "train":  # once for both parts
         shapes = pd.Series(np.nan, table.index)
@@ -190,7 +191,7 @@ def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="
     of groups kept from it, above 1.5 times chance and with a binomial p < 0.001), groups of one
     class, and copies (of another size or quality, too) in both parts, or else in two groups.
     """
-    table, classes = _table(Path(folder), group_pattern, groups_file)
+    table, classes = _table(path_of(folder), group_pattern, groups_file)
     by = "split" if len(test_groups) or "split" in table else "group"
     if by == "split":
         table["split"] = _split(table, classes, test_groups)
@@ -300,25 +301,26 @@ def _table(folder, pattern, groups_file):
             f"The folder of videos {folder} is not there; correct `folder`, which is relative to "
             f"{Path.cwd()}."
         )
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+    folders = (p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+    classes = by_name(folders)
     if not classes:
         raise ValueError(
             f"The folder {folder} has no sub-folders; make one for each class and put its videos "
             f"there, as in {folder / 'wave' / 'person1_take1.avi'}."
         )
     rows = []
-    for label, name in enumerate(classes):
-        files = (folder / name).iterdir()
-        paths = sorted(p for p in files if p.suffix.lower() in ENDINGS and p.name[0] != ".")
+    for label, (name, inside) in enumerate(classes.items()):
+        files = path_of(inside).iterdir()
+        paths = by_name(p for p in files if p.suffix.lower() in ENDINGS and p.name[0] != ".")
         if len(paths) < 2:
             raise ValueError(
-                f"The class folder {folder / name} has {len(paths)} video"
+                f"The class folder {inside} has {len(paths)} video"
                 f"{'' if len(paths) == 1 else 's'} ({', '.join(ENDINGS)}): a class needs at least "
                 "two clips, one to train and one to test. Add videos, or remove the folder."
             )
-        for path in paths:
-            group = "" if groups_file else _group(path, pattern)
-            rows.append((f"{name}/{path.name}", label, name, group, str(path)))
+        for file, path in paths.items():
+            group = "" if groups_file else _group(file, inside, pattern)
+            rows.append((f"{name}/{file}", label, name, group, path))
     table = pd.DataFrame(rows, columns=["id", "label", "class", "group", "path"])
     listed = _listed(table["id"], groups_file) if groups_file else {}
     return table.assign(**listed), tuple(classes)
@@ -341,14 +343,14 @@ def _listed(files, path):
     return found
 
 
-def _group(path, pattern):
-    """Read the group from a file name."""
-    match = pattern.search(path.name)
+def _group(file, folder, pattern):
+    """Read the group from the name of a file in a folder."""
+    match = pattern.search(file)
     group = match and match.group(1 if pattern.groups else 0)
     if not group:
         raise ValueError(
-            f"group_pattern {pattern.pattern!r} finds no group in the file name {path.name!r} (in "
-            f"{path.parent}); rename the file, or give a pattern whose first group is the person, "
+            f"group_pattern {pattern.pattern!r} finds no group in the file name {file!r} (in "
+            f"{folder}); rename the file, or give a pattern whose first group is the person, "
             r"such as r'^(person\d+)'."
         )
     return group

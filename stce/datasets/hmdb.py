@@ -20,8 +20,11 @@ import joblib
 import numpy as np
 
 from stce.clips import Clips
+from stce.datasets import text_of
+from stce.datasets.copies import plain
 from stce.datasets.folder import ENDINGS, shuffled
 from stce.datasets.textures import CLASSES, check_clips
+from stce.engine.storage import path_of
 from stce.videos import decode
 from stce.videos.frames import center_crop, fitted
 
@@ -93,6 +96,7 @@ def random_clips(
         clips.
     """
     check_clips("HMDB51", n, n_frames, size, channels, seed)
+    folder = path_of(folder)
     of, least = ("HMDB51", n) if videos is None else ("the folder", 1)
     videos = _videos(folder, exclude) if videos is None else videos
     names = shuffled(videos, seed)
@@ -104,7 +108,7 @@ def random_clips(
         counts = Counter(file.rpartition("/")[0] for file, _ in taken)
         tasks = _deal(queues, counts, n - len(taken))
         windows = run(
-            joblib.delayed(_window)(Path(folder, file), k, n_frames, size, channels, **shown)
+            joblib.delayed(_window)(folder / file, k, n_frames, size, channels, **shown)
             for file, k in tasks
         )
         for (file, k), window in zip(tasks, windows, strict=True):
@@ -132,13 +136,12 @@ def random_clips(
 
 def _key(name):
     """Return the name by which classes of two data sets are compared."""
-    plain = re.sub(r"[\s_]+", "", name).lower()
-    return SYNONYMS.get(plain, plain)
+    key = re.sub(r"[\s_]+", "", plain(name)).lower()
+    return SYNONYMS.get(key, key)
 
 
 def _videos(folder, exclude):
     """Return the videos of each class, as ``CLASS/NAME``, without the excluded classes."""
-    folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The HMDB51 folder {folder} is not there (seen from {Path.cwd()}); correct `folder`. "
@@ -147,10 +150,10 @@ def _videos(folder, exclude):
     unwanted = {_key(name) for name in exclude}
     videos = {}
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        names = sorted(p.name for p in sub.iterdir() if p.suffix.lower() in ENDINGS)
-        files = [f"{sub.name}/{name}" for name in names if name[0] != "."]
-        if files and _key(sub.name) not in unwanted:
-            videos[sub.name] = files
+        names = sorted(text_of(p.name) for p in sub.iterdir() if p.suffix.lower() in ENDINGS)
+        files = [f"{text_of(sub.name)}/{name}" for name in names if name[0] != "."]
+        if files and _key(text_of(sub.name)) not in unwanted:
+            videos[text_of(sub.name)] = files
     if not videos:
         raise ValueError(
             f"The HMDB51 folder {folder} has no class folder with videos besides the excluded "

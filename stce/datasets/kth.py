@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stce.datasets import check_split, command
+from stce.datasets import check_split, command, text_of
 from stce.datasets.download import fetch, unpack
+from stce.engine.storage import path_of
 from stce.videos import Videos, decode
 from stce.videos.decoding import header
 
@@ -109,12 +110,12 @@ def load(split, *, folder: str | Path = "../data/kth", partial: bool = False) ->
     if len(missing) == len(films) or (missing and not partial):
         raise FileNotFoundError(
             f"{len(missing)} of the {len(films)} films to {split} on are missing in the KTH folder "
-            f"{Path(folder).resolve()}, the first is {missing[0]}. "
+            f"{path_of(folder).resolve()}, the first is {missing[0]}. "
             f"`{command('kth', 'check', folder)}` lists them, `--download` fetches them, and the "
             "option partial=True leaves out what is missing."
         )
     table = table[table["file"].isin(there)]
-    paths = [str(there[file]) for file in table["file"]]
+    paths = [text_of(there[file]) for file in table["file"]]
     return KTHVideos(table.drop(columns="file").assign(path=paths))
 
 
@@ -142,7 +143,7 @@ def sequences():
             "install stce from there with `pip install -e .`"
         )
     order = ["person", "action", "scenario", "sequence"]
-    table = pd.read_csv(path).sort_values(order, ignore_index=True)
+    table = pd.read_csv(path, encoding="utf-8").sort_values(order, ignore_index=True)
     people = "person" + table["person"].map("{:02d}".format)
     films = people + "_" + table["action"] + "_d" + table["scenario"].astype(str)
     kept = ["person", "scenario", "sequence", "first_frame", "last_frame", "official_split"]
@@ -211,7 +212,7 @@ def download(folder=DATA, *, url=URL, archives=None):
     ValueError
         If an archive is not the one published, or holds a path out of the folder, or lacks a film.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     folder.mkdir(parents=True, exist_ok=True)
     films = sequences()[["file", "class"]].drop_duplicates()
     for action, sha1 in (archives or ARCHIVES).items():
@@ -232,7 +233,7 @@ def download(folder=DATA, *, url=URL, archives=None):
 
 def _films(folder):
     """Return the path of each avi file in a folder or its sub-folders, by its name."""
-    folder = Path(folder)
+    folder = path_of(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The KTH folder {folder} is not there (seen from {Path.cwd()}); correct `folder`, or "

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stce.clips import Clips
+from stce.datasets import text_of
 from stce.datasets.copies import plain
 from stce.datasets.folder import ENDINGS
 from stce.datasets.textures import textures
+from stce.engine.storage import path_of
 
 __all__ = ["films", "negatives"]
 
@@ -21,12 +23,13 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     It must be there and hold films, but none of `classes`: no folder of that name (case and
     underscores do not matter), and none of the films `known`, under whatever name.
     """
-    folder, remedy = Path(folder).resolve(), "correct random_folder, or set random_source: others"
+    folder = path_of(folder).resolve()
+    remedy = "correct random_folder, or set random_source: others"
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder of negatives {folder} is not there; {remedy}.")
     found = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in ENDINGS)
     listed, sizes = {}, {}
-    for path in filter(Path.is_file, map(Path, known)):
+    for path in filter(Path.is_file, map(path_of, known)):
         sizes.setdefault(path.stat().st_size, []).append(path)
     for path in (path for path in found if path.is_file() and path.name[0] != "."):
         inside = path.relative_to(folder)
@@ -39,7 +42,8 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
                 f"{path}, among the negatives, {told[0]}, which is to be explained; move it out of "
                 f"there, {remedy}."
             )
-        listed.setdefault(inside.as_posix().rpartition("/")[0], []).append(inside.as_posix())
+        name = text_of(inside.as_posix())
+        listed.setdefault(name.rpartition("/")[0], []).append(name)
     if not listed:
         raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS)}) for negatives; {remedy}.")
     return listed
@@ -89,7 +93,7 @@ def negatives(
         found = films(folder, exclude, known)
         clips = hmdb.random_clips(n, folder=folder, videos=found, n_jobs=n_jobs, **shape)
         return clips, "films of a folder"
-    if source == "hmdb" and Path(folder).is_dir():
+    if source == "hmdb" and path_of(folder).is_dir():
         clips = hmdb.random_clips(n, folder=folder, exclude=exclude, n_jobs=n_jobs, **shape)
         return clips, "HMDB51"
     if source == "hmdb":

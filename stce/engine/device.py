@@ -6,7 +6,17 @@ import re
 
 import torch
 
-__all__ = ["resolve"]
+__all__ = ["named", "resolve"]
+
+
+def named(name: str | torch.device) -> str:
+    """Return the name of a device, or refuse what is none."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text := str(name)):
+        raise ValueError(
+            f"device is {name!r}; give auto, cpu, cuda or cuda: and a number "
+            "('auto', 'cpu', 'cuda' or 'cuda:1')."
+        )
+    return text
 
 
 def resolve(name: str | torch.device = "auto") -> torch.device:
@@ -23,11 +33,7 @@ def resolve(name: str | torch.device = "auto") -> torch.device:
     >>> resolve("cpu")
     device(type='cpu')
     """
-    text = str(name)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number, got {name!r}."
-        )
+    text = named(name)
     torch.set_flush_denormal(True)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if text == "cpu" or (text == "auto" and not count):

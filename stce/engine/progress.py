@@ -67,12 +67,12 @@ def state(path: str | Path) -> str:
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "progress.json")
     >>> facts = {"n": 30, "total": 120, "elapsed": 10, "unit": "clip", "prefix": "ablate"}
-    >>> _ = file.write_text(json.dumps(facts))
+    >>> _ = file.write_text(json.dumps(facts), "utf-8")
     >>> state(file)
     'ablate 30/120 clips, 0:30 left'
     """
     try:
-        facts = json.loads(Path(path).read_text())
+        facts = json.loads(Path(path).read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return ""
     n, total = facts["n"], facts["total"]

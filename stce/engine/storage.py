@@ -34,7 +34,7 @@ def replacing(path, folder=False):
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "note.txt") as partial:
-    ...     _ = partial.write_text("kept")
+    ...     _ = partial.write_text("kept", "utf-8")
     >>> [path.name for path in folder.iterdir()]
     ['note.txt']
     """
@@ -121,7 +121,7 @@ def read_rows(array, indices):
 
 def write_clips(folder, rows, table, classes, shape):
     """Write clips one by one into a temporary folder, then move it to its place."""
-    folder = Path(folder)
+    folder = path_of(folder)
     if folder.exists():
         raise FileExistsError(
             f"The folder {folder} is there already, and clips are only written into a new one; "
@@ -173,3 +173,18 @@ def check_there(array):
             f"{root} is not there on this worker; give every worker of the cluster the run's "
             "folder under the same path."
         )
+
+
+def path_of(written, base=""):
+    """Return the path that somebody has written: ``~`` is their home, a relative one is in `base`.
+
+    The default base is where the process stands. Nothing else is expanded: a ``$`` is a letter.
+    Text is UTF-8 on the disk, whatever the locale.
+
+    Examples
+    --------
+    >>> path_of("runs/$a/", "/data").as_posix()
+    '/data/runs/$a'
+    """
+    written = os.fspath(written).encode("utf-8", "surrogateescape")
+    return Path(base, os.path.expanduser(os.fsdecode(written)))

@@ -57,4 +57,5 @@ def _checked(name):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class has any name, in any locale
     sys.exit(main())

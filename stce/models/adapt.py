@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stce.engine.device import resolve
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, check_logits, probe
@@ -115,6 +116,7 @@ def lent(
     what is explainable as it is, only ``clip_shape`` is compared; a name or a file is loaded for
     it. The default device is where the model is.
     """
+    device = None if device is None else resolve(device)
     if isinstance(model, str):
         model = load(model, input_size=how["clip_shape"][1:])
     network = module = model
@@ -130,7 +132,7 @@ def lent(
     with torch.inference_mode(False), torch.enable_grad(), own:
         network = network if isinstance(network, Explainable) else adapt(model, layer, **how)
         network = seen(network, None, features)
-        network.to(network.device if device is None else torch.device(device))
+        network.to(network.device if device is None else device)
         yield network
     network.to(network.device)  # where its module is back now
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stce.engine.storage import explain_write
+from stce.engine.storage import explain_write, path_of
 from stce.models.network import Network
 from stce.models.store import save
 from stce.models.weights import entry, original, place, sha256, torchvisions
@@ -67,7 +67,7 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
     of dicts in dicts are joined by ``/``), ``.npz`` or ``.safetensors``; its bytes tell which, not
     its name. What is no array in it is left out.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.suffix == ".index" or Path(f"{path}.index").is_file():
         raise ValueError(
             f"{path} is a checkpoint that only TensorFlow reads; write the variables of its "
@@ -190,7 +190,7 @@ def adopt(name: str, file: str | Path | None = None) -> Path:
     """
     about, path = entry(name), place(name)
     with tempfile.TemporaryDirectory() as folder:
-        taken = original(name, Path(folder), None if file is None else Path(file))
+        taken = original(name, Path(folder), None if file is None else path_of(file))
         network, found = convert(name, read_arrays(taken), file or taken.name), sha256(taken)
     facts = {"source": about.source, "licence": about.licence}
     if not found.startswith(about.sha256):

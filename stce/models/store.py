@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from stce.engine.storage import replacing
+from stce.engine.device import resolve
+from stce.engine.storage import path_of, replacing
 from stce.models.network import Network
 from stce.models.weights import located
 from stce.models.zoo import assemble, complete
@@ -35,7 +36,7 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     anything else that JSON can hold, such as ``epoch=150``: `load` gives it back as
     ``network.metadata``.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
@@ -100,7 +101,7 @@ def load(
     """
     if features not in FEATURES:
         raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
-    path = located(path)
+    path, device = located(path), resolve(device)
     tensors, header = read_tensors(path)
     size = {"input_size": input_size} if input_size else {}
     settings = complete(header["settings"] | size)

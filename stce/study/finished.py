@@ -20,7 +20,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.negatives import negatives as negatives_of
 from stce.engine.device import resolve
-from stce.engine.storage import read_rows
+from stce.engine.storage import path_of, read_rows
 from stce.engine.workers import connect
 from stce.evaluation.truth import KTH_CARRIERS
 from stce.evaluation.verdict import Verdict, verdict
@@ -373,7 +373,7 @@ def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Cl
         how |= {"fps": options.get("fps") or None, "stride": options.get("stride", 1)}
         # As the clips themselves: a folder's keep their shape unless it is told otherwise.
         how["fit"] = options.get("fit", "crop" if made["dataset"] == "folder" else "squash")
-    how["folder"] = os.path.relpath(HOME / "notebooks" / chosen["random_folder"])
+    how["folder"] = os.path.relpath(path_of(chosen["random_folder"], HOME / "notebooks"))
     return negatives_of(chosen["random_source"], n, **how)
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from stce.study.known import Known, find, known
+from stce.datasets import PATHS
+from stce.engine.storage import path_of
+from stce.study.known import Known, Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
 __all__ = ["Job", "assignments", "chains", "gpus", "on_devices", "plan", "study_command"]
@@ -98,7 +100,7 @@ def plan(
         for seed in chosen or [None]:
             number = None if plain else seed
             given = overrides if seed is None else {**overrides, "seed": seed}
-            place = Path(folder or run.folder(number))
+            place = path_of(folder or run.folder(number))
             more = list(dict.fromkeys([*run.also, *also]))
             mates = _mates(run, everything, number, place)
             jobs.append(Job(run.name, number, run.settings(given), place, more, mates))
@@ -188,7 +190,8 @@ def on_devices(
 
 def _relay(command: list[str], environment: dict[str, str], report) -> int:
     """Run a command, handing on each line as it comes; return its exit code."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options |= {"encoding": "utf-8", "errors": "replace"}
     with subprocess.Popen(command, env=environment, **options) as process:
         for line in process.stdout or ():
             report(line.rstrip())
@@ -209,16 +212,19 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
         try:
-            overrides[key] = yaml.safe_load(value)
+            overrides[key] = yaml.load(value, Loader)
         except yaml.YAMLError as error:
             raise ValueError(
                 f"The value in --set {pair!r} cannot be read ({error.problem}); put text with "
                 f"special signs into quotes, as in --set '{key}=\"...\"'."
             ) from error
     # Typed on a command line, a path is meant from where the user stands.
-    file = overrides if Path(str(overrides.get("weights"))).suffix else None
-    typed = ((overrides.get("dataset_options"), "folder"), (overrides, "random_folder"))
-    for holder, key in (*typed, (file, "weights")):
-        if isinstance(holder, dict) and isinstance(holder.get(key), str):
-            holder[key] = str(Path(holder[key]).expanduser().resolve())
+    options, file = overrides.get("dataset_options"), Path(str(overrides.get("weights")))
+    typed = [*((options, key) for key in PATHS), (overrides, "random_folder")]
+    typed += [(overrides, "weights")] if file.suffix or file.exists() or file.parent.name else []
+    for holder, key in typed:
+        if isinstance(holder, dict) and isinstance(holder.get(key), str) and holder[key]:
+            holder[key] = str(path_of(holder[key]).resolve())
+    if isinstance(others := overrides.get("others"), list):
+        overrides["others"] = [str(path_of(str(one)).resolve()) for one in others]
     return overrides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from stce import datasets
 from stce.study.parameters import check_all
 from stce.study.run import HOME, OPTIONAL
 
-__all__ = ["HOME", "Known", "find", "groups", "known"]
+__all__ = ["HOME", "Known", "Loader", "find", "groups", "known"]
 
 HEADER = {"description": str, "groups": list, "tables": list, "seeds": list, "also": list}
 
@@ -76,10 +77,22 @@ class Known:
         return chosen
 
 
+class Loader(yaml.SafeLoader):
+    """YAML in which ``010``, ``1:30`` and ``2026-11-28`` are text, not 8, 90 and a date."""
+
+    def construct_yaml_int(self, node):
+        """Return a whole number that is written as everybody reads it, or else the text."""
+        return int(node.value) if re.fullmatch(r"[-+]?(0|[1-9][\d_]*)", node.value) else node.value
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
+
+
 def _read(path: Path) -> Known:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.load(path.read_bytes(), Loader) or {}
+    except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")

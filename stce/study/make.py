@@ -11,6 +11,7 @@ from pathlib import Path
 from stce import datasets
 from stce.datasets.negatives import films
 from stce.engine import progress
+from stce.engine.storage import path_of
 from stce.study import jobs
 from stce.study.known import HOME
 from stce.study.parameters import PARAMETERS
@@ -145,7 +146,7 @@ def _check_films(settings: dict[str, dict]) -> None:
 
 def _stand_in(run: Run, stage, parameters: dict[str, object]) -> Iterator[str]:
     """Say that textures stand in for an HMDB51 that is not there; replace them once it is."""
-    folder = (HOME / "notebooks" / str(parameters["random_folder"])).resolve()
+    folder = path_of(str(parameters["random_folder"]), HOME / "notebooks").resolve()
     if parameters["random_source"] != "hmdb":
         return
     if not folder.is_dir():

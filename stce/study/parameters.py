@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from stce.engine.device import named
+from stce.engine.storage import path_of
 from stce.models.weights import near
 
-__all__ = ["NOTEBOOKS", "PARAMETERS", "Parameter", "check", "check_all", "read"]
+__all__ = ["HOME", "NOTEBOOKS", "PARAMETERS", "Parameter", "check", "check_all", "read"]
+
+# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
+HOME = path_of(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
 
 
 @dataclass(frozen=True)
@@ -235,14 +243,18 @@ def check(
         if name not in known:
             raise _unknown(name, known)
         if not known[name].accepts(value):
-            hint = ""
-            if isinstance(known[name].default, float) and re.fullmatch(r"\d+e-?\d+", str(value)):
-                hint = f" YAML takes {value} for text: write {str(value).replace('e', '.0e')}."
+            hint, kind = "", known[name].default
+            if isinstance(kind, float) and re.fullmatch(r"[-+]?\d+[eE]-?\d+", str(value)):
+                hint = re.sub("[eE](?=\\d)", "e+", str(value)).lower().replace("e", ".0e")
+                hint = f" YAML takes {value} for text: write {hint}."
+            if isinstance(kind, str) or kind == []:
+                hint = " Text that looks like a number, or yes, no, on, off, needs quotes in YAML."
             raise ValueError(
                 f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
                 f"it takes {known[name].allowed()}.{hint}"
             )
     chosen = {name: values.get(name, entry.default) for name, entry in known.items()}
+    named(chosen.get("device", "auto"))
     p = SimpleNamespace(**{"weights": "", "trainable": "all", "class_map": {}, **chosen})
     head, keeps = p.trainable == "head", p.trainable == "none" or p.class_map
     if (head or keeps) and not p.weights or head and p.class_map:
@@ -293,8 +305,6 @@ def check_all(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
         (0 < p.max_frames < p.n_frames, "max_frames is {0.max_frames}, fewer than "
          "n_frames={0.n_frames}; give 0 to keep all frames."),
         (p.n_jobs == 0, "n_jobs is 0; give the number of processes, or -1 for one a core."),
-        (not re.fullmatch(r"auto|cpu|cuda(:\d+)?", p.device), "device is {0.device!r}; give auto, "
-         "cpu, cuda or cuda: and a number."),
     ):  # fmt: skip
         if wrong:
             raise ValueError(message.format(p))
@@ -307,7 +317,8 @@ def read(
     """Collect and check the parameters that a notebook has set so far.
 
     To be called right after the parameters cell: papermill puts the values it was given, wrong
-    names too, into the same namespace.
+    names too, into the same namespace. A notebook then works from ``notebooks/``, where relative
+    paths start, wherever it was started.
 
     Parameters
     ----------
@@ -336,4 +347,7 @@ def read(
         and not isinstance(value, ModuleType)
         and not callable(value)
     }
+    if "get_ipython" in namespace and not Path("01_train.ipynb").is_file():
+        with contextlib.suppress(FileNotFoundError):  # installed without notebooks
+            os.chdir(HOME / "notebooks")
     return SimpleNamespace(**check(stage, values, known))

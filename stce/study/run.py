@@ -16,14 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stce.engine.storage import path_of
 from stce.models.store import read_tensors
 from stce.models.weights import located, sha256
-from stce.study.parameters import PARAMETERS, check
+from stce.study.parameters import HOME, PARAMETERS, check
 
 __all__ = ["HOME", "OPTIONAL", "READS", "STAGES", "Run", "Stage", "notebook_name"]
-
-# The notebooks live beside the package in a checkout; STCE_HOME names another checkout.
-HOME = Path(os.environ.get("STCE_HOME", Path(__file__).resolve().parents[2]))
 
 STAGES = ("train", "segment", "cluster", "tcav", "ablate", "visualize")
 
@@ -74,7 +72,7 @@ def _revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -138,7 +136,7 @@ class Stage:
         self._reads = {r: run.manifest(r, needed_by=name)["outputs"] for r in reads}
         self.weights = None
         if weights := parameters.get("weights"):
-            beside = HOME / "notebooks" / weights
+            beside = path_of(weights, HOME / "notebooks")
             self.weights = beside if beside.is_file() else located(weights)
             read_tensors(self.weights)  # refuses what is no network of ours
             self._reads["weights"] = sha256(self.weights)
@@ -148,7 +146,7 @@ class Stage:
 
     def _current(self, folder: Path | None = None) -> bool:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            manifest = json.loads(((folder or self.folder) / "manifest.json").read_text())
+            manifest = json.loads(((folder or self.folder) / "manifest.json").read_text("utf-8"))
             facts = _complete(self.name, manifest["parameters"]), manifest["reads"]
             wanted = _complete(self.name, json.loads(json.dumps(self._parameters)))
             return facts == (wanted, self._reads)
@@ -191,10 +189,10 @@ class Stage:
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
         with _plain_disk_errors(self.folder.parent):
             mark = partial / "inputs.json"
-            if partial.exists() and not (mark.exists() and mark.read_text() == key):
+            if partial.exists() and not (mark.exists() and mark.read_text("utf-8") == key):
                 shutil.rmtree(partial)
             partial.mkdir(parents=True, exist_ok=True)
-            mark.write_text(key)
+            mark.write_text(key, "utf-8")
             started = time.monotonic()
             yield partial
             mark.unlink()
@@ -210,7 +208,7 @@ class Stage:
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "notes": self.notes,
             }
-            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
             self._replace(partial)
 
 
@@ -228,13 +226,13 @@ class Run:
     >>> run = Run(tempfile.mkdtemp())
     >>> stage = run.stage("train", {"epochs": 2})
     >>> with stage.write() as folder:
-    ...     _ = (folder / "note.txt").write_text("trained")
+    ...     _ = (folder / "note.txt").write_text("trained", "utf-8")
     >>> run.stage("train", {"epochs": 2}).todo, run.stage("train", {"epochs": 3}).todo
     (False, True)
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
 
     def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
         """Prepare one stage.
@@ -292,7 +290,7 @@ class Run:
                 f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
                 f"{notebook_name(name)} with the same run_folder."
             )
-        return json.loads((self.folder / name / "manifest.json").read_text())
+        return json.loads((self.folder / name / "manifest.json").read_text("utf-8"))
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stce.engine.progress import bar
-from stce.engine.storage import explain_write, write_npy, write_table, write_text
+from stce.engine.storage import explain_write, path_of, write_npy, write_table, write_text
 from stce.videos.frames import FITS, fitted
 from stce.videos.sources import Videos
 
@@ -43,7 +43,7 @@ class CachedVideos(Videos):
     @classmethod
     def load(cls, folder):
         """Open a finished cache; FileNotFoundError if there is none, or it is not finished."""
-        folder = Path(folder)
+        folder = path_of(folder)
         if not (folder / "table.parquet").is_file():
             raise FileNotFoundError(
                 f"No finished cache of videos in {folder}: table.parquet, which is written last, "
@@ -112,7 +112,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     ...     cached.read(1).shape
     (20, 12, 12, 1)
     """
-    folder, size = Path(folder), tuple(int(s) for s in size)
+    folder, size = path_of(folder), tuple(int(s) for s in size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size must be a positive (height, width) in pixels, not {size}.")
     if min_frames < 1 or (max_frames is not None and max_frames < min_frames):

@@ -1,10 +1,11 @@
 """Reading a video file (`stce.videos.decode`)."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import av
 import numpy as np
+
+from stce.engine.storage import path_of
 
 
 def decode(path, fps=None, grey=False):
@@ -36,7 +37,7 @@ def decode(path, fps=None, grey=False):
     ValueError
         If it is empty, no video, broken or cut off, or its frame size changes.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise FileNotFoundError(f"No video file {path}; correct the path, or fetch the video.")
     if path.stat().st_size == 0:
@@ -60,7 +61,7 @@ def header(path):
     file cannot be opened as a video, that is a ValueError.
     """
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path_of(path)), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.base_rate or 0)
             return stream.frames, stream.height, stream.width, rate, stream.codec_context.name

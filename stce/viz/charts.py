@@ -155,7 +155,7 @@ def part_chart(table: pd.DataFrame) -> Figure:
         look = {"aspect": "auto", "cmap": "PuOr_r", "vmin": -3, "vmax": 3, "extent": extent}
         image = ax.imshow(np.log2(part.T.clip(2**-3, 2**3)), **look)
         ax.set_yticks(range(len(parts)), parts, fontsize=8)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(name, fontsize=10, parse_math=False)
     for ax in axes[-1]:
         ax.set_xlabel("rank of the concept")
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])

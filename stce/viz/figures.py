@@ -18,7 +18,7 @@ def show_image(ax, image: np.ndarray, title: str = "", **options) -> None:
     ax.set_yticks([])
     sns.despine(ax=ax, left=True, bottom=True)
     if title:
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=9, parse_math=False)
 
 
 def _cells(n: int, columns: int, inches: float, **options) -> tuple[Figure, list[plt.Axes]]:
@@ -52,7 +52,7 @@ def clip_sheet(frames: np.ndarray, titles: list[str], n_frames: int = 8) -> Figu
     figure, axes = _cells(len(frames), 1, len(frames) * 9 / len(chosen) * height / width)
     for ax, clip, title in zip(axes, frames, titles, strict=True):
         show_image(ax, np.hstack(list(rgb(clip)[chosen])))
-        ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
     _fill(figure, left=0.13, top=0.995, hspace=0.04)
     return figure
 

@@ -14,6 +14,7 @@ COLOURS = {"top": "#D55E00", "random": "#7A7A7A", "least": "#0072B2"}
 INK, PALE = "#333333", "#BBBBBB"
 DOTTED = {"color": INK, "lw": 1, "ls": ":"}  # the line of what a value is compared with
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+STYLE["text.parse_math"] = False  # a class may be called "$a$"
 ORDER_NAMES = {"top": "Top", "random": "Random", "least": "Least"}
 VERBS = {"add": "added", "remove": "removed"}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
+
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -89,6 +92,11 @@ def leads(paired: pd.DataFrame) -> Styler:
     return style(wide.rename_axis(index=["mode", "against"]), caption)
 
 
+def literal(name: str) -> str:
+    """Return a name for Markdown, in which no letter of it means anything."""
+    return re.sub(r"([\\`*_{}\[\]<>$|~#&])", r"\\\1", " ".join(name.split()))
+
+
 def style(
     table: pd.DataFrame, caption: str = "", digits: int = 1, bold: str | None = None
 ) -> Styler:
@@ -110,7 +118,8 @@ def style(
     pandas.io.formats.style.Styler
         Displayed by Jupyter.
     """
-    styler = table.style.format(precision=digits).format_index(precision=0).set_caption(caption)
+    styler = table.style.format(precision=digits, escape="html").set_caption(escape(caption, False))
+    styler.format_index(precision=0, escape="html").format_index(axis=1, escape="html")
     if bold:
         best = {"max": styler.highlight_max, "min": styler.highlight_min}[bold]
         styler = best(subset=[c for c in table if c != "Baseline"], props="font-weight: bold")
