@@ -41,7 +41,7 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
             )
         listed.setdefault(inside.as_posix().rpartition("/")[0], []).append(inside.as_posix())
     if not listed:
-        raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS)}) for negatives; {remedy}.")
+        raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS[:4])}) for negatives; {remedy}.")
     return listed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stce.videos.damage import Log
+from stce.videos.damage import losses
 
 # Of the files that PyAV opens, those that are films; case does not matter.
 ENDINGS = tuple(
@@ -66,28 +66,19 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         raise ValueError(f"The video {path} is empty (0 bytes); fetch it again or delete it.")
     if fps is not None and not fps > 0:
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
-    keep = None
-    if fps is not None or take is not None:
-        keep = []
-        with suppress(ValueError):  # what is wrong is told when the film is read
-            keep = _chosen(*_announced(path, fps), fps, take)
+    keep = []
+    with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
+        keep = _chosen(*_announced(path), fps, take)
     while True:
-        kept, store, times, step, lost = _read(path, keep, grey, each)
+        video, kept, times, step, lost = _read(path, keep, grey, each)
         chosen = _chosen(times, step, fps, take)
-        if keep is None or set(chosen) <= kept.keys():
+        if set(chosen) <= set(kept):
             break
         keep = chosen  # the file announced other frames than it has
     if lost:
         text = f"The video {path} is damaged: {lost}; it is kept, fetch it again to have them all."
         warnings.warn(text, DamagedFilm, stacklevel=2)
-    if store is not None and chosen == list(kept):
-        return store[: len(chosen)]
-    video = np.empty((len(chosen), *next(iter(kept.values())).shape), np.uint8)
-    for j, i in enumerate(chosen):
-        video[j] = kept[i]
-        if chosen[j + 1 : j + 2] != [i]:
-            del kept[i]  # so that the video is not in memory twice
-    return video
+    return video[: len(kept)] if chosen == kept else video[np.searchsorted(kept, chosen)]
 
 
 def header(path):
@@ -98,13 +89,11 @@ def header(path):
     """
     container, stream = _opened(path)
     with container:
-        height, width = stream.height, stream.width
+        picture = np.empty((stream.height, stream.width))
         with suppress(av.FFmpegError, StopIteration):
-            height, width = _upright(
-                next(container.decode(stream)), np.empty((height, width))
-            ).shape
+            picture = _upright(next(container.decode(stream)), picture)
         rate = float(stream.average_rate or stream.base_rate or 0)
-        return stream.frames, height, width, rate, stream.codec_context.name
+        return stream.frames, *picture.shape, rate, stream.codec_context.name
 
 
 def _opened(path):
@@ -146,17 +135,14 @@ def _upright(frame, picture):
 def _grey(frame):
     """Return the luma (H, W, 1) of an RGB frame; the weights sum to 2**16, so grey stays exact."""
     red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None]
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None].astype(np.uint8)
 
 
-def _announced(path, fps):
+def _announced(path):
     """Return times as `_clock` gives them, as the file states them before it is decoded."""
     container, stream = _opened(path)
     with container:
-        stamps = [None] * stream.frames
-        if fps is not None or not stamps:
-            with suppress(av.FFmpegError):
-                stamps = [packet.pts for packet in container.demux(stream) if packet.size]
+        stamps = [packet.pts for packet in container.demux(stream) if packet.size]
         return _clock(stamps, stream)
 
 
@@ -184,20 +170,33 @@ def _chosen(times, step, fps, take):
 
 
 def _read(path, keep, grey, each):
-    """Decode a film, and keep some of its frames or, where `keep` is None, all.
+    """Decode a film, and keep the frames of some indices.
 
-    Returns the frames by their index, the array that they lie in or None, their times and the usual
-    step, and in words what is lost of the film, "" for nothing.
+    Returns these frames, which they are, the times of all and the usual step, and in words what is
+    lost of the film, "" for nothing.
     """
-    wanted, kept, store, shape, log = set(keep or ()), {}, None, None, Log()
+    wanted, kept, video, shape, spoilt = set(keep), [], None, None, False
+    packets, frames, errors = [], [], []
     container, stream = _opened(path)
     with container:
         try:
             for packet in container.demux():
-                log.packet(packet)
-                for frame in _decoded(packet, log) if packet.stream_index == stream.index else ():
-                    i = log.frame(frame)
-                    if keep is not None and i not in wanted:
+                start = packet.dts if packet.pts is None else packet.pts
+                one = packet.stream_index, start, packet.duration, packet.pos, packet.size
+                packets.append(one)
+                if one[0] != stream.index:
+                    continue
+                try:
+                    decoded = packet.decode()
+                except av.FFmpegError as error:  # as in players: the next one may be whole
+                    errors.append(error)
+                    spoilt = True
+                    continue
+                for frame in decoded:
+                    corrupt, i = frame.is_corrupt, len(frames)
+                    spoilt = corrupt or (spoilt and not frame.key_frame)
+                    frames.append((frame.pts, frame.duration, corrupt, spoilt))
+                    if i not in wanted:
                         continue
                     picture = _upright(frame, frame.to_ndarray(format="rgb24"))
                     shape = shape or picture.shape
@@ -205,35 +204,19 @@ def _read(path, keep, grey, each):
                         raise _broken(path, "its frame size changes")
                     picture = _grey(picture) if grey else picture
                     picture = each(picture[None])[0] if each else picture
-                    if keep is not None:
-                        store = (
-                            np.empty((len(wanted), *picture.shape), np.uint8)
-                            if store is None
-                            else store
-                        )
-                        store[len(kept)] = picture
-                        picture = store[len(kept)]
-                    kept[i] = picture
+                    if video is None:
+                        video = np.empty((len(wanted), *picture.shape), np.uint8)
+                    video[len(kept)] = picture
+                    kept.append(i)
         except av.FFmpegError as error:
-            raise _broken(
-                path, f"it breaks off after {len(log.stamps)} frames ({error})"
-            ) from error
-        if not log.stamps:
-            raise _broken(path, " ".join(["no frame can be decoded", *map(str, log.errors[:1])]))
-        times, step = _clock(log.stamps, stream)
-        lost, usable = log.verdict(container, stream, times, step)
+            raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
+        if not frames:
+            raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
+        times, step = _clock([stamp for stamp, *_ in frames], stream)
+        lost, usable = losses((container, stream), packets, frames, times, step, len(errors))
     if not usable:
         raise _broken(path, lost)
-    return kept, store, times, step, lost
-
-
-def _decoded(packet, log):
-    """Return the frames of a packet, none of a broken one: the next may be whole."""
-    try:
-        return packet.decode()
-    except av.FFmpegError as error:
-        log.error(error)
-        return ()
+    return video, kept, times, step, lost
 
 
 def _broken(path, problem):

@@ -101,15 +101,24 @@ def fitted(frames, parts, size, how="squash"):
     >>> [int(fitted(film, None, (60, 60), how)[0][0, 0, 0, 0]) for how in FITS]
     [0, 32, 255]
     """
-    size, shape = tuple(size), frames.shape[1:3]
-    cut = _within(shape, size) if how == "crop" else shape
-    inner = _within(size, shape) if how == "pad" else size
-    frames = resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
-    parts = None if parts is None else resize_parts(center_crop(parts, cut), inner)
+    size, frames = tuple(size), shrunk(frames, size, how)
+    inner = frames.shape[1:3]
+    if parts is not None:
+        shape = parts.shape[1:]
+        cut = _within(shape, size) if how == "crop" else shape
+        parts = resize_parts(center_crop(parts, cut), inner)
     if inner == size:
         return frames, parts
     colour = frames.mean((0, 1, 2)).round()
     return _padded(frames, size, colour), None if parts is None else _padded(parts, size, 0)
+
+
+def shrunk(frames, size, how="squash"):
+    """Do what `fitted` does to each frame by itself: all but the padding, which looks at all."""
+    size, shape = tuple(size), frames.shape[1:3]
+    cut = _within(shape, size) if how == "crop" else shape
+    inner = _within(size, shape) if how == "pad" else size
+    return resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
 
 
 def _within(size, like):

@@ -4,6 +4,8 @@ import abc
 
 import numpy as np
 
+from stce.videos.frames import fitted
+
 __all__ = ["Videos"]
 
 
@@ -67,6 +69,15 @@ class Videos(abc.ABC):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         return None
 
+    def middle(self, i, size, most=None):
+        """Return a video brought to a size as `fit` says, at most so many middle frames, and parts.
+
+        A data set of long videos overrides it, so as not to have whole ones in memory.
+        """
+        frames, parts = self.read(i), self.parts(i)
+        used = central(len(frames), most)
+        return fitted(frames[used], None if parts is None else parts[used], size, self.fit)
+
     def select(self, indices):
         """Return the videos of some rows (slice, ``(n,) int`` or ``(N,) bool``), in that order."""
         return _Selection(self, np.arange(len(self))[indices])
@@ -94,5 +105,14 @@ class _Selection(Videos):
     def parts(self, i):
         return self._videos.parts(self._indices[i])
 
+    def middle(self, i, *how):
+        return self._videos.middle(self._indices[i], *how)
+
     def _options(self):
         return self._videos._options()
+
+
+def central(n, most):
+    """Return the slice of the middle of `n`, all or `most` of them."""
+    start = max(0, (n - most) // 2) if most else 0
+    return slice(start, start + (most or n))
