@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from stce.datasets import text_table
-from stce.datasets.folder import ENDINGS, shuffled
+from stce.datasets.folder import is_film, shuffled
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
 _PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
@@ -86,7 +86,7 @@ def _scan(folder):
 def _row(entry, name, split):
     """Return the row of a video file in a list, or an empty list for another file."""
     stem, ending = os.path.splitext(entry.name)
-    if ending.lower() not in ENDINGS or entry.name[0] == "." or not entry.is_file():
+    if not is_film(Path(entry.path)):
         return []
     match = _NAME.fullmatch(stem)
     problem = "" if match else "its name is not ID_START_END with six digits each"

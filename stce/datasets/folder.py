@@ -183,6 +183,8 @@ def load(
         raise ValueError("window='motion' needs to know how long; give window_frames, such as 16.")
     table, classes = _table(Path(folder), group_pattern, groups_file)
     table["split"] = _split(table, classes, test_groups)
+    if split == "train" and (text := left_out(folder, table["path"])):  # once for both parts
+        warnings.warn(text, stacklevel=2)
     if fit != "crop" and split == "train":  # once for both parts
         shapes = pd.Series(np.nan, table.index)
         for i, path in table["path"].items():
@@ -215,7 +217,7 @@ def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="
     table = pd.concat([table.rename(columns={"id": "file"}), facts], axis=1)
     good = (table["problem"] == "").to_numpy()
     seen, looks = table[good].reset_index(drop=True), np.array(looks, np.float32)[good]
-    warned = _giveaways(seen)
+    warned = [text for text in [left_out(folder, table["path"])] if text] + _giveaways(seen)
     one = seen.groupby("group")["class"].nunique() == 1
     if one.any():
         warned.append(
@@ -330,12 +332,12 @@ def _table(folder, pattern, groups_file):
     rows = []
     for label, name in enumerate(classes):
         files = (folder / name).iterdir()
-        paths = sorted(p for p in files if p.suffix.lower() in ENDINGS and p.name[0] != ".")
+        paths = sorted(filter(is_film, files))
         if len(paths) < 2:
             raise ValueError(
                 f"The class folder {folder / name} has {len(paths)} video"
-                f"{'' if len(paths) == 1 else 's'} ({', '.join(ENDINGS[:4])}): a class needs at least "
-                "two clips, one to train and one to test. Add videos, or remove the folder."
+                f"{'' if len(paths) == 1 else 's'} ({', '.join(ENDINGS[:4])}): a class needs at "
+                "least two clips, one to train and one to test. Add videos, or remove the folder."
             )
         for path in paths:
             group = "" if groups_file else _group(path, pattern)
@@ -373,6 +375,31 @@ def _group(path, pattern):
             r"such as r'^(person\d+)'."
         )
     return group
+
+
+def is_film(path):
+    """Tell whether a file counts as a film: by its ending, unless it is hidden."""
+    return path.suffix.lower() in ENDINGS and path.name[0] != "." and path.is_file()
+
+
+def left_out(folder, taken):
+    """Say which files of a folder look like films and are not among those taken; "" for none.
+
+    Either they lie in no folder of a class, or a film's ending is not the last one of their names.
+    What begins with a dot or an underscore was put aside on purpose.
+    """
+    taken = set(taken)
+    inside = (path for path in Path(folder).rglob("*.*") if str(path) not in taken)
+    alike = sorted(
+        path.relative_to(folder)
+        for path in inside
+        if {suffix.lower() for suffix in path.suffixes} & set(ENDINGS) and path.is_file()
+    )
+    alike = [str(path) for path in alike if not any(part[0] in "._" for part in path.parts)]
+    return alike and (
+        f"{len(alike)} files in {folder} look like films but are left out, such as {alike[0]}: put "
+        f"each into the folder of its class, with an ending such as {', '.join(ENDINGS[:4])}."
+    )
 
 
 def shuffled(names, seed):

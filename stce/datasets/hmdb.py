@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 
 from stce.clips import Clips
-from stce.datasets.folder import ENDINGS, shuffled
+from stce.datasets.folder import is_film, shuffled
 from stce.datasets.textures import CLASSES, check_clips
 from stce.videos import decode
 from stce.videos.frames import center_crop, fitted, shrunk
@@ -148,8 +148,7 @@ def _videos(folder, exclude):
     unwanted = {_key(name) for name in exclude}
     videos = {}
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        names = sorted(p.name for p in sub.iterdir() if p.suffix.lower() in ENDINGS)
-        files = [f"{sub.name}/{name}" for name in names if name[0] != "."]
+        files = [f"{sub.name}/{path.name}" for path in sorted(filter(is_film, sub.iterdir()))]
         if files and _key(sub.name) not in unwanted:
             videos[sub.name] = files
     if not videos:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from stce.clips import Clips
 from stce.datasets.copies import plain
-from stce.datasets.folder import ENDINGS
+from stce.datasets.folder import is_film
 from stce.datasets.textures import textures
+from stce.videos.decoding import ENDINGS
 
 __all__ = ["films", "negatives"]
 
@@ -24,11 +25,11 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     folder, remedy = Path(folder).resolve(), "correct random_folder, or set random_source: others"
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder of negatives {folder} is not there; {remedy}.")
-    found = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in ENDINGS)
+    found = sorted(filter(is_film, folder.rglob("*.*")))
     listed, sizes = {}, {}
     for path in filter(Path.is_file, map(Path, known)):
         sizes.setdefault(path.stat().st_size, []).append(path)
-    for path in (path for path in found if path.is_file() and path.name[0] != "."):
+    for path in found:
         inside = path.relative_to(folder)
         named = {plain(part).casefold() for part in (folder.name, *inside.parts[:-1])}
         told = [f"is of class {name!r}" for name in classes if plain(name).casefold() in named]
@@ -41,7 +42,9 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
             )
         listed.setdefault(inside.as_posix().rpartition("/")[0], []).append(inside.as_posix())
     if not listed:
-        raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS[:4])}) for negatives; {remedy}.")
+        raise ValueError(
+            f"{folder} holds no film ({', '.join(ENDINGS[:4])}) for negatives; {remedy}."
+        )
     return listed
 
 

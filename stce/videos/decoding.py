@@ -68,7 +68,7 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
     keep = []
     with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
-        keep = _chosen(*_announced(path), fps, take)
+        keep = _chosen(*_announced(path, fps), fps, take)
     while True:
         video, kept, times, step, lost = _read(path, keep, grey, each)
         chosen = _chosen(times, step, fps, take)
@@ -91,7 +91,7 @@ def header(path):
     with container:
         picture = np.empty((stream.height, stream.width))
         with suppress(av.FFmpegError, StopIteration):
-            picture = _upright(next(container.decode(stream)), picture)
+            picture = _upright(picture, _matrix(next(container.decode(stream))))
         rate = float(stream.average_rate or stream.base_rate or 0)
         return stream.frames, *picture.shape, rate, stream.codec_context.name
 
@@ -120,13 +120,15 @@ def _opened(path):
     )
 
 
-def _upright(frame, picture):
-    """Return a view of a frame's picture, (H, W, ...), turned and mirrored as it is to be shown."""
+def _matrix(frame):
+    """Return (a, b, c, d): what is stored at (x, y) is shown at (a x + c y, b x + d y)."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return picture
-    # A pixel at (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+    return (1, 0, 0, 1) if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
+
+
+def _upright(picture, matrix):
+    """Return a view of a picture, (H, W, ...), turned and mirrored as it is to be shown."""
+    a, b, c, d = matrix
     if abs(b) > abs(a):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -135,13 +137,15 @@ def _upright(frame, picture):
 def _grey(frame):
     """Return the luma (H, W, 1) of an RGB frame; the weights sum to 2**16, so grey stays exact."""
     red, green, blue = np.moveaxis(frame.astype(np.uint32), -1, 0)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None].astype(np.uint8)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None]
 
 
-def _announced(path):
+def _announced(path, fps):
     """Return times as `_clock` gives them, as the file states them before it is decoded."""
     container, stream = _opened(path)
     with container:
+        if fps is None and stream.frames:
+            return _clock([None] * stream.frames, stream)
         stamps = [packet.pts for packet in container.demux(stream) if packet.size]
         return _clock(stamps, stream)
 
@@ -176,7 +180,7 @@ def _read(path, keep, grey, each):
     lost of the film, "" for nothing.
     """
     wanted, kept, video, shape, spoilt = set(keep), [], None, None, False
-    packets, frames, errors = [], [], []
+    packets, frames, errors, turns = [], [], [], {}
     container, stream = _opened(path)
     with container:
         try:
@@ -198,12 +202,17 @@ def _read(path, keep, grey, each):
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     if i not in wanted:
                         continue
-                    picture = _upright(frame, frame.to_ndarray(format="rgb24"))
+                    if frame.rotation not in turns:  # to look at each is slow
+                        turns[frame.rotation] = _matrix(frame)
+                    picture = frame.to_ndarray(format="rgb24")
+                    picture = _upright(picture, turns[frame.rotation])
                     shape = shape or picture.shape
                     if picture.shape != shape:
                         raise _broken(path, "its frame size changes")
                     picture = _grey(picture) if grey else picture
-                    picture = each(picture[None])[0] if each else picture
+                    picture = (
+                        each(picture[None].astype(np.uint8, copy=False))[0] if each else picture
+                    )
                     if video is None:
                         video = np.empty((len(wanted), *picture.shape), np.uint8)
                     video[len(kept)] = picture
