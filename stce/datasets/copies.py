@@ -85,7 +85,7 @@ def _scan(folder):
 
 def _row(entry, name, split):
     """Return the row of a video file in a list, or an empty list for another file."""
-    stem, ending = os.path.splitext(entry.name)
+    stem = os.path.splitext(entry.name)[0]
     if not is_film(Path(entry.path)):
         return []
     match = _NAME.fullmatch(stem)

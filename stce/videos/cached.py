@@ -175,6 +175,7 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
     for i in indices:
         try:
             with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DamagedFilm)
                 frames, parts = videos.middle(i, size, max_frames)
             if len(frames) < min_frames:
                 raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 # are drawn from such ones, or if a tenth is cut off: lengths in headers are rounded, and decoders
 # keep a few frames back, which is not worth a note either.
 MOST_LOST, MOST_SPOILT, MOST_CUT, KEPT_BACK = 0.05, 0.5, 0.1, 5
-HOLE = 600  # bytes between two packets, above what is usual in a file, that belong to none
+HOLE = 300  # bytes between two packets, above what is usual in a file, that belong to none
 
 
 def losses(film, packets, frames, times, step, failed):

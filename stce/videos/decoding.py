@@ -210,9 +210,8 @@ def _read(path, keep, grey, each):
                     if picture.shape != shape:
                         raise _broken(path, "its frame size changes")
                     picture = _grey(picture) if grey else picture
-                    picture = (
-                        each(picture[None].astype(np.uint8, copy=False))[0] if each else picture
-                    )
+                    if each:
+                        picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
                     if video is None:
                         video = np.empty((len(wanted), *picture.shape), np.uint8)
                     video[len(kept)] = picture
