@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from stce.datasets import text_table
-from stce.datasets.folder import is_film, shuffled
+from stce.datasets.folder import shuffled
+from stce.videos.sources import is_film
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
 _PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}

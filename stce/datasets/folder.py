@@ -27,7 +27,7 @@ from stce.engine.progress import bar
 from stce.videos import Videos, decode
 from stce.videos.decoding import ENDINGS, header
 from stce.videos.frames import FITS, fitted, resize, shrunk
-from stce.videos.sources import central
+from stce.videos.sources import central, is_film, left_out
 
 PARTS = ("background", "moving")
 GROUP_PATTERN, WINDOWS, TRUTHS = r"^([^_]+)_", ("middle", "motion"), ("none", "motion")
@@ -375,31 +375,6 @@ def _group(path, pattern):
             r"such as r'^(person\d+)'."
         )
     return group
-
-
-def is_film(path):
-    """Tell whether a file counts as a film: by its ending, unless it is hidden."""
-    return path.suffix.lower() in ENDINGS and path.name[0] != "." and path.is_file()
-
-
-def left_out(folder, taken):
-    """Say which files of a folder look like films and are not among those taken; "" for none.
-
-    Either they lie in no folder of a class, or a film's ending is not the last one of their names.
-    What begins with a dot or an underscore was put aside on purpose.
-    """
-    taken = set(taken)
-    inside = (path for path in Path(folder).rglob("*.*") if str(path) not in taken)
-    alike = sorted(
-        path.relative_to(folder)
-        for path in inside
-        if {suffix.lower() for suffix in path.suffixes} & set(ENDINGS) and path.is_file()
-    )
-    alike = [str(path) for path in alike if not any(part[0] in "._" for part in path.parts)]
-    return alike and (
-        f"{len(alike)} files in {folder} look like films but are left out, such as {alike[0]}: put "
-        f"each into the folder of its class, with an ending such as {', '.join(ENDINGS[:4])}."
-    )
 
 
 def shuffled(names, seed):

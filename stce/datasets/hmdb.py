@@ -21,10 +21,11 @@ import joblib
 import numpy as np
 
 from stce.clips import Clips
-from stce.datasets.folder import is_film, shuffled
+from stce.datasets.folder import shuffled
 from stce.datasets.textures import CLASSES, check_clips
 from stce.videos import decode
 from stce.videos.frames import center_crop, fitted, shrunk
+from stce.videos.sources import is_film
 
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
 SYNONYMS = {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from stce.clips import Clips
 from stce.datasets.copies import plain
-from stce.datasets.folder import is_film
 from stce.datasets.textures import textures
 from stce.videos.decoding import ENDINGS
+from stce.videos.sources import is_film
 
 __all__ = ["films", "negatives"]
 
