@@ -484,7 +484,9 @@ def test_large_pictures_of_several_classes_are_explained_as_was_confirmed(
     cut = {}
 
     def find(seen_at, finder, mine, random, names, settings, *rest):
-        cut.update(settings, at=seen_at.layer, grid=seen_at.grid, finder=finder.layer, n=len(random))
+        cut.update(
+            settings, at=seen_at.layer, grid=seen_at.grid, finder=finder.layer, n=len(random)
+        )
         raise StopIteration
 
     monkeypatch.setattr("stce.explanation._find", find)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from stce.datasets import text_of, text_table
-from stce.datasets.folder import ENDINGS, shuffled
+from stce.datasets.folder import shuffled
 from stce.engine.storage import path_of
+from stce.videos.sources import is_film
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
 _PARTS = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
@@ -88,8 +89,8 @@ def _scan(folder):
 def _row(entry, name, split):
     """Return the row of a video file in a list, or an empty list for another file."""
     path = text_of(entry.path)
-    stem, ending = os.path.splitext(os.path.basename(path))
-    if ending.lower() not in ENDINGS or entry.name[0] == "." or not entry.is_file():
+    stem = os.path.splitext(os.path.basename(path))[0]
+    if not is_film(Path(path)):
         return []
     match = _NAME.fullmatch(stem)
     problem = "" if match else "its name is not ID_START_END with six digits each"

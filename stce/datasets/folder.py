@@ -15,6 +15,7 @@ import hashlib
 import re
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ from stce.datasets import by_name, check_split, check_whole, text_table
 from stce.engine.progress import bar
 from stce.engine.storage import path_of
 from stce.videos import Videos, decode
-from stce.videos.decoding import header
-from stce.videos.frames import FITS, resize
+from stce.videos.decoding import ENDINGS, header
+from stce.videos.frames import FITS, fitted, resize, shrunk
+from stce.videos.sources import central, is_film, left_out
 
-ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
 PARTS = ("background", "moving")
 GROUP_PATTERN, WINDOWS, TRUTHS = r"^([^_]+)_", ("middle", "motion"), ("none", "motion")
 # What may tell the classes apart without an action, and what to do about it.
@@ -54,7 +55,7 @@ class FolderVideos(Videos):
     def read(self, i):
         """Decode a video, ``(T_i, H, W, 3) uint8`` RGB; ValueError if it is broken or too short."""
         film = decode(self.table["path"].iloc[i], self.fps)
-        used = self._used(film, self.table["id"].iloc[i])
+        used = self._used(len(film), self.table["id"].iloc[i], film)
         if self.truth == "motion":  # here, so that `parts` need not decode it again
             self._moves = i, _moving(film, used)
         return film[used]
@@ -65,9 +66,22 @@ class FolderVideos(Videos):
             self.read(i)
         return self._moves[1]
 
-    def _used(self, film, name):
-        seen = film[:: self.stride]
-        n, size = len(seen), self.window_frames or len(seen)
+    def middle(self, i, size, most=None):
+        """Keep no more than the frames wanted, unless what moves in the others has a say."""
+        path, name = self.table[["path", "id"]].iloc[i]
+        if "motion" in (self.truth, self.window):
+            return super().middle(i, size, most)
+
+        def take(n):
+            used = range(n)[self._used(n, name)]
+            return used[central(len(used), most)]
+
+        smaller = partial(shrunk, size=size, how=self.fit)
+        return fitted(decode(path, self.fps, take=take, each=smaller), None, size, self.fit)
+
+    def _used(self, n, name, film=None):
+        n = len(range(0, n, self.stride))
+        size = self.window_frames or n
         if n < size:
             raise ValueError(
                 f"The film {name!r} has {n} frames at stride {self.stride}, fewer than the {size} "
@@ -75,6 +89,7 @@ class FolderVideos(Videos):
             )
         start = (n - size) // 2
         if self.window == "motion":
+            seen = film[:: self.stride]
             change = [np.abs(seen[t].astype(np.int16) - seen[t - 1]).sum() for t in range(1, n)]
             before = np.cumsum([0, *change])
             start = int((before[size - 1 :] - before[: n - size + 1]).argmax())
@@ -169,6 +184,8 @@ def load(
         raise ValueError("window='motion' needs to know how long; give window_frames, such as 16.")
     table, classes = _table(path_of(folder), group_pattern, groups_file)
     table["split"] = _split(table, classes, test_groups)
+    if split == "train" and (text := left_out(folder, table["path"])):  # once for both parts
+        warnings.warn(text, stacklevel=2)
     if fit != "crop" and split == "train":  # once for both parts
         shapes = pd.Series(np.nan, table.index)
         for i, path in table["path"].items():
@@ -201,7 +218,7 @@ def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="
     table = pd.concat([table.rename(columns={"id": "file"}), facts], axis=1)
     good = (table["problem"] == "").to_numpy()
     seen, looks = table[good].reset_index(drop=True), np.array(looks, np.float32)[good]
-    warned = _giveaways(seen)
+    warned = [text for text in [left_out(folder, table["path"])] if text] + _giveaways(seen)
     one = seen.groupby("group")["class"].nunique() == 1
     if one.any():
         warned.append(
@@ -222,13 +239,19 @@ def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="
 
 def _look(path):
     """Return the facts of a film, and how it changes, ``(2048,) float`` of length 1."""
+    light = []
+
+    def smaller(frame):  # a frame at a time: films may be long
+        light.append(frame.mean())
+        return resize(frame, (16, 16))
+
     try:
-        film, (*_, rate, codec) = decode(path), header(path)
+        film, (_, height, width, rate, codec) = decode(path, each=smaller), header(path)
     except ValueError as error:
         return {"problem": str(error)}, np.zeros(2048)
-    small = resize(film[(2 * np.arange(8) + 1) * len(film) // 16], (16, 16)).mean(-1)
+    small = film[(2 * np.arange(8) + 1) * len(film) // 16].mean(-1)
     change = (small - small.mean(0)).ravel()
-    values = film.shape[2] / film.shape[1], len(film), rate, film.mean(), codec
+    values = width / height, len(film), rate, np.mean(light[-len(film) :]), codec
     return dict(zip(FACTS, values, strict=True), problem=""), change / (np.linalg.norm(change) or 1)
 
 
@@ -310,13 +333,12 @@ def _table(folder, pattern, groups_file):
         )
     rows = []
     for label, (name, inside) in enumerate(classes.items()):
-        files = path_of(inside).iterdir()
-        paths = by_name(p for p in files if p.suffix.lower() in ENDINGS and p.name[0] != ".")
+        paths = by_name(filter(is_film, path_of(inside).iterdir()))
         if len(paths) < 2:
             raise ValueError(
                 f"The class folder {inside} has {len(paths)} video"
-                f"{'' if len(paths) == 1 else 's'} ({', '.join(ENDINGS)}): a class needs at least "
-                "two clips, one to train and one to test. Add videos, or remove the folder."
+                f"{'' if len(paths) == 1 else 's'} ({', '.join(ENDINGS[:4])}): a class needs at "
+                "least two clips, one to train and one to test. Add videos, or remove the folder."
             )
         for file, path in paths.items():
             group = "" if groups_file else _group(file, inside, pattern)

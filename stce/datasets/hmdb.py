@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, deque
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -22,11 +23,12 @@ import numpy as np
 from stce.clips import Clips
 from stce.datasets import text_of
 from stce.datasets.copies import plain
-from stce.datasets.folder import ENDINGS, shuffled
+from stce.datasets.folder import shuffled
 from stce.datasets.textures import CLASSES, check_clips
 from stce.engine.storage import path_of
 from stce.videos import decode
-from stce.videos.frames import center_crop, fitted
+from stce.videos.frames import center_crop, fitted, shrunk
+from stce.videos.sources import is_film
 
 #: What HMDB calls the actions of KTH and of Kinetics (names without spaces and underscores).
 SYNONYMS = {
@@ -150,8 +152,8 @@ def _videos(folder, exclude):
     unwanted = {_key(name) for name in exclude}
     videos = {}
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        names = sorted(text_of(p.name) for p in sub.iterdir() if p.suffix.lower() in ENDINGS)
-        files = [f"{text_of(sub.name)}/{name}" for name in names if name[0] != "."]
+        names = sorted(text_of(path.name) for path in filter(is_film, sub.iterdir()))
+        files = [f"{text_of(sub.name)}/{name}" for name in names]
         if files and _key(text_of(sub.name)) not in unwanted:
             videos[text_of(sub.name)] = files
     if not videos:
@@ -174,13 +176,18 @@ def _deal(queues, counts, n):
 
 def _window(path, k, n_frames, size, channels, frame_size=None, fps=None, stride=1, fit="squash"):
     """Return window `k` of a video (T, H, W, C), 0 in the middle, or None if there is none."""
+
+    def take(n):
+        seen = range(0, n, stride)
+        start = (len(seen) - n_frames) // 2 + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
+        if not 0 <= start <= len(seen) - n_frames:
+            raise ValueError("There is no such window.")
+        return seen[start : start + n_frames]
+
+    frame_size = frame_size or size
+    smaller = partial(shrunk, size=frame_size, how=fit)
     try:
-        video = decode(path, fps, grey=channels == 1)[::stride]
+        video = decode(path, fps, grey=channels == 1, take=take, each=smaller)
     except (ValueError, FileNotFoundError):
         return None
-    middle = (len(video) - n_frames) // 2
-    start = middle + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
-    if not 0 <= start <= len(video) - n_frames:
-        return None
-    window, _ = fitted(video[start : start + n_frames], None, frame_size or size, fit)
-    return center_crop(window, size)
+    return center_crop(fitted(video, None, frame_size, fit)[0], size)

@@ -10,9 +10,10 @@ from pathlib import Path
 from stce.clips import Clips
 from stce.datasets import text_of
 from stce.datasets.copies import plain
-from stce.datasets.folder import ENDINGS
 from stce.datasets.textures import textures
 from stce.engine.storage import path_of
+from stce.videos.decoding import ENDINGS
+from stce.videos.sources import is_film
 
 __all__ = ["films", "negatives"]
 
@@ -27,11 +28,11 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     remedy = "correct random_folder, or set random_source: others"
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder of negatives {folder} is not there; {remedy}.")
-    found = sorted(path for path in folder.rglob("*.*") if path.suffix.lower() in ENDINGS)
+    found = sorted(filter(is_film, folder.rglob("*.*")))
     listed, sizes = {}, {}
     for path in filter(Path.is_file, map(path_of, known)):
         sizes.setdefault(path.stat().st_size, []).append(path)
-    for path in (path for path in found if path.is_file() and path.name[0] != "."):
+    for path in found:
         inside = path.relative_to(folder)
         named = {plain(part).casefold() for part in (folder.name, *inside.parts[:-1])}
         told = [f"is of class {name!r}" for name in classes if plain(name).casefold() in named]
@@ -45,7 +46,9 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
         name = text_of(inside.as_posix())
         listed.setdefault(name.rpartition("/")[0], []).append(name)
     if not listed:
-        raise ValueError(f"{folder} holds no film ({', '.join(ENDINGS)}) for negatives; {remedy}.")
+        raise ValueError(
+            f"{folder} holds no film ({', '.join(ENDINGS[:4])}) for negatives; {remedy}."
+        )
     return listed
 
 

@@ -44,6 +44,7 @@ def learn(stage: Stage, p: SimpleNamespace) -> None:
                 like = p.frame_size, p.n_frames, p.max_frames or None, p.n_jobs
                 kept = videos.cache(some, folder / f"videos-{name}", *like)
                 stage.notes[f"skipped_{name}"] = kept.skipped
+                stage.notes |= {f"damaged_{name}": bad} if (bad := kept.damaged()) else {}
         if together:
             distributed.barrier()
         split = {n: videos.CachedVideos.load(folder / f"videos-{n}") for n in ("train", "test")}
@@ -77,7 +78,7 @@ def _begun(stage: Stage, p: SimpleNamespace, found: videos.Videos) -> tuple:
     wanted = {"network": made["name"], "width": made["width"], "channels": made["in_channels"]}
     given = {**wanted, "network": p.network, "width": p.width}
     with contextlib.suppress(ValueError, FileNotFoundError):  # a broken video is told of later
-        given["channels"] = found.read(0).shape[-1]
+        given["channels"] = found.middle(0, p.crop, 1)[0].shape[-1]
     for key, value in wanted.items():
         if given[key] != value:
             raise ValueError(

@@ -11,7 +11,8 @@ import pandas as pd
 
 from stce.engine.progress import bar
 from stce.engine.storage import explain_write, path_of, write_npy, write_table, write_text
-from stce.videos.frames import FITS, fitted
+from stce.videos.decoding import DamagedFilm
+from stce.videos.frames import FITS
 from stce.videos.sources import Videos
 
 __all__ = ["CachedVideos", "cache"]
@@ -22,7 +23,8 @@ class CachedVideos(Videos):
 
     The folder holds ``{index:06d}.npy`` (frames) and, where the truth is known,
     ``{index:06d}.parts.npy`` for each video, ``table.parquet`` (the source's columns, ``index`` in
-    the source and ``n_frames``), ``skipped.json``, ``classes.json`` and ``cache.json`` (settings).
+    the source and ``n_frames``), ``skipped.json``, ``classes.json`` and ``cache.json`` (settings);
+    ``{index:06d}.damage.txt`` says what a video lacks that was kept all the same.
 
     Parameters
     ----------
@@ -61,6 +63,12 @@ class CachedVideos(Videos):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         path = self._path(i, ".parts.npy")
         return np.load(path, mmap_mode="r") if path.is_file() else None
+
+    def damaged(self):
+        """Return ``{"id": ..., "note": ...}`` of each video that was kept although damaged."""
+        notes = {name: self._path(i, ".damage.txt") for i, name in enumerate(self.table["id"])}
+        there = {name: path for name, path in notes.items() if path.is_file()}
+        return [{"id": name, "note": path.read_text("utf-8")} for name, path in there.items()]
 
     def _path(self, i, ending):
         return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
@@ -166,21 +174,23 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
     skipped = {}
     for i in indices:
         try:
-            frames = videos.read(i)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DamagedFilm)
+                frames, parts = videos.middle(i, size, max_frames)
             if len(frames) < min_frames:
                 raise ValueError(
                     f"It has {len(frames)} frames, fewer than the {min_frames} needed: replace it "
                     "by a longer one, take more of it (a folder's stride, window_frames) or lower "
                     "min_frames (a clip is 16 frames in the paper)."
                 )
-            start = (len(frames) - max_frames) // 2 if max_frames else 0
-            middle = slice(max(start, 0), max(start, 0) + (max_frames or len(frames)))
-            parts = videos.parts(i)
-            both = frames[middle], None if parts is None else parts[middle]
-            frames, parts = fitted(*both, size, videos.fit)
         except (ValueError, FileNotFoundError) as error:
             skipped[i] = str(error)
             continue
+        for said in caught:
+            if said.category is DamagedFilm:
+                write_text(folder / f"{i:06d}.damage.txt", str(said.message))
+            else:
+                warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
         if parts is not None:  # before the frames: where those are, the video is complete
             write_npy(folder / f"{i:06d}.parts.npy", parts)
         write_npy(folder / f"{i:06d}.npy", frames)

@@ -1,29 +1,50 @@
 """Reading a video file (`stce.videos.decode`)."""
 
+import warnings
 from contextlib import suppress
 
 import av
 import numpy as np
 
 from stce.engine.storage import path_of
+from stce.videos.damage import losses
+
+# Of the files that PyAV opens, those that are films; case does not matter.
+ENDINGS = tuple(
+    ".avi .mp4 .mkv .webm .mov .m4v .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .3gp .3g2 "
+    ".flv .f4v .wmv .asf .ogv .ogm .qt .mk3d .mjpg .mjpeg .mxf .dv .divx .amv .rm .rmvb .wtv .nut "
+    ".ivf .y4m .gif .apng".split()
+)
+# Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
+STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
-def decode(path, fps=None, grey=False):
-    """Decode a whole video file.
+class DamagedFilm(UserWarning):
+    """A film is kept although a few of its frames are lost or corrupt."""
 
-    pytorchvideo's `EncodedVideo` opens the file. The frames are taken from its PyAV container in
-    the decoder's order, not with ``get_clip``, which sorts them by time stamp: AVI files with
-    B-frames carry wrong ones (1, 2, 4, 3, ...), and it shuffles their frames and loses the last.
+
+def decode(path, fps=None, grey=False, take=None, each=None):
+    """Decode a video file as a player shows it.
+
+    Its first stream that is no still, or the one that FFmpeg's players prefer to it, is turned and
+    mirrored as the file or its frames say. The frames are taken in the decoder's order, not sorted
+    by time stamp: AVI files with B-frames carry wrong ones (1, 2, 4, 3, ...).
 
     Parameters
     ----------
     path : path
-        Anything FFmpeg reads: avi, mp4, mkv, webm, ...
+        Anything FFmpeg reads, such as a file with one of `ENDINGS`.
     fps : float, optional
         Resample to this many frames per second by the nearest time stamp: frames are dropped or
         repeated, never mixed. The video's own frames by default.
     grey : bool
         Return one channel, the luma of ITU-R BT.601; a film without colour keeps its values.
+    take : callable, optional
+        Given the number of frames, after `fps`, returns the indices of those wanted, ascending. The
+        others are dropped as they are decoded.
+    each : callable, optional
+        What is done to each frame wanted, ``(1, H, W, C) uint8``, as soon as it is decoded, such as
+        making it smaller.
 
     Returns
     -------
@@ -35,7 +56,8 @@ def decode(path, fps=None, grey=False):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is empty, no video, broken or cut off, or its frame size changes.
+        If it is empty, no video, broken or cut off, too damaged, or its frame size changes. A film
+        that is damaged a little is kept, with a `DamagedFilm` warning.
     """
     path = path_of(path)
     if not path.is_file():
@@ -44,31 +66,72 @@ def decode(path, fps=None, grey=False):
         raise ValueError(f"The video {path} is empty (0 bytes); fetch it again or delete it.")
     if fps is not None and not fps > 0:
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
-    frames, times, step = _frames(path)
-    keep = range(len(frames)) if fps is None else _nearest_times(times, step, fps)
-    video = np.empty((len(keep), *frames[0].shape[:2], 1 if grey else 3), np.uint8)
-    for j, i in enumerate(keep):
-        video[j] = _grey(frames[i]) if grey else frames[i]
-        if j + 1 == len(keep) or keep[j + 1] != i:
-            frames[i] = None  # so that the video is not in memory twice
-    return video
+    keep = []
+    with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
+        keep = _chosen(*_announced(path, fps), fps, take)
+    while True:
+        video, kept, times, step, lost = _read(path, keep, grey, each)
+        chosen = _chosen(times, step, fps, take)
+        if set(chosen) <= set(kept):
+            break
+        keep = chosen  # the file announced other frames than it has
+    if lost:
+        text = f"The video {path} is damaged: {lost}; it is kept, fetch it again to have them all."
+        warnings.warn(text, DamagedFilm, stacklevel=2)
+    return video[: len(kept)] if chosen == kept else video[np.searchsorted(kept, chosen)]
 
 
 def header(path):
     """Return what a file's header states: n_frames, height, width, rate (per second) and codec.
 
-    No frame is decoded. `n_frames` and the rate are 0 where the format does not state them. If the
-    file cannot be opened as a video, that is a ValueError.
+    The size is that of the first frame as it is shown. `n_frames` and the rate are 0 where the
+    format does not state them. If the file cannot be opened as a video, that is a ValueError.
     """
+    container, stream = _opened(path)
+    with container:
+        picture = np.empty((stream.height, stream.width))
+        with suppress(av.FFmpegError, StopIteration):
+            picture = _upright(picture, _matrix(next(container.decode(stream))))
+        rate = float(stream.average_rate or stream.base_rate or 0)
+        return stream.frames, *picture.shape, rate, stream.codec_context.name
+
+
+def _opened(path):
+    """Return the container of a film, and the stream that FFmpeg's players show."""
     try:
-        with av.open(str(path_of(path)), metadata_errors="replace") as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or stream.base_rate or 0)
-            return stream.frames, stream.height, stream.width, rate, stream.codec_context.name
-    except (av.FFmpegError, OSError, IndexError) as error:
-        raise ValueError(
-            f"The file {path} cannot be read as a video ({error}); fetch it again or delete it."
-        ) from error
+        # "file:", as a name may have a colon. No frame depends on a title that is not UTF-8.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        problem = error
+    else:
+        best = container.streams.best("video")
+        films = [
+            s for s in container.streams.video if s.codec_context and not s.disposition & STILLS
+        ]
+        if films:
+            return container, best if best in films else films[0]
+        container.close()
+        problem = (
+            "it has no moving pictures, only sound or a still" if best else "it has no pictures"
+        )
+    raise ValueError(
+        f"The file {path} cannot be read as a video ({problem}); it is broken or of another "
+        "format: fetch or convert it again, or delete it."
+    )
+
+
+def _matrix(frame):
+    """Return (a, b, c, d): what is stored at (x, y) is shown at (a x + c y, b x + d y)."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return (1, 0, 0, 1) if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
+
+
+def _upright(picture, matrix):
+    """Return a view of a picture, (H, W, ...), turned and mirrored as it is to be shown."""
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _grey(frame):
@@ -77,86 +140,94 @@ def _grey(frame):
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16)[..., None]
 
 
-def _opened(path):
-    """Return the container of a film, and its frames where they were decoded on opening it."""
-    from stce.videos import compat  # noqa: F401
-
-    # isort: split
-    from pytorchvideo.data.encoded_video import EncodedVideo
-
-    try:
-        video = EncodedVideo.from_path(str(path), decode_audio=False)
-        return video._container, video._video
-    except Exception as error:  # pytorchvideo raises RuntimeError, TypeError, ... as it happens
-        with suppress(av.FFmpegError):
-            # It gives up on a title or comment that is not UTF-8, which no frame depends on.
-            container = av.open(str(path), metadata_errors="replace")
-            if container.streams.video:
-                return container, None
-        raise ValueError(
-            f"The file {path} cannot be read as a video ({error}); it is broken or of another "
-            "format: fetch or convert it again, or delete it."
-        ) from error
+def _announced(path, fps):
+    """Return times as `_clock` gives them, as the file states them before it is decoded."""
+    container, stream = _opened(path)
+    with container:
+        if fps is None and stream.frames:
+            return _clock([None] * stream.frames, stream)
+        stamps = [packet.pts for packet in container.demux(stream) if packet.size]
+        return _clock(stamps, stream)
 
 
-def _frames(path):
-    """Return the frames, their times from the first one (s), and the usual step (s)."""
-    container, decoded = _opened(path)
-    stream = container.streams.video[0]
-    frames, stamps = [], []
-    problem = None
-    try:
-        if decoded is not None:  # no length in the header (mkv, webm)
-            frames = [frame.numpy() for frame, _ in decoded]
-            stamps = [stamp for _, stamp in decoded]
-            decoded.clear()
-        else:
-            for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                stamps.append(frame.pts)
-        rate = float(stream.average_rate or stream.base_rate or 25)
-        times = _times(stamps, stream.time_base, rate)
-        step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
-        length = _length(container, stream, rate)
-    except av.FFmpegError as error:
-        problem = f"it breaks off after {len(frames)} frames ({error})"
-    finally:
-        container.close()
-    if problem is None and not frames:
-        problem = "no frame can be decoded"
-    # Lengths in headers are rounded, so that only a clear difference says that the end is missing.
-    if problem is None and length and times[-1] + step < 0.9 * length - step:
-        problem = f"it ends after {times[-1] + step:.1f} s of the {length:.1f} s in its header"
-    if problem is None and len({frame.shape for frame in frames}) > 1:
-        problem = "its frame size changes"
-    if problem is not None:
-        raise ValueError(
-            f"The video {path} is broken: {problem}; fetch or convert it again, or delete it."
-        )
-    return frames, times, step
+def _clock(stamps, stream):
+    """Return the times of frames in the order of showing, from the first (s), and the usual step.
 
-
-def _length(container, stream, rate):
-    """Return the length (s) that the header states, or None."""
-    if container.format.name == "avi" and stream.frames:
-        return stream.frames / rate  # the duration is guessed where the index at the end is lost
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:  # else the sound may be longer
-        return container.duration / av.time_base
-    return None
-
-
-def _times(stamps, time_base, rate):
-    """Turn time stamps into seconds from the first frame, for frames in the order of showing."""
+    Where time stamps are missing or occur twice, the stated rate tells the times.
+    """
+    rate = float(stream.average_rate or stream.base_rate or 25)
     if any(stamp is None for stamp in stamps) or len(set(stamps)) < len(stamps):
-        return np.arange(len(stamps)) / rate
-    # Sorted, because the order of the frames is right where that of the stamps is not.
-    return (np.sort(stamps) - min(stamps, default=0)) * float(time_base)
+        times = np.arange(len(stamps)) / rate
+    else:  # sorted, because the order of the frames is right where that of the stamps is not
+        times = (np.sort(stamps) - min(stamps, default=0)) * float(stream.time_base)
+    return times, float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
 
 
-def _nearest_times(times, step, fps):
-    """Return the frame nearest in time to each tick of a clock of `fps`."""
-    n = max(1, round((times[-1] + step) * fps))
-    between = (times[1:] + times[:-1]) / 2
-    return np.searchsorted(between, np.arange(n) / fps).tolist()
+def _chosen(times, step, fps, take):
+    """Return the indices of the frames wanted: those nearest to the ticks of a clock of `fps`."""
+    chosen = range(len(times))
+    if fps is not None and len(times):
+        n = max(1, round((times[-1] + step) * fps))
+        between = (times[1:] + times[:-1]) / 2
+        chosen = np.searchsorted(between, np.arange(n) / fps).tolist()
+    return [chosen[i] for i in take(len(chosen))] if take else list(chosen)
+
+
+def _read(path, keep, grey, each):
+    """Decode a film, and keep the frames of some indices.
+
+    Returns these frames, which they are, the times of all and the usual step, and in words what is
+    lost of the film, "" for nothing.
+    """
+    wanted, kept, video, shape, spoilt = set(keep), [], None, None, False
+    packets, frames, errors, turns = [], [], [], {}
+    container, stream = _opened(path)
+    with container:
+        try:
+            for packet in container.demux():
+                start = packet.dts if packet.pts is None else packet.pts
+                one = packet.stream_index, start, packet.duration, packet.pos, packet.size
+                packets.append(one)
+                if one[0] != stream.index:
+                    continue
+                try:
+                    decoded = packet.decode()
+                except av.FFmpegError as error:  # as in players: the next one may be whole
+                    errors.append(error)
+                    spoilt = True
+                    continue
+                for frame in decoded:
+                    corrupt, i = frame.is_corrupt, len(frames)
+                    spoilt = corrupt or (spoilt and not frame.key_frame)
+                    frames.append((frame.pts, frame.duration, corrupt, spoilt))
+                    if i not in wanted:
+                        continue
+                    if frame.rotation not in turns:  # to look at each is slow
+                        turns[frame.rotation] = _matrix(frame)
+                    picture = frame.to_ndarray(format="rgb24")
+                    picture = _upright(picture, turns[frame.rotation])
+                    shape = shape or picture.shape
+                    if picture.shape != shape:
+                        raise _broken(path, "its frame size changes")
+                    picture = _grey(picture) if grey else picture
+                    if each:
+                        picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
+                    if video is None:
+                        video = np.empty((len(wanted), *picture.shape), np.uint8)
+                    video[len(kept)] = picture
+                    kept.append(i)
+        except av.FFmpegError as error:
+            raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
+        if not frames:
+            raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
+        times, step = _clock([stamp for stamp, *_ in frames], stream)
+        lost, usable = losses((container, stream), packets, frames, times, step, len(errors))
+    if not usable:
+        raise _broken(path, lost)
+    return video, kept, times, step, lost
+
+
+def _broken(path, problem):
+    return ValueError(
+        f"The video {path} is broken: {problem}; fetch or convert it again, or delete it."
+    )

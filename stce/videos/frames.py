@@ -102,13 +102,19 @@ def fitted(frames, parts, size, how="squash"):
     [0, 32, 255]
     """
     size = tuple(size)
-    cut, inner = cut_and_inner(frames.shape[1:3], size, how)
-    frames = resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
+    cut, inner = cut_and_inner((frames if parts is None else parts).shape[1:3], size, how)
+    frames = shrunk(frames, size, how)
     parts = None if parts is None else resize_parts(center_crop(parts, cut), inner)
     if inner == size:
         return frames, parts
     colour = frames.mean((0, 1, 2)).round()
     return _padded(frames, size, colour), None if parts is None else _padded(parts, size, 0)
+
+
+def shrunk(frames, size, how="squash"):
+    """Do what `fitted` does to each frame by itself: all but the padding, which looks at all."""
+    cut, inner = cut_and_inner(frames.shape[1:3], tuple(size), how)
+    return resize(np.ascontiguousarray(center_crop(frames, cut)), inner)
 
 
 def cut_and_inner(shape, size, how):

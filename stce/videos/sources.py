@@ -1,8 +1,12 @@
 """Videos of any length and size, read one at a time: what a data set's `load` returns."""
 
 import abc
+from pathlib import Path
 
 import numpy as np
+
+from stce.videos.decoding import ENDINGS
+from stce.videos.frames import fitted
 
 __all__ = ["Videos"]
 
@@ -67,6 +71,15 @@ class Videos(abc.ABC):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         return None
 
+    def middle(self, i, size, most=None):
+        """Return a video brought to a size as `fit` says, at most so many middle frames, and parts.
+
+        A data set of long videos overrides it, so as not to have whole ones in memory.
+        """
+        frames, parts = self.read(i), self.parts(i)
+        used = central(len(frames), most)
+        return fitted(frames[used], None if parts is None else parts[used], size, self.fit)
+
     def select(self, indices):
         """Return the videos of some rows (slice, ``(n,) int`` or ``(N,) bool``), in that order."""
         return _Selection(self, np.arange(len(self))[indices])
@@ -94,5 +107,39 @@ class _Selection(Videos):
     def parts(self, i):
         return self._videos.parts(self._indices[i])
 
+    def middle(self, i, *how):
+        return self._videos.middle(self._indices[i], *how)
+
     def _options(self):
         return self._videos._options()
+
+
+def central(n, most):
+    """Return the slice of the middle of `n`, all or `most` of them."""
+    start = max(0, (n - most) // 2) if most else 0
+    return slice(start, start + (most or n))
+
+
+def is_film(path):
+    """Tell whether a file counts as a film: by its ending, unless it is hidden."""
+    return path.suffix.lower() in ENDINGS and path.name[0] != "." and path.is_file()
+
+
+def left_out(folder, taken):
+    """Say which files of a folder look like films and are not among those taken; "" for none.
+
+    Either they lie in no folder of a class, or a film's ending is not the last one of their names.
+    What begins with a dot or an underscore was put aside on purpose.
+    """
+    taken = set(taken)
+    inside = (path for path in Path(folder).rglob("*.*") if str(path) not in taken)
+    alike = sorted(
+        path.relative_to(folder)
+        for path in inside
+        if {suffix.lower() for suffix in path.suffixes} & set(ENDINGS) and path.is_file()
+    )
+    alike = [str(path) for path in alike if not any(part[0] in "._" for part in path.parts)]
+    return alike and (
+        f"{len(alike)} files in {folder} look like films but are left out, such as {alike[0]}: put "
+        f"each into the folder of its class, with an ending such as {', '.join(ENDINGS[:4])}."
+    )
