@@ -15,8 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from zarr.codecs import ZstdCodec
 
-from stce.engine.storage import check_there, open_array, read_rows, write_clips
+from stce.engine.storage import (
+    check_sealed,
+    check_there,
+    explain_write,
+    new_array,
+    open_array,
+    read_json,
+    read_rows,
+    read_table,
+    replacing,
+    seal,
+)
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -181,7 +193,7 @@ class Clips:
         parts = [None] * len(self) if self.parts is None else self.parts
         rows = ((self.frames[i], parts[i]) for i in range(len(self)))
         table = pd.DataFrame({"id": self.ids, "label": self.labels, "group": self.groups})
-        write_clips(folder, rows, table, self.classes, self.frames.shape)
+        _write(folder, rows, table, self.classes, self.frames.shape)
 
     @classmethod
     def load(cls, folder):
@@ -192,14 +204,15 @@ class Clips:
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
-        table = pd.read_parquet(folder / "table.parquet")
+        check_sealed(folder, "delete the folder and write the clips again")
+        table = read_table(folder / "table.parquet")
         parts = folder / "parts.zarr"
         return cls(
             open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            json.loads((folder / "classes.json").read_text(encoding="utf-8")),
+            read_json(folder / "classes.json"),
             open_array(parts) if parts.is_dir() else None,
         )
 
@@ -258,7 +271,7 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
 
     table = videos.table
     if folder is not None:
-        write_clips(folder, rows(), table, videos.classes, shape)
+        _write(folder, rows(), table, videos.classes, shape)
         return Clips.load(folder)
     frames = np.empty(shape, np.uint8)
     parts = np.empty(shape[:4], np.uint8) if has_parts else None
@@ -267,6 +280,33 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
         if has_parts:
             parts[i] = p
     return Clips(frames, table["label"], table["id"], table["group"], videos.classes, parts)
+
+
+def _write(folder, rows, table, classes, shape):
+    """Write clips one by one into a temporary folder, then move it to its place."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(
+            f"The folder {folder} is there already, and clips are only written into a new one; "
+            "choose another name, delete it, or read it with Clips.load."
+        )
+    names = np.asarray(classes, object)
+    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
+    with replacing(folder, folder=True) as partial:
+        with explain_write(folder.parent):
+            packed = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
+            frames, parts = new_array(partial / "frames.zarr", shape, **packed), None
+        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
+            with explain_write(folder.parent):
+                frames[i] = row
+                if row_parts is not None:
+                    if parts is None:
+                        parts = new_array(partial / "parts.zarr", shape[:4], **packed)
+                    parts[i] = row_parts
+        with explain_write(folder.parent):
+            table.to_parquet(partial / "table.parquet", index=False)
+            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
+            seal(partial)
 
 
 def balanced(labels, classes, n, rng, only=()):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import zarr
 from torch import nn
 
 from stce import ablation, curves, features, supervoxels, tcav
@@ -22,7 +21,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import replacing
+from stce.engine.storage import check_sealed, new_array, read_json, read_table, replacing, seal
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -133,7 +132,7 @@ class Explanation:
         with replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
             labels = np.asarray(self.supervoxels.labels)
-            zarr.create_array(partial / "labels.zarr", data=labels, chunks=(1, *labels.shape[1:]))
+            new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels
             self.supervoxels.table.to_parquet(partial / "supervoxels.parquet")
             self.concepts.save(partial)
             self.tcav.save(partial)
@@ -141,6 +140,7 @@ class Explanation:
                 self.outcomes.to_parquet(partial / "outcomes.parquet")
             facts = {"class_name": self.class_name, "settings": self.settings}
             (partial / "explanation.json").write_text(json.dumps(facts, indent=1))
+            seal(partial)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -150,9 +150,10 @@ class Explanation:
             raise FileNotFoundError(
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
-        facts = json.loads((folder / "explanation.json").read_text())
+        check_sealed(folder, "delete the folder and save the explanation again")
+        facts = read_json(folder / "explanation.json")
         outcomes = folder / "outcomes.parquet"
-        outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
+        outcomes = read_table(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])

@@ -18,7 +18,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, open_array, write_table
+from stce.engine.storage import check_there, new_array, open_array, read_table, write_table
 
 __all__ = ["Supervoxels", "check_cut", "deduplicate", "jaccard", "segment", "segment_clip", "sift"]
 
@@ -82,7 +82,7 @@ class Supervoxels:
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        table = pd.read_parquet(folder / "supervoxels.parquet")
+        table = read_table(folder / "supervoxels.parquet")
         return cls(open_array(folder / "labels.zarr"), table)
 
 
@@ -304,15 +304,15 @@ def segment(
     folder, rows = Path(folder), Path(folder) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if not (folder / "labels.zarr").exists():
-        zarr.create_array(folder / "labels.zarr", shape=shape, dtype=dtype, chunks=(1, *shape[1:]))
+        new_array(folder / "labels.zarr", shape, dtype)
     volumes = open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]
     for video, volume, table in _each(clips, todo, dtype, *how):
         volumes[video] = volume
         # The rows are the mark that a clip is done, so they appear last and at once.
         write_table(rows / f"{video:06d}.parquet", table)
-    tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
-    _join(tables).to_parquet(folder / "supervoxels.parquet")
+    tables = [read_table(rows / f"{i:06d}.parquet") for i in range(len(clips))]
+    write_table(folder / "supervoxels.parquet", _join(tables))
     shutil.rmtree(rows)
     return Supervoxels.load(folder)
 

@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
+import signal
 import sys
 
+STOPPED = "stopped; the same command goes on where this one was."
+
+
+def _leave(number, frame) -> None:
+    """Stop where there is nothing to clear up: while modules are loaded, or at the very end."""
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(130)
+
+
+def _stop(number, frame) -> None:
+    """Stop as Ctrl-C does, by whichever signal; the second time at once."""
+    listen(_leave)
+    raise KeyboardInterrupt
+
+
+def listen(handler) -> None:
+    """Have a handler called for Ctrl-C, and for the polite request of the system to end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    listen(_leave)
+
+# ruff: noqa: E402
 from stce.study import jobs
 from stce.study.known import groups, known
 from stce.study.make import StageFailed, make
@@ -65,12 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # What a stopped kernel's tasks have to say at exit is no news, and would come last.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        print("stopped; the same command goes on where this one was.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    listen(_stop)
+    code = main()
+    listen(signal.SIG_IGN if code == 130 else _leave)
+    sys.exit(code)
