@@ -22,7 +22,7 @@ from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.engine.progress import bar
-from stce.engine.storage import read_table, write_table
+from stce.engine.storage import write_table
 from stce.engine.threads import prepared
 from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached, voxel_order
@@ -304,7 +304,7 @@ def run(
     waiting, shared = set(todo), spread(answer)
     new = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)
     for n in bar(videos, show=progress, desc="ablate", unit="clip"):
-        table = next(new) if n in waiting else read_table(kept[n])
+        table = next(new) if n in waiting else pd.read_parquet(kept[n])
         if n in waiting and n in kept:
             kept[n].parent.mkdir(parents=True, exist_ok=True)
             write_table(kept[n], table)

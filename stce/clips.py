@@ -17,18 +17,7 @@ import numpy as np
 import pandas as pd
 from zarr.codecs import ZstdCodec
 
-from stce.engine.storage import (
-    check_sealed,
-    check_there,
-    explain_write,
-    new_array,
-    open_array,
-    read_json,
-    read_rows,
-    read_table,
-    replacing,
-    seal,
-)
+from stce.engine import storage
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -158,7 +147,7 @@ class Clips:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        check_there(self.frames)
+        storage.check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])
@@ -175,12 +164,12 @@ class Clips:
         """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
         indices = np.arange(len(self))[indices]
         return Clips(
-            read_rows(self.frames, indices),
+            storage.read_rows(self.frames, indices),
             self.labels[indices],
             self.ids[indices],
             self.groups[indices],
             self.classes,
-            None if self.parts is None else read_rows(self.parts, indices),
+            None if self.parts is None else storage.read_rows(self.parts, indices),
         )
 
     def save(self, folder):
@@ -204,16 +193,16 @@ class Clips:
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
-        check_sealed(folder, "delete the folder and write the clips again")
-        table = read_table(folder / "table.parquet")
+        storage.check_sealed(folder, "delete the folder and write the clips again")
+        table = pd.read_parquet(folder / "table.parquet")
         parts = folder / "parts.zarr"
         return cls(
-            open_array(folder / "frames.zarr"),
+            storage.open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            read_json(folder / "classes.json"),
-            open_array(parts) if parts.is_dir() else None,
+            json.loads((folder / "classes.json").read_text(encoding="utf-8")),
+            storage.open_array(parts) if parts.is_dir() else None,
         )
 
 
@@ -292,21 +281,21 @@ def _write(folder, rows, table, classes, shape):
         )
     names = np.asarray(classes, object)
     table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
-    with replacing(folder, folder=True) as partial:
-        with explain_write(folder.parent):
+    with storage.replacing(folder, folder=True) as partial:
+        with storage.explain_write(folder.parent):
             packed = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
-            frames, parts = new_array(partial / "frames.zarr", shape, **packed), None
+            frames, parts = storage.new_array(partial / "frames.zarr", shape, **packed), None
         for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
-            with explain_write(folder.parent):
+            with storage.explain_write(folder.parent):
                 frames[i] = row
                 if row_parts is not None:
                     if parts is None:
-                        parts = new_array(partial / "parts.zarr", shape[:4], **packed)
+                        parts = storage.new_array(partial / "parts.zarr", shape[:4], **packed)
                     parts[i] = row_parts
-        with explain_write(folder.parent):
+        with storage.explain_write(folder.parent):
             table.to_parquet(partial / "table.parquet", index=False)
             (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
-            seal(partial)
+            storage.seal(partial)
 
 
 def balanced(labels, classes, n, rng, only=()):

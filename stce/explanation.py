@@ -21,7 +21,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import check_sealed, new_array, read_json, read_table, replacing, seal
+from stce.engine.storage import check_sealed, new_array, replacing, seal
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -151,9 +151,9 @@ class Explanation:
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
         check_sealed(folder, "delete the folder and save the explanation again")
-        facts = read_json(folder / "explanation.json")
+        facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
-        outcomes = read_table(outcomes) if outcomes.exists() else None
+        outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])

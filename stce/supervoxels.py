@@ -18,7 +18,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, new_array, open_array, read_table, write_table
+from stce.engine.storage import check_there, new_array, open_array, write_table
 
 __all__ = ["Supervoxels", "check_cut", "deduplicate", "jaccard", "segment", "segment_clip", "sift"]
 
@@ -82,7 +82,7 @@ class Supervoxels:
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        table = read_table(folder / "supervoxels.parquet")
+        table = pd.read_parquet(folder / "supervoxels.parquet")
         return cls(open_array(folder / "labels.zarr"), table)
 
 
@@ -311,8 +311,8 @@ def segment(
         volumes[video] = volume
         # The rows are the mark that a clip is done, so they appear last and at once.
         write_table(rows / f"{video:06d}.parquet", table)
-    tables = [read_table(rows / f"{i:06d}.parquet") for i in range(len(clips))]
-    write_table(folder / "supervoxels.parquet", _join(tables))
+    tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
+    _join(tables).to_parquet(folder / "supervoxels.parquet")
     shutil.rmtree(rows)
     return Supervoxels.load(folder)
 

@@ -1,6 +1,5 @@
 """How clips and arrays get onto the disk, complete or not at all, and are read as written."""
 
-import contextlib
 import errno
 import functools
 import hashlib
@@ -9,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,58 +36,26 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
 
 
 @contextmanager
-def explain_read(path):
-    """Name the file that cannot be read, and what to do, where its reader does not."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} is not as it was written ({reason}); delete it and make it again: in a run by "
-            "the same command with `--from` its stage and `--force`."
-        ) from error
-
-
-def read_json(path):
-    """Read a small JSON file, or name the one that is damaged."""
-    with explain_read(path):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def read_table(path):
-    """Read a table of a parquet file, or name the one that is damaged."""
-    with explain_read(path):
-        return pd.read_parquet(path)
-
-
-@contextmanager
 def locked(path, patience=0.2):
     """Hold a lock file, which names its owner, for as long as the block runs.
 
     That of a dead process of this machine is taken over. On any other one `patience` seconds are
     waited, and then it is a RuntimeError; so it is if another thread, or this one, has the lock.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> lock = Path(tempfile.mkdtemp(), ".lock")
-    >>> with locked(lock):
-    ...     lock.exists()
-    True
-    >>> lock.exists()
-    False
     """
     # Soft: made by a call that network file systems know, too, and not by flock, which some lack.
     lock = filelock.SoftFileLock(path, timeout=patience)
-    for last in (False, True):
-        try:
-            lock.acquire()
-            break
-        except filelock.Timeout:
-            if said := _held(Path(path)) or last:
-                raise RuntimeError(said) from None
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        number, host = owner(path) or ("unknown", "unknown")
+        command = "a command there"
+        with suppress(psutil.Error, ValueError):
+            if host == socket.gethostname():
+                command = " ".join(psutil.Process(number).cmdline())
+        raise RuntimeError(
+            f"{Path(path).parent} is being written by process {number} on {host} ({command}); wait "
+            f"for it or stop it, and if it is not running any more, delete {path}."
+        ) from error
     try:
         yield
     finally:
@@ -97,38 +63,19 @@ def locked(path, patience=0.2):
 
 
 def owner(path):
-    """Return the process that a lock file names, its host and its command; Nones for no lock."""
+    """Return the process that a lock file names, and its host; None without one."""
     with suppress(OSError, ValueError):
         number, host = Path(path).read_text().split()[:2]
-        command = "a command of that machine"
-        if host == socket.gethostname():
-            with suppress(psutil.Error):
-                command = " ".join(psutil.Process(int(number)).cmdline())
-        return int(number), host, command
-    return None, None, None
-
-
-def _held(path):
-    """Say in a sentence who holds a lock; remove that of a process that nobody buries."""
-    number, host, command = owner(path)
-    with suppress(psutil.Error):
-        if host == socket.gethostname() and psutil.Process(number).status() == "zombie":
-            path.unlink(missing_ok=True)
-            return ""
-    return (
-        f"{path.parent} is being written by process {number} on {host} ({command}); wait for it or "
-        f"stop it, and if it is not running there any more, delete {path}."
-    )
+        return int(number), host
 
 
 @contextmanager
-def replacing(path, folder=False, flush=True):
+def replacing(path, folder=False):
     """Yield a hidden path beside this one, and move what is written there to its place.
 
     A file or folder that is there already stays until the block ends well. If the block fails,
-    nothing of the new one stays. With `folder` the hidden path is made, and all above it. Without
-    `flush` a crash of the machine, not of the process, may leave less of the file than was written.
-    Two that write a file at once do so one after the other; of a folder the second is refused.
+    nothing of the new one stays. With `folder` the hidden path is made, and all above it. Two that
+    write a file at once do so one after the other; of a folder the second is refused.
 
     Examples
     --------
@@ -140,13 +87,12 @@ def replacing(path, folder=False, flush=True):
     ['note.txt']
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.tmp")
-    with contextlib.ExitStack() as stack:
-        with explain_write(path.parent):
-            if folder:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.with_name(f".{path.name}.lock")
-            stack.enter_context(locked(lock, 0.2 if folder else 60.0))
+    partial, lock = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "lock"))
+    with explain_write(path.parent):
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        os.stat(f"{path.parent}{os.sep}.")  # the lock would make a folder that is not there
+    with locked(lock, 0.2 if folder else 60.0):
         try:
             _remove(partial)  # left by a killed run
             if folder:
@@ -154,7 +100,7 @@ def replacing(path, folder=False, flush=True):
                     partial.mkdir()
             yield partial
             with explain_write(path.parent):
-                if flush and not folder:
+                if not folder:
                     _flush(partial)
                 swap(partial, path)
         finally:
@@ -162,7 +108,7 @@ def replacing(path, folder=False, flush=True):
 
 
 def swap(new, place):
-    """Put a complete file or folder in the place of another, which until then is there or aside.
+    """Put a complete file or folder in the place of another, which is there or aside until then.
 
     See :func:`present`. What was there is removed once the new one is.
     """
@@ -194,12 +140,12 @@ def _remove(path):
 
 
 def _flush(path):
-    """Have what was written to a file, or the names in a folder, on the disk itself."""
+    """Have a file, or the names in a folder, on the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError as error:  # some file systems flush no folders
-        if error.errno not in (errno.EINVAL, errno.EBADF) or not Path(path).is_dir():
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such thing for folders
             raise
     finally:
         os.close(handle)
@@ -212,27 +158,22 @@ def _files(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and name not in MARKS:
-                path = Path(place, name)
-                found[path.relative_to(folder).as_posix()] = path
+                found[Path(place, name).relative_to(folder).as_posix()] = Path(place, name)
     return found
 
 
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
-
-
 @functools.cache
-def _digest_once(path, size, at):
+def _digest(path, size, at):
     """Return the digest of a file of this size and time, read once a process."""
-    return _digest(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _total(digests):
     """Return one digest of the names and digests of files."""
     total = hashlib.blake2b(digest_size=16)
     for name in sorted(digests, key=Path):
-        total.update(name.encode() + digests[name])
+        total.update(name.encode() + bytes.fromhex(digests[name]))
     return total.hexdigest()
 
 
@@ -241,71 +182,68 @@ def _of_itself(manifest):
     return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def flush(folder):
-    """Have all files of a folder on the disk, and return their names, sizes, times and digests."""
-
-    def one(path):
-        _flush(path)
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns, _digest(path)
-
-    for left in Path(folder).rglob("*.partial"):  # of zarr, where a run was killed
-        left.unlink()
-    found = _files(folder)
-    with ThreadPoolExecutor(16) as pool:  # many at once take a disk hardly longer than one
-        told = dict(zip(found, pool.map(one, found.values()), strict=True))
-        list(pool.map(_flush, {folder, *(path.parent for path in found.values())}))
-    return told
-
-
 def seal(folder, **facts):
     """Have a complete folder on the disk, and write ``manifest.json`` last.
 
     It holds the facts; ``outputs``, a digest of all files; ``files``, the size, time and digest of
     each; and ``seal``, a digest of itself. Files that are hidden are no part of the folder.
     """
-    told = flush(folder)
-    files = {n: f"{size} {at} {d.hex()[:32]}" for n, (size, at, d) in sorted(told.items())}
-    outputs = _total({name: digest for name, (*_, digest) in told.items()})
-    manifest = {**facts, "outputs": outputs, "files": files}
-    manifest["seal"] = _of_itself(json.loads(json.dumps(manifest)))
-    write_text(Path(folder) / "manifest.json", json.dumps(manifest, indent=1))
+    for left in Path(folder).rglob("*.partial"):  # of zarr, where a run was killed
+        left.unlink()
+    found = _files(folder)
+    with ThreadPoolExecutor(16) as pool:  # many at once take a disk hardly longer than one
+        list(pool.map(_flush, [*found.values(), *{path.parent for path in found.values()}]))
+        digests = dict(zip(found, pool.map(_read, found.values()), strict=True))
+    facts["outputs"] = _total(digests)
+    at = {name: path.stat() for name, path in found.items()}
+    facts["files"] = {
+        name: f"{at[name].st_size} {at[name].st_mtime_ns} {digests[name][:32]}"
+        for name in sorted(found)
+    }
+    facts["seal"] = _of_itself(json.loads(json.dumps(facts)))
+    write_text(Path(folder) / "manifest.json", json.dumps(facts, indent=1))
 
 
-def changed(folder, manifest, every=False) -> Iterator[tuple[str, str]]:
-    """Yield each file of a sealed folder that is not as it was written, and a word about it.
+def _read(path):
+    return _digest.__wrapped__(path, None, None)
 
-    Those whose size and time are as they were are only read if `every` one is to be. Of a folder
+
+def changed(folder, every=False, **facts):
+    """List the files of a sealed folder that are not as they were written, in words.
+
+    So is a manifest with other `facts`. Files whose size and time are as they were are only read if `every` one is to be. Of a folder
     that is older than seals nothing is known without reading it.
     """
-    folder, wanted = Path(folder), manifest.get("files")
-    if manifest.get("seal", "") not in ("", _of_itself(manifest)):
-        yield "manifest.json", "has been edited"
-    there = _files(folder)
-    if wanted is None:
-        if every and manifest["outputs"] != _total({n: _digest(there[n]) for n in there}):
-            yield "one of its files", "has changed"
-        return
-    for name, known in wanted.items():
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("seal", "") not in ("", _of_itself(manifest)):
+            return [f"{folder / 'manifest.json'} has been edited"]
+        if other := [f"{k} {manifest.get(k)!r}" for k, v in facts.items() if manifest.get(k) != v]:
+            return [f"{folder / 'manifest.json'} is of {other[0]}"]
+    except (ValueError, AttributeError):
+        return [f"{folder / 'manifest.json'} cannot be read"]
+    there, said = _files(folder), []
+    if "files" not in manifest:
+        whole = not every or manifest["outputs"] == _total({n: _read(there[n]) for n in there})
+        return [] if whole else [f"a file in {folder} has changed"]
+    for name, known in manifest["files"].items():
         size, at, digest = known.split()
-        if name not in there or not there[name].exists():
-            yield name, "is missing"
-            continue
-        status = there[name].stat()
-        if status.st_size != int(size):
-            yield name, f"has {status.st_size} bytes of {size}"
-        elif every or status.st_mtime_ns != int(at):
-            asked = there[name], status.st_size, status.st_mtime_ns
-            if (_digest(there[name]) if every else _digest_once(*asked)).hex()[:32] != digest:
-                yield name, "holds something else"
-    yield from ((name, "was added") for name in there.keys() - wanted.keys())
+        path = there.pop(name, folder / name)
+        if not path.is_file():
+            said.append(f"{path} is missing")
+        elif (now := path.stat()).st_size != int(size):
+            said.append(f"{path} has {now.st_size} bytes instead of {size}")
+        elif every or now.st_mtime_ns != int(at):
+            found = _read(path) if every else _digest(path, now.st_size, now.st_mtime_ns)
+            said += [f"{path} holds something else"] if found[:32] != digest else []
+    return said + [f"{path} was added" for path in there.values()]
 
 
 def check_sealed(folder, remedy):
-    """Refuse a sealed folder of which a file has changed; one that is older than seals is taken."""
-    path = Path(folder) / "manifest.json"
-    for name, what in changed(folder, read_json(path)) if path.is_file() else ():
-        raise ValueError(f"{Path(folder) / name} {what} since it was written; {remedy}.")
+    """Refuse a folder that is not as it was sealed; one that is older than seals is taken."""
+    if (Path(folder) / "manifest.json").exists() and (said := changed(folder)):
+        raise ValueError(f"{said[0]}, which is not what was written; {remedy}.")
 
 
 def write_npy(path, array):
@@ -313,10 +251,9 @@ def write_npy(path, array):
     array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
     # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
-    with replacing(path, flush=False) as partial, explain_write(path.parent):
-        with open(partial, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(array.data)
+    with replacing(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
 
 
 def write_text(path, text):
@@ -327,7 +264,7 @@ def write_text(path, text):
 
 def write_table(path, table, index=None):
     """Write a table to a parquet file likewise; `index` as pandas takes it."""
-    with replacing(path, flush=False) as partial, explain_write(path.parent):
+    with replacing(path) as partial, explain_write(path.parent):
         table.to_parquet(partial, index=index)
 
 
@@ -335,11 +272,10 @@ def write_parts(folder, **parts):
     """Write tables as ``NAME.parquet`` and dicts of arrays as ``NAME.safetensors``."""
     for name, part in parts.items():
         if isinstance(part, dict):
-            with replacing(Path(folder) / f"{name}.safetensors", flush=False) as partial:
-                with explain_write(folder):
-                    save_file(part, partial)
+            with explain_write(folder):
+                save_file(part, Path(folder) / f"{name}.safetensors")
         else:
-            write_table(Path(folder) / f"{name}.parquet", part)
+            part.to_parquet(Path(folder) / f"{name}.parquet")
 
 
 def read_parts(folder, *names):
@@ -347,9 +283,7 @@ def read_parts(folder, *names):
     for name in names:
         table = Path(folder) / f"{name}.parquet"
         other = table.with_suffix(".safetensors")
-        with explain_read(other if other.exists() else table):
-            part = load_file(other) if other.exists() else pd.read_parquet(table)
-        yield part
+        yield load_file(other) if other.exists() else pd.read_parquet(table)
 
 
 def read_rows(array, indices):
@@ -386,15 +320,14 @@ def open_array(path, mode="r"):
     is one of zeros: to read an array with one is refused, in the mode "r".
     """
     root = Path(path).absolute()
-    with explain_read(root):
-        array = zarr.open_array(root, mode=mode, config=FULL)
+    array = zarr.open_array(root, mode=mode, config=FULL)
     there = {part.relative_to(root).as_posix() for part in root.glob("c/**/*")}
     for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
             raise FileNotFoundError(
                 f"{root / name} is missing, and zeros would be read in its place; make the array "
-                "again: in a run by the same command with `--from` its stage and `--force` (older "
-                "versions also left out what truly is zero)."
+                "again, in a run with `--from` its stage and `--force` (older versions left out "
+                "what truly is zero)."
             )
     return array
 

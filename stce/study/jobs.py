@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import queue
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import yaml
 
+from stce.engine.workers import stoppable
 from stce.study.known import Known, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
-__all__ = [
-    "Job",
-    "assignments",
-    "chains",
-    "gpus",
-    "on_devices",
-    "plan",
-    "stoppable",
-    "study_command",
-]
+__all__ = ["Job", "assignments", "chains", "gpus", "on_devices", "plan", "study_command"]
 
 
 @dataclass(frozen=True)
@@ -197,27 +184,6 @@ def on_devices(
 
     with stoppable(len(devices)) as pool:
         return [job for failed in pool.map(work_on, work) for job in failed]
-
-
-@contextlib.contextmanager
-def stoppable(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of threads; if one waits for them in vain (Ctrl-C), their processes end, too."""
-    known = set(psutil.Process().children())
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            yield pool
-        except KeyboardInterrupt:
-            # What the tasks of a stopped kernel have to say is no news.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-            pool.shutdown(wait=False, cancel_futures=True)
-            (waiter := threading.Thread(target=pool.shutdown)).start()
-            while waiter.is_alive():  # one may only be starting
-                for child in set(psutil.Process().children()) - known:
-                    known.add(child)
-                    with contextlib.suppress(psutil.Error):
-                        child.terminate()
-                waiter.join(0.1)
-            raise
 
 
 def _relay(command: list[str], environment: dict[str, str], report) -> int:

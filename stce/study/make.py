@@ -11,6 +11,7 @@ from pathlib import Path
 from stce import datasets
 from stce.datasets.negatives import films
 from stce.engine import progress
+from stce.engine.workers import stoppable
 from stce.study import jobs
 from stce.study.known import HOME
 from stce.study.parameters import PARAMETERS
@@ -51,7 +52,7 @@ def run_notebook(
     how = {"cwd": place or source.parent, "kernel_name": "python3", "progress_bar": False}
     how["extra_arguments"] = ["--log-level=CRITICAL"]  # else each kernel warns of its transport
     try:
-        with jobs.stoppable() as pool:
+        with stoppable() as pool:
             pool.submit(papermill.execute_notebook, source, draft, parameters, **how).result()
     except DeadKernelError as error:
         raise StageFailed(

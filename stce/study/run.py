@@ -16,17 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stce.engine.storage import (
-    changed,
-    flush,
-    locked,
-    owner,
-    present,
-    read_json,
-    seal,
-    swap,
-    write_text,
-)
+from stce.engine.storage import changed, locked, owner, present, seal, swap
 from stce.models.store import read_tensors
 from stce.models.weights import located, sha256
 from stce.study.parameters import PARAMETERS, check
@@ -96,8 +86,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def plain_disk_errors(folder: Path) -> Iterator[None]:
-    """Name the folder and the remedy where a disk is full, or may not be written."""
+def _plain_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -171,7 +160,6 @@ class Stage:
         with self._run.writing():
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(present(other.folder / self.name), copy, copy_function=_link)
-            flush(copy)
             swap(copy, self._run.folder / self.name)
         self.todo = False
         return True
@@ -192,7 +180,7 @@ class Stage:
             if partial.exists() and not (mark.exists() and mark.read_text() == key):
                 shutil.rmtree(partial)
             partial.mkdir(exist_ok=True)
-            write_text(mark, key)
+            mark.write_text(key)
             started = time.monotonic()
             yield partial
             seal(
@@ -242,8 +230,8 @@ class Run:
         A `study` is so from its first stage to its last, and lets the kernels that it starts write.
         """
         lock = self.folder / ".study.lock"
-        mine = owner(lock)[:2] in [(n, socket.gethostname()) for n in (os.getpid(), os.getppid())]
-        with contextlib.ExitStack() as stack, plain_disk_errors(self.folder):
+        mine = owner(lock) in [(n, socket.gethostname()) for n in (os.getpid(), os.getppid())]
+        with contextlib.ExitStack() as stack, _plain_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not mine:
                 stack.enter_context(locked(lock))
@@ -313,7 +301,7 @@ class Run:
         if name not in self._checked and (damage := self.verify(name, every=False)):
             raise ValueError(damage)
         self._checked.add(name)
-        return read_json(present(self.folder / name) / "manifest.json")
+        return json.loads((present(self.folder / name) / "manifest.json").read_text())
 
     def verify(self, name: str, every: bool = True) -> str:
         """Say in a sentence what in a finished stage is not as it was written; "" if all is.
@@ -321,19 +309,12 @@ class Run:
         Without `every`, files of which size and time are as they were are not read.
         """
         folder = present(self.folder / name)
-        try:
-            manifest = read_json(folder / "manifest.json")
-            found = [*changed(folder, manifest, every)]
-            if not isinstance(manifest.get("stage"), str) or manifest["stage"] != name:
-                found.insert(0, ("manifest.json", f"is of stage {manifest.get('stage')!r}"))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            found = [("manifest.json", "cannot be read")]
-        if not found:
+        if not (found := changed(folder, every, stage=name)):
             return ""
         also = f" --also {name}" if name in OPTIONAL else ""
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         return (
-            f"Stage {name!r} is not as it was written: {folder / found[0][0]} {found[0][1]}{more}. "
+            f"Stage {name!r} is not as it was written: {found[0]}{more}. "
             f"Make it again: `python -m stce.study run {self.name}{also} --from {name} --force`, "
             f"or run notebook {notebook_name(name)} with force=True and the same run_folder."
         )

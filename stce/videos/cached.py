@@ -7,20 +7,10 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 
+from stce.engine import storage
 from stce.engine.progress import bar
-from stce.engine.storage import (
-    changed,
-    check_sealed,
-    explain_read,
-    explain_write,
-    read_json,
-    read_table,
-    seal,
-    write_npy,
-    write_table,
-    write_text,
-)
 from stce.videos.frames import FITS, fitted
 from stce.videos.sources import Videos
 
@@ -59,36 +49,30 @@ class CachedVideos(Videos):
                 f"No finished cache of videos in {folder}: table.parquet, which is written last, "
                 "is not there; run `stce.videos.cache` on this folder (it continues a started one)."
             )
-        check_sealed(folder, "run `stce.videos.cache` on this folder, which makes it again")
-        classes, skipped = (read_json(folder / f"{name}.json") for name in ("classes", "skipped"))
-        return cls(folder, read_table(folder / "table.parquet"), classes, skipped)
+        storage.check_sealed(folder, "delete the folder, and `stce.videos.cache` makes it again")
+        files = folder / "classes.json", folder / "skipped.json"
+        classes, skipped = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        return cls(folder, pd.read_parquet(folder / "table.parquet"), classes, skipped)
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
-        return _mapped(self._path(i, ".npy"))
+        return np.load(self._path(i, ".npy"), mmap_mode="r")
 
     def parts(self, i):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         path = self._path(i, ".parts.npy")
-        return _mapped(path) if path.is_file() else None
+        return np.load(path, mmap_mode="r") if path.is_file() else None
 
     def _path(self, i, ending):
         return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
-
-
-def _mapped(path):
-    """Return an array on the disk, or name the file that is damaged."""
-    with explain_read(path):
-        return np.load(path, mmap_mode="r")
 
 
 def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progress=True):
     """Read and resize each video once, and keep the frames on disk.
 
     Returned are those that could be read, in their order, as `CachedVideos`. A killed run leaves no
-    half-written file, and running again continues where it stopped; a file of a finished cache that
-    has changed since is made again. A video that is broken, empty or too short is skipped with a
-    warning and tried again next time.
+    half-written file, and running again continues where it stopped. A video that is broken, empty
+    or too short is skipped with a warning and tried again next time.
 
     Parameters
     ----------
@@ -120,7 +104,6 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     Examples
     --------
     >>> import tempfile
-    >>> import pandas as pd
     >>> class Noise(Videos):
     ...     def read(self, i):
     ...         return np.random.default_rng(i).integers(0, 256, (20, 24, 32, 1), np.uint8)
@@ -145,7 +128,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     source["table"] = hashlib.sha256(content.encode()).hexdigest()
     settings = {"size": size, "min_frames": min_frames, "max_frames": max_frames}
     _start(folder, source | settings)
-    missing = [i for i in range(len(videos)) if not _whole(folder, f"{i:06d}")]
+    missing = [i for i in range(len(videos)) if not (folder / f"{i:06d}.npy").is_file()]
     # A few tasks a process for balance, and never so long that the bar stands still.
     chunk = max(1, min(8, len(missing) // (8 * joblib.effective_n_jobs(n_jobs))))
     tasks = (
@@ -165,32 +148,20 @@ def _start(folder, settings):
     """Make the folder, or check that the cache in it is of the same videos and settings."""
     path, settings = folder / "cache.json", json.loads(json.dumps(settings))
     if path.is_file():
-        there = read_json(path)
+        there = json.loads(path.read_text(encoding="utf-8"))
         both = [(name, there.get(name), settings.get(name)) for name in there | settings]
-        if differ := [one for one in both if one[1] != one[2]]:
-            values = "; ".join(f"{n}: {old} there, {new} asked" for n, old, new in differ)
+        if changed := [one for one in both if one[1] != one[2]]:
+            values = "; ".join(f"{n}: {old} there, {new} asked" for n, old, new in changed)
             raise ValueError(
                 f"The folder {folder} holds a cache of something else ({values}); delete it or "
                 "choose another folder."
             )
-        if (sealed := folder / "manifest.json").is_file():
-            for name, _ in changed(folder, read_json(sealed)):
-                for path in folder.glob(f"{name.partition('.')[0]}.*"):  # a video with its truth
-                    path.unlink()
+        storage.check_sealed(folder, "delete the folder to make it again")
+        (folder / "manifest.json").unlink(missing_ok=True)  # until all is there again
         return
-    with explain_write(folder):
+    with storage.explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=1))
-
-
-def _whole(folder, name):
-    """Tell whether a video was written to its end, which a crash of the machine may prevent."""
-    try:
-        _mapped(folder / f"{name}.npy")
-        truth = folder / f"{name}.parts.npy"
-        return not truth.exists() or len(_mapped(truth)) > 0
-    except (FileNotFoundError, ValueError):
-        return False
+    storage.write_text(path, json.dumps(settings, indent=1))
 
 
 def _cache_some(videos, indices, folder, size, min_frames, max_frames):
@@ -214,8 +185,8 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
             skipped[i] = str(error)
             continue
         if parts is not None:  # before the frames: where those are, the video is complete
-            write_npy(folder / f"{i:06d}.parts.npy", parts)
-        write_npy(folder / f"{i:06d}.npy", frames)
+            storage.write_npy(folder / f"{i:06d}.parts.npy", parts)
+        storage.write_npy(folder / f"{i:06d}.npy", frames)
     return len(indices), skipped
 
 
@@ -234,10 +205,10 @@ def _finish(videos, folder, reasons):
                 "the class out."
             )
     paths = [folder / f"{i:06d}.npy" for i in kept]
-    n_frames = [len(_mapped(path)) for path in paths]  # from the headers
+    n_frames = [len(np.load(path, mmap_mode="r")) for path in paths]  # from the headers
     table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
-    write_text(folder / "classes.json", json.dumps(videos.classes))
-    write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
-    write_table(folder / "table.parquet", table, index=False)
-    seal(folder)
+    storage.write_text(folder / "classes.json", json.dumps(videos.classes))
+    storage.write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
+    storage.write_table(folder / "table.parquet", table, index=False)
+    storage.seal(folder)
     return CachedVideos.load(folder)
