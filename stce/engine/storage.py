@@ -211,8 +211,8 @@ def _read(path):
 def changed(folder, every=False, **facts):
     """List the files of a sealed folder that are not as they were written, in words.
 
-    So is a manifest with other `facts`. Files whose size and time are as they were are only read if `every` one is to be. Of a folder
-    that is older than seals nothing is known without reading it.
+    A manifest with other `facts` is one. Those whose size and time are as they were are only read
+    if `every` one is to be; of a folder older than seals nothing is known without reading it.
     """
     folder = Path(folder)
     try:
