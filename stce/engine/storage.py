@@ -304,13 +304,14 @@ def read_rows(array, indices):
     return rows
 
 
-FULL = {"write_empty_chunks": True}  # so that a chunk that is not there is one that was lost
+FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
 
 
 def new_array(path, shape, dtype, rows=1, **options):
     """Create a zarr array (format 3) on the disk, with some rows a chunk."""
     how = {"shape": shape, "chunks": (rows, *shape[1:]), "dtype": dtype, "zarr_format": 3}
-    return zarr.create_array(Path(path).absolute(), config=FULL, **how, **options)
+    with zarr.config.set(FULL):
+        return zarr.create_array(Path(path).absolute(), **how, **options)
 
 
 def open_array(path, mode="r"):
@@ -320,7 +321,8 @@ def open_array(path, mode="r"):
     is one of zeros: to read an array with one is refused, in the mode "r".
     """
     root = Path(path).absolute()
-    array = zarr.open_array(root, mode=mode, config=FULL)
+    with zarr.config.set(FULL):
+        array = zarr.open_array(root, mode=mode)
     there = {part.relative_to(root).as_posix() for part in root.glob("c/**/*")}
     for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
