@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from zarr.codecs import ZstdCodec
 
-from stce.engine import storage
+from stce.engine.storage import check_sealed, check_there, open_array, read_rows, write_clips
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ class Clips:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        storage.check_there(self.frames)
+        check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])
@@ -164,12 +163,12 @@ class Clips:
         """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
         indices = np.arange(len(self))[indices]
         return Clips(
-            storage.read_rows(self.frames, indices),
+            read_rows(self.frames, indices),
             self.labels[indices],
             self.ids[indices],
             self.groups[indices],
             self.classes,
-            None if self.parts is None else storage.read_rows(self.parts, indices),
+            None if self.parts is None else read_rows(self.parts, indices),
         )
 
     def save(self, folder):
@@ -182,7 +181,7 @@ class Clips:
         parts = [None] * len(self) if self.parts is None else self.parts
         rows = ((self.frames[i], parts[i]) for i in range(len(self)))
         table = pd.DataFrame({"id": self.ids, "label": self.labels, "group": self.groups})
-        _write(folder, rows, table, self.classes, self.frames.shape)
+        write_clips(folder, rows, table, self.classes, self.frames.shape)
 
     @classmethod
     def load(cls, folder):
@@ -193,16 +192,16 @@ class Clips:
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
-        storage.check_sealed(folder, "delete the folder and write the clips again")
+        check_sealed(folder, "delete the folder and write the clips again")
         table = pd.read_parquet(folder / "table.parquet")
         parts = folder / "parts.zarr"
         return cls(
-            storage.open_array(folder / "frames.zarr"),
+            open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
             json.loads((folder / "classes.json").read_text(encoding="utf-8")),
-            storage.open_array(parts) if parts.is_dir() else None,
+            open_array(parts) if parts.is_dir() else None,
         )
 
 
@@ -260,7 +259,7 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
 
     table = videos.table
     if folder is not None:
-        _write(folder, rows(), table, videos.classes, shape)
+        write_clips(folder, rows(), table, videos.classes, shape)
         return Clips.load(folder)
     frames = np.empty(shape, np.uint8)
     parts = np.empty(shape[:4], np.uint8) if has_parts else None
@@ -269,33 +268,6 @@ def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None
         if has_parts:
             parts[i] = p
     return Clips(frames, table["label"], table["id"], table["group"], videos.classes, parts)
-
-
-def _write(folder, rows, table, classes, shape):
-    """Write clips one by one into a temporary folder, then move it to its place."""
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(
-            f"The folder {folder} is there already, and clips are only written into a new one; "
-            "choose another name, delete it, or read it with Clips.load."
-        )
-    names = np.asarray(classes, object)
-    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
-    with storage.replacing(folder, folder=True) as partial:
-        with storage.explain_write(folder.parent):
-            packed = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
-            frames, parts = storage.new_array(partial / "frames.zarr", shape, **packed), None
-        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
-            with storage.explain_write(folder.parent):
-                frames[i] = row
-                if row_parts is not None:
-                    if parts is None:
-                        parts = storage.new_array(partial / "parts.zarr", shape[:4], **packed)
-                    parts[i] = row_parts
-        with storage.explain_write(folder.parent):
-            table.to_parquet(partial / "table.parquet", index=False)
-            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
-            storage.seal(partial)
 
 
 def balanced(labels, classes, n, rng, only=()):

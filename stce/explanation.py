@@ -131,15 +131,15 @@ class Explanation:
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
         with replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
-            labels = np.asarray(self.supervoxels.labels)
-            new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels
+            labels = self.supervoxels.labels
+            new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
             self.supervoxels.table.to_parquet(partial / "supervoxels.parquet")
             self.concepts.save(partial)
             self.tcav.save(partial)
             if self.outcomes is not None:
                 self.outcomes.to_parquet(partial / "outcomes.parquet")
-            facts = {"class_name": self.class_name, "settings": self.settings}
-            (partial / "explanation.json").write_text(json.dumps(facts, indent=1))
+            facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
+            (partial / "explanation.json").write_text(facts)
             seal(partial)
 
     @classmethod
@@ -154,9 +154,10 @@ class Explanation:
         facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
-        clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
-        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
+        return cls(
+            facts["class_name"], Clips.load(folder / "clips"), *found, outcomes, facts["settings"]
+        )
 
 
 def explain(

@@ -20,7 +20,7 @@ import zarr
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-MARKS = {"manifest.json", "inputs.json"}  # what says of a folder what it is, and no part of it
+_MARKS = {"manifest.json", "inputs.json"}  # what says of a folder what it is, and no part of it
 
 
 @contextmanager
@@ -157,16 +157,18 @@ def _files(folder):
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name not in MARKS:
+            if not name.startswith(".") and name not in _MARKS:
                 found[Path(place, name).relative_to(folder).as_posix()] = Path(place, name)
     return found
 
 
-@functools.cache
-def _digest(path, size, at):
-    """Return the digest of a file of this size and time, read once a process."""
+def _read(path, size=0, at=0):
+    """Return the digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+_read_once = functools.cache(_read)  # of this size and time, in a process
 
 
 def _total(digests):
@@ -195,17 +197,12 @@ def seal(folder, **facts):
         list(pool.map(_flush, [*found.values(), *{path.parent for path in found.values()}]))
         digests = dict(zip(found, pool.map(_read, found.values()), strict=True))
     facts["outputs"] = _total(digests)
-    at = {name: path.stat() for name, path in found.items()}
-    facts["files"] = {
-        name: f"{at[name].st_size} {at[name].st_mtime_ns} {digests[name][:32]}"
-        for name in sorted(found)
-    }
+    facts["files"] = files = {}
+    for name in sorted(found):
+        now = found[name].stat()
+        files[name] = f"{now.st_size} {now.st_mtime_ns} {digests[name][:32]}"
     facts["seal"] = _of_itself(json.loads(json.dumps(facts)))
     write_text(Path(folder) / "manifest.json", json.dumps(facts, indent=1))
-
-
-def _read(path):
-    return _digest.__wrapped__(path, None, None)
 
 
 def changed(folder, every=False, **facts):
@@ -235,7 +232,7 @@ def changed(folder, every=False, **facts):
         elif (now := path.stat()).st_size != int(size):
             said.append(f"{path} has {now.st_size} bytes instead of {size}")
         elif every or now.st_mtime_ns != int(at):
-            found = _read(path) if every else _digest(path, now.st_size, now.st_mtime_ns)
+            found = (_read if every else _read_once)(path, now.st_size, now.st_mtime_ns)
             said += [f"{path} holds something else"] if found[:32] != digest else []
     return said + [f"{path} was added" for path in there.values()]
 
@@ -302,6 +299,33 @@ def read_rows(array, indices):
     for j, i in enumerate(indices):
         rows[j] = array[int(i)]
     return rows
+
+
+def write_clips(folder, rows, table, classes, shape):
+    """Write clips one by one into a temporary folder, then move it to its place."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(
+            f"The folder {folder} is there already, and clips are only written into a new one; "
+            "choose another name, delete it, or read it with Clips.load."
+        )
+    names = np.asarray(classes, object)
+    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
+    with replacing(folder, folder=True) as partial:
+        with explain_write(folder.parent):
+            packed = {"dtype": np.uint8, "compressors": zarr.codecs.ZstdCodec(level=1)}
+            frames, parts = new_array(partial / "frames.zarr", shape, **packed), None
+        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
+            with explain_write(folder.parent):
+                frames[i] = row
+                if row_parts is not None:
+                    if parts is None:
+                        parts = new_array(partial / "parts.zarr", shape[:4], **packed)
+                    parts[i] = row_parts
+        with explain_write(folder.parent):
+            table.to_parquet(partial / "table.parquet", index=False)
+            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
+            seal(partial)
 
 
 FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
