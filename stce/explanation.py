@@ -21,7 +21,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import check_sealed, new_array, replacing, seal
+from stce.engine.storage import check_sealed, new_array, replacing, seal, write_parts
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -133,11 +133,10 @@ class Explanation:
             self.clips.save(partial / "clips")
             labels = self.supervoxels.labels
             new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
-            self.supervoxels.table.to_parquet(partial / "supervoxels.parquet")
             self.concepts.save(partial)
             self.tcav.save(partial)
-            if self.outcomes is not None:
-                self.outcomes.to_parquet(partial / "outcomes.parquet")
+            tables = {"supervoxels": self.supervoxels.table, "outcomes": self.outcomes}
+            write_parts(partial, **{name: t for name, t in tables.items() if t is not None})
             facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
             (partial / "explanation.json").write_text(facts)
             seal(partial)
@@ -154,10 +153,9 @@ class Explanation:
         facts = json.loads((folder / "explanation.json").read_text())
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
+        clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
-        return cls(
-            facts["class_name"], Clips.load(folder / "clips"), *found, outcomes, facts["settings"]
-        )
+        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
 
 
 def explain(
