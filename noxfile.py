@@ -44,7 +44,7 @@ def book(session: nox.Session) -> None:
 def study(session: nox.Session) -> None:
     """Run a study or a group of them: ``-- laptop``, ``-- smoke --seeds 1``, ``-- list``."""
     words = session.posargs or ["list"]
-    command = [] if words[0] in ("list", "run") else ["run"]
+    command = [] if words[0] in ("list", "run", "verify") else ["run"]
     session.run(PYTHON, "-m", "stce.study", *command, *words)
 
 

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stce.engine.storage import check_there, open_array, path_of, read_rows, write_clips
+from stce.engine.storage import (
+    check_sealed,
+    check_there,
+    open_array,
+    path_of,
+    read_rows,
+    write_clips,
+)
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -192,6 +199,7 @@ class Clips:
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
+        check_sealed(folder, "delete the folder and write the clips again")
         table = pd.read_parquet(folder / "table.parquet")
         parts = folder / "parts.zarr"
         return cls(

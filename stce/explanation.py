@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import zarr
 from torch import nn
 
 from stce import ablation, curves, features, supervoxels, tcav
@@ -23,7 +22,7 @@ from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import path_of, replacing
+from stce.engine.storage import check_sealed, new_array, path_of, replacing, seal, write_parts
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -137,15 +136,15 @@ class Explanation:
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
         with replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
-            labels = np.asarray(self.supervoxels.labels)
-            zarr.create_array(partial / "labels.zarr", data=labels, chunks=(1, *labels.shape[1:]))
-            self.supervoxels.table.to_parquet(partial / "supervoxels.parquet")
+            labels = self.supervoxels.labels
+            new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
             self.concepts.save(partial)
             self.tcav.save(partial)
-            if self.outcomes is not None:
-                self.outcomes.to_parquet(partial / "outcomes.parquet")
-            facts = {"class_name": self.class_name, "settings": self.settings}
-            (partial / "explanation.json").write_text(json.dumps(facts, indent=1), "utf-8")
+            tables = {"supervoxels": self.supervoxels.table, "outcomes": self.outcomes}
+            write_parts(partial, **{name: t for name, t in tables.items() if t is not None})
+            facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
+            (partial / "explanation.json").write_text(facts, "utf-8")
+            seal(partial)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -155,6 +154,7 @@ class Explanation:
             raise FileNotFoundError(
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
+        check_sealed(folder, "delete the folder and save the explanation again")
         facts = json.loads((folder / "explanation.json").read_text("utf-8"))
         outcomes = folder / "outcomes.parquet"
         outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None

@@ -17,7 +17,7 @@ from stce import supervoxels as supervoxels_module
 from stce.engine import pooling
 from stce.engine.device import resolve
 from stce.engine.progress import bar
-from stce.engine.storage import open_array
+from stce.engine.storage import new_array, open_array
 from stce.engine.threads import forward, prepared
 from stce.engine.windows import windows
 from stce.engine.workers import spread
@@ -254,8 +254,7 @@ def extract(
     else:
         path = Path(folder) / "features.zarr"
         if not path.exists():
-            chunks = (min(chunk_rows, total), shape[1])
-            zarr.create_array(path, shape=shape, dtype=np.float32, chunks=chunks)
+            new_array(path, shape, np.float32, min(chunk_rows, total))
         features = open_array(path, mode="r+")
         done = {int(chunk.parent.name) for chunk in (path / "c").glob("*/0")}
     starts = range(0, total, chunk_rows)

@@ -18,7 +18,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, open_array, write_table
+from stce.engine.storage import check_there, new_array, open_array, write_table
 
 __all__ = ["Supervoxels", "check_cut", "deduplicate", "jaccard", "segment", "segment_clip", "sift"]
 
@@ -304,7 +304,7 @@ def segment(
     folder, rows = Path(folder), Path(folder) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if not (folder / "labels.zarr").exists():
-        zarr.create_array(folder / "labels.zarr", shape=shape, dtype=dtype, chunks=(1, *shape[1:]))
+        new_array(folder / "labels.zarr", shape, dtype)
     volumes = open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]
     for video, volume, table in _each(clips, todo, dtype, *how):

@@ -1,4 +1,5 @@
 import resource
+import shutil
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import zarr
 
 from stce.clips import Clips, balanced, center_crop, middle_clips, normalise, resize
+from stce.datasets.textures import textures
 from stce.engine import storage
 from stce.videos import CachedVideos, Videos, cache, moments
 from stce.videos.frames import fitted, resize_parts
@@ -544,3 +546,38 @@ def test_balanced_draws_the_same_number_of_each_class_without_repeats():
     assert set(only) <= set(drawn)
     with pytest.raises(ValueError, match=r"no class 'd' in this data set; choose from a, b, c"):
         balanced(labels, classes, 4, np.random.default_rng(0), only=["d"])
+
+
+def test_what_was_saved_is_what_is_loaded_or_it_is_named(tmp_path):
+    clips = textures(3, n_frames=4, size=(24, 24))
+    for name in ("lost", "cut", "old"):
+        clips.save(tmp_path / name)
+    shutil.rmtree(tmp_path / "lost" / "frames.zarr" / "c" / "1")
+    with pytest.raises(ValueError, match=r"frames.zarr/c/1/0/0/0/0 is missing.*write the clips ag"):
+        Clips.load(tmp_path / "lost")
+    table = tmp_path / "cut" / "table.parquet"
+    table.write_bytes(table.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="table.parquet has .* bytes instead of .*; delete"):
+        Clips.load(tmp_path / "cut")
+    (tmp_path / "old" / "manifest.json").unlink()  # as versions before seals wrote it
+    assert (Clips.load(tmp_path / "old").frames[:] == clips.frames).all()
+    shutil.rmtree(tmp_path / "old" / "frames.zarr" / "c" / "1")
+    with pytest.raises(FileNotFoundError, match="frames.zarr/c/1/0/0/0/0 is missing, and zeros"):
+        Clips.load(tmp_path / "old")
+
+
+def test_black_clips_are_kept_as_they_are(tmp_path):
+    black = textures(2, n_frames=4, size=(24, 24))
+    black.frames[0] = 0
+    black.save(tmp_path / "black")
+    assert (Clips.load(tmp_path / "black").frames[:] == black.frames).all()
+
+
+def test_two_videos_of_a_cache_that_were_exchanged_are_named(tmp_path):
+    cache(Counting(4), tmp_path, (6, 8))
+    (tmp_path / "000001.npy").rename(tmp_path / "c")
+    (tmp_path / "000002.npy").rename(tmp_path / "000001.npy")
+    (tmp_path / "c").rename(tmp_path / "000002.npy")
+    for opened in (CachedVideos.load, lambda folder: cache(Counting(4), folder, (6, 8))):
+        with pytest.raises(ValueError, match="000001.npy has .* bytes .*; delete the"):
+            opened(tmp_path)

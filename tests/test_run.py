@@ -1,10 +1,22 @@
 """Stages are complete or absent, resumed or skipped, and say what is missing."""
 
+import contextlib
 import errno
+import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from stce.study import run as run_module
 from stce.study.run import STAGES, Run, notebook_name
 
 
@@ -136,3 +148,263 @@ def test_notebook_names():
     assert notebook_name("train") == "01_train.ipynb"
     assert notebook_name("visualize") == "06_visualize.ipynb"
     assert notebook_name("validate") == "07_validate.ipynb"
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_second_writer_is_told_who_the_first_one_is_and_takes_nothing_from_it(tmp_path):
+    run = Run(tmp_path)
+    _make(run, "segment", {})
+    told = rf"{tmp_path} is being written by process {os.getpid()} on .* \(.*\); wait for it"
+    with run.stage("train", {"seed": 0}).write() as mine:
+        (mine / "state").write_text("an hour of training")
+        for other in ("train", "segment"):
+            with pytest.raises(RuntimeError, match=told), Run(tmp_path).stage(other, {}).write():
+                pass
+        with ThreadPoolExecutor(1) as pool:
+            thread = pool.submit(_make, Run(tmp_path), "train", {"seed": 1})
+            assert isinstance(thread.exception(), RuntimeError)
+        assert (mine / "state").exists()
+        assert Run(tmp_path).manifest("segment")["stage"] == "segment"  # reading is allowed
+    assert _names(tmp_path) == ["segment", "train"]
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_not(tmp_path):
+    run = Run(tmp_path)
+    command = "import time; from stce.study.run import Run\n"
+    command += f"with Run({str(tmp_path)!r}).stage('train', {{}}).write(): print(1, flush=True); "
+    command += "time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(RuntimeError, match=f"process {other.pid} on"):
+            _make(run, "train", {})
+        other.kill()
+    _make(run, "train", {})
+    assert _names(tmp_path) == ["train"]
+    (tmp_path / ".stage.lock").write_text("12\nelsewhere\n")
+    with pytest.raises(RuntimeError, match=f"process 12 on elsewhere.*delete {tmp_path}/.stage.lo"):
+        _make(run, "train", {})
+    assert (tmp_path / ".stage.lock").exists()
+
+
+def test_a_forked_process_does_not_take_its_parents_lock_away(tmp_path):
+    with Run(tmp_path).stage("train", {}).write():
+        if not (child := os.fork()):
+            with contextlib.suppress(BaseException):
+                _make(Run(tmp_path), "train", {})
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert (tmp_path / ".stage.lock").exists()
+
+
+def test_a_study_is_the_only_writer_but_for_the_kernels_that_it_starts(tmp_path, monkeypatch):
+    study = os.getpid()
+
+    def in_process(parent):
+        ours = {**vars(os), "getpid": lambda: 1, "getppid": lambda: parent}
+        monkeypatch.setattr(run_module, "os", SimpleNamespace(**ours))
+
+    with Run(tmp_path).writing(study=True):
+        in_process(parent=study)
+        _make(Run(tmp_path), "train", {})
+        in_process(parent=2)
+        with pytest.raises(RuntimeError, match=f"written by process {study} on .*study.lock"):
+            _make(Run(tmp_path), "train", {})
+    assert _names(tmp_path) == ["train"]
+
+
+class Killed(BaseException):
+    """What is raised in the place of a call; nothing of ours catches it."""
+
+
+CALLS = ("rename", "replace", "unlink", "rmdir", "fsync", "open", "link", "mkdir")
+
+
+def _die_at(monkeypatch, n):
+    """Let the process die before the n-th call to the disk; return how many there were."""
+    made = []
+
+    def watched(call):
+        def one(*args, **options):
+            made.append(call.__name__)
+            if len(made) >= n:  # a dead process makes no call after it
+                raise Killed(made[n - 1])
+            return call(*args, **options)
+
+        return one
+
+    for name in CALLS:
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    return made
+
+
+def test_a_stage_that_is_replaced_is_there_whenever_the_process_dies(tmp_path, monkeypatch):
+    for slow in ("_hardware", "_versions", "_revision"):
+        monkeypatch.setattr(run_module, slow, lambda *given: None)
+    deaths = 0
+    for n in range(1, 200):
+        run = Run(tmp_path / str(n))
+        _make(run, "train", {"seed": 0}, text="old")
+        stage, died = run.stage("train", {"seed": 1}), False
+        with monkeypatch.context() as patch:
+            try:
+                with stage.write() as folder:
+                    (folder / "result.txt").write_text("new")
+                    _die_at(patch, n)
+            except Killed:
+                died = True
+        for lock in run.folder.glob(".*.lock*"):
+            lock.unlink()  # of a process that is dead, which this one is not
+        seed = Run(run.folder).manifest("train")["parameters"]["seed"]
+        text = (Run(run.folder).path("train") / "result.txt").read_text()
+        assert (seed, text) in ((0, "old"), (1, "new"))
+        _make(Run(run.folder), "train", {"seed": 2}, text="newer")
+        assert (Run(run.folder).path("train") / "result.txt").read_text() == "newer"
+        assert _names(run.folder) == ["train"] and Run(run.folder).verify("train") == ""
+        deaths += died
+        if not died:
+            break
+    assert 10 < deaths < 198
+
+
+def test_files_are_on_the_disk_before_the_manifest_is(tmp_path, monkeypatch):
+    made, flush = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda f: (made.append(Path(os.readlink(f"/proc/self/fd/{f}")).name), flush(f))
+    )
+    with Run(tmp_path).stage("train", {}).write() as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "result.txt").write_text("1")
+    order = [made.index(n) for n in ("result.txt", ".manifest.json.tmp", tmp_path.name)]
+    assert order == sorted(order) and "inner" in made[: order[1]]
+
+
+def _damage(kind, folder, other):
+    a, b = folder / "a.npy", folder / "inner" / "b.npy"
+    if kind == "truncated":
+        a.write_bytes(a.read_bytes()[:-1])
+    elif kind == "swapped":
+        a.rename(folder / "c")
+        b.rename(a)
+        (folder / "c").rename(b)
+    elif kind == "edited":
+        a.write_bytes(a.read_bytes()[:-1] + b"x")
+    elif kind == "missing":
+        b.unlink()
+    elif kind == "added":
+        (folder / "c.npy").write_text("")
+    elif kind == "link":
+        a.unlink()
+        a.symlink_to("inner/b.npy")
+    elif kind == "dangling":
+        a.unlink()
+        a.symlink_to("nowhere")
+    elif kind in ("empty", "no dict"):
+        (folder / "manifest.json").write_text("[]" if kind == "no dict" else "")
+    elif kind == "manifest":
+        told = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(told.replace('"seed": 0', '"seed": 1'))
+    elif kind == "another stage":
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "what"),
+    [
+        ("truncated", "a.npy", "has 135 bytes instead of 136"),
+        ("swapped", "a.npy", "holds something else"),
+        ("edited", "a.npy", "holds something else"),
+        ("missing", "inner/b.npy", "is missing"),
+        ("added", "c.npy", "was added"),
+        ("link", "a.npy", "holds something else"),
+        ("dangling", "a.npy", "is missing"),
+        ("empty", "manifest.json", "cannot be read"),
+        ("no dict", "manifest.json", "cannot be read"),
+        ("manifest", "manifest.json", "has been edited"),
+        ("another stage", "manifest.json", "is of stage 'segment'"),
+    ],
+)
+def test_what_is_not_as_it_was_written_is_named_with_its_remedy(tmp_path, kind, file, what):
+    run = Run(tmp_path / "smoke")
+    for name in ("train", "segment"):
+        with run.stage(name, {"seed": 0}).write() as folder:
+            (folder / "inner").mkdir()
+            np.save(folder / "a.npy", np.arange(1))
+            np.save(folder / "inner" / "b.npy", np.arange(1, 2))
+    assert run.verify("train") == ""
+    _damage(kind, run.folder / "train", run.folder / "segment")
+    again = "Make it again: `python -m stce.study run smoke --from train --force`"
+    message = rf"Stage 'train' is not as.*train/{file} {what}.*{again}"
+    again = Run(run.folder)
+    for read in (
+        lambda: again.path("train"),
+        lambda: again.stage("tcav", {}, ("train",)),
+        lambda: again.stage("train", {"seed": 0}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()
+    assert re.search(message, again.verify("train"))
+    (tmp_path / "other").mkdir()
+    if kind != "another stage":
+        assert not Run(tmp_path / "other").stage("train", {"seed": 0}).borrow(again)
+    with again.stage("train", {"seed": 0, "force": True}).write() as folder:
+        (folder / "result.txt").write_text("again")
+    assert Run(run.folder).path("train")
+
+
+def test_a_changed_file_with_its_old_time_is_found_by_verify(tmp_path):
+    _make(Run(tmp_path), "train", {})
+    file = tmp_path / "train" / "result.txt"
+    times = file.stat()
+    file.write_text("dome")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert Run(tmp_path).path("train")
+    assert "result.txt holds something else" in Run(tmp_path).verify("train")
+
+
+def test_a_copy_with_other_times_or_hidden_files_is_read_once_and_taken(tmp_path, monkeypatch):
+    _make(Run(tmp_path / "a"), "train", {})
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    (tmp_path / "b" / "train" / ".DS_Store").write_text("of a file manager")
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: (read.append(a), digest(*a))[1])
+    for _ in range(2):
+        assert Run(tmp_path / "b").path("train") and Run(tmp_path / "a").path("train")
+    assert len(read) == 1
+    (tmp_path / "c").symlink_to(tmp_path / "b" / "train")
+    assert Run(tmp_path / "b").verify("train") == ""
+
+
+def test_a_run_older_than_seals_opens(tmp_path):
+    _make(Run(tmp_path), "train", {"seed": 0})
+    file = tmp_path / "train" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({k: v for k, v in manifest.items() if k not in ("files", "seal")}))
+    run = Run(tmp_path)
+    assert run.path("train") and not run.stage("train", {"seed": 0}).todo
+    assert run.verify("train") == ""
+    (tmp_path / "train" / "result.txt").write_text("other")
+    assert f"a file in {tmp_path}/train has changed" in run.verify("train")
+
+
+def test_reading_writes_nothing_and_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    _make(Run(tmp_path), "train", {})
+
+    def refuse(*args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        opened = os.open
+        patch.setattr(
+            os, "open", lambda p, f, *a, **o: refuse() if f & 3 else opened(p, f, *a, **o)
+        )
+        for name in ("mkdir", "rename", "replace", "unlink", "link", "utime"):
+            patch.setattr(os, name, refuse)
+        run = Run(tmp_path)
+        assert run.path("train") and not run.stage("train", {}).todo and run.verify("train") == ""
+        with pytest.raises(OSError, match=f"Cannot write to {tmp_path}: Read-only"):
+            _make(run, "segment", {}, ("train",))
+    assert _names(tmp_path) == ["train"]

@@ -1,10 +1,25 @@
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
-from stce.engine.storage import replacing, write_npy, write_table, write_text
+from stce.engine.storage import (
+    changed,
+    explain_write,
+    new_array,
+    open_array,
+    present,
+    replacing,
+    seal,
+    swap,
+    write_npy,
+    write_table,
+    write_text,
+)
 
 
 def names(folder):
@@ -79,3 +94,56 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Cannot write into .*file: Not a directory; free some space"):
         write_text(tmp_path / "file" / "note.txt", "text")
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_folder_is_never_absent_while_another_takes_its_place(tmp_path, monkeypatch, call):
+    for name in ("place", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text(name)
+    made = []
+
+    def dies(self, target, rename=Path.rename):
+        made.append(target)
+        if len(made) >= call:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Path, "rename", dies)
+        swap(tmp_path / "new", tmp_path / "place")
+    text = (present(tmp_path / "place") / "note.txt").read_text()
+    assert text == ("new" if call == 3 else "place")
+
+
+def test_two_threads_that_write_one_file_do_so_one_after_the_other(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_text(tmp_path / "note.txt", str(i) * 1000), range(8)))
+    assert len(set((tmp_path / "note.txt").read_text())) == 1 and names(tmp_path) == ["note.txt"]
+
+
+def test_a_full_disk_is_told_whatever_writes(tmp_path):
+    for wrong in (OSError(28, "No space"), SafetensorError("I/O error: no room (os error 28)")):
+        with pytest.raises(OSError, match="Cannot write into .*; free some") as told:
+            with explain_write(tmp_path):
+                raise wrong
+        assert told.value.errno == 28
+
+
+def test_a_chunk_of_zeros_is_written_and_a_lost_one_is_named(tmp_path):
+    array = new_array(tmp_path / "a.zarr", (5, 3), np.float32, rows=2)
+    array[:2], array[2:] = 1, 0
+    assert open_array(tmp_path / "a.zarr")[:].sum() == 6
+    again = open_array(tmp_path / "a.zarr", mode="r+")
+    again[:2] = 0
+    assert open_array(tmp_path / "a.zarr")[:].sum() == 0
+    (tmp_path / "a.zarr" / "c" / "2" / "0").unlink()
+    with pytest.raises(FileNotFoundError, match="a.zarr/c/2/0 is missing, and zeros would be read"):
+        open_array(tmp_path / "a.zarr")
+
+
+def test_what_a_killed_run_of_zarr_has_left_is_no_part_of_a_sealed_folder(tmp_path):
+    new_array(tmp_path / "a.zarr", (1, 3), np.float32)[:] = 1
+    (tmp_path / "a.zarr" / "c" / "0" / "0.12ab.partial").write_text("half")
+    seal(tmp_path, of="test")
+    assert not list(tmp_path.rglob("*.partial")) and changed(tmp_path, every=True) == []

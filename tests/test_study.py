@@ -262,19 +262,78 @@ def test_films_of_a_folder_are_negatives(smoke, tmp_path, monkeypatch):
     assert "Traceback" not in answer.stderr and not (tmp_path / "no").exists()
 
 
+def _started(folder):
+    command = [sys.executable, "-m", "stce.study", "run", "smoke", "--folder", str(folder)]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **how)
+
+
+STOPPED = "stopped; the same command goes on where this one was.\n"
+
+
 def test_a_stopped_study_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "stce.study", "run", "smoke", "--folder", str(folder)]
-    started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    started = _started(folder)
     while not (folder / ".segment.partial").exists() and started.poll() is None:
         time.sleep(0.1)
+    with pytest.raises(RuntimeError, match=r"being written by process .* -m stce.study run smoke"):
+        study.execute("smoke", folder=folder, report=lambda line: None)
     os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does
     _, said = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert said.splitlines()[-1] == "stopped; the same command goes on where this one was."
+    assert (started.returncode, said) == (130, STOPPED)
     assert Run(folder).manifest("train") and not (folder / "segment").exists()
+    assert not (folder / ".study.lock").exists()
+
+
+# Seconds after the call, or after its first sign of life: modules are loaded, the first kernel
+# starts, works, and ends.
+@pytest.mark.parametrize(
+    ("sign", "seconds", "number"),
+    [
+        (None, 0.4, signal.SIGINT),
+        (None, 1.5, signal.SIGTERM),
+        (".study.lock", 0.0, signal.SIGINT),
+        (".study.lock", 0.2, signal.SIGTERM),
+        (".study.lock", 1.0, signal.SIGINT),
+        (".stage.lock", 0.0, signal.SIGTERM),
+        (".stage.lock", 1.0, signal.SIGINT),
+        ("train/manifest.json", 0.1, signal.SIGINT),
+    ],
+)
+def test_a_study_is_stopped_in_one_line_at_any_moment(tmp_path, sign, seconds, number):
+    started = _started(tmp_path / "run")
+    while sign and not (tmp_path / "run" / sign).exists() and started.poll() is None:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    started.send_signal(number)
+    _, said = started.communicate(timeout=60)
+    assert (started.returncode, said) == (130, STOPPED)
+
+
+def test_verify_names_the_file_and_the_command_that_makes_it_again(smoke, tmp_path):
+    folder = tmp_path / "smoke"
+    shutil.copytree(smoke[0], folder)
+    whole = _cli("verify", folder)
+    assert whole.returncode == 0 and whole.stdout.count("as it was written") == len(STAGES)
+    chunk = folder / "cluster" / "features.zarr" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    answer = _cli("verify", folder)
+    (line,) = [line for line in answer.stdout.splitlines() if "not as it was" in line]
+    assert answer.returncode == 1 and answer.stdout.count("as it was written") == len(STAGES)
+    assert f"{chunk} holds something else" in line
+    assert "`python -m stce.study run smoke --from cluster --force`" in line
+    shutil.rmtree(chunk.parent)
+    again = _cli("run", "smoke", "--from", "tcav", "--force", "--folder", folder)
+    assert again.returncode == 1 and f"{chunk} is missing" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_a_kernel_that_dies_is_one_sentence(tmp_path):
+    source = tmp_path / "dies.ipynb"
+    cell = nbformat.v4.new_code_cell("import os; os._exit(1)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
+    with pytest.raises(make.StageFailed, match="dies.ipynb failed: its process was ended from out"):
+        make.run_notebook(source, tmp_path / "out.ipynb", {})
 
 
 def test_the_list_of_runs():

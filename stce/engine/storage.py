@@ -1,15 +1,26 @@
-"""How clips and arrays get onto the disk: complete, or not at all."""
+"""How clips and arrays get onto the disk, complete or not at all, and are read as written."""
 
+import errno
+import functools
+import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
+import psutil
 import zarr
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+_MARKS = {"manifest.json", "inputs.json"}  # what says of a folder what it is, and no part of it
 
 
 @contextmanager
@@ -17,9 +28,45 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
     """Re-raise an OSError with the folder, the reason and the remedy in one paragraph."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"Cannot write into {folder}: {reason}; {remedy}.") from error
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)", str(error))  # as safetensors has it
+        number = int(told[1]) if told else getattr(error, "errno", None) or errno.EIO
+        reason = os.strerror(number) if told else getattr(error, "strerror", None) or str(error)
+        raise OSError(number, f"Cannot write into {folder}: {reason}; {remedy}.") from error
+
+
+@contextmanager
+def locked(path, patience=0.2):
+    """Hold a lock file, which names its owner, for as long as the block runs.
+
+    That of a dead process of this machine is taken over. On any other one `patience` seconds are
+    waited, and then it is a RuntimeError; so it is if another thread, or this one, has the lock.
+    """
+    # Soft: made by a call that network file systems know, too, and not by flock, which some lack.
+    lock = filelock.SoftFileLock(path, timeout=patience)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        number, host = owner(path) or ("unknown", "unknown")
+        command = "a command there"
+        with suppress(psutil.Error, ValueError):
+            if host == socket.gethostname():
+                command = " ".join(psutil.Process(number).cmdline())
+        raise RuntimeError(
+            f"{Path(path).parent} is being written by process {number} on {host} ({command}); wait "
+            f"for it or stop it, and if it is not running any more, delete {path}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def owner(path):
+    """Return the process that a lock file names, and its host; None without one."""
+    with suppress(OSError, ValueError):
+        number, host = Path(path).read_text().split()[:2]
+        return int(number), host
 
 
 @contextmanager
@@ -27,7 +74,8 @@ def replacing(path, folder=False):
     """Yield a hidden path beside this one, and move what is written there to its place.
 
     A file or folder that is there already stays until the block ends well. If the block fails,
-    nothing of the new one stays. With `folder` the hidden path is made, and all above it.
+    nothing of the new one stays. With `folder` the hidden path is made, and all above it. Two that
+    write a file at once do so one after the other; of a folder the second is refused.
 
     Examples
     --------
@@ -39,27 +87,160 @@ def replacing(path, folder=False):
     ['note.txt']
     """
     path = Path(path)
-    partial, old = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "old"))
-    try:
-        _remove(partial)  # left by a killed run
+    partial, lock = (path.with_name(f".{path.name}.{what}") for what in ("tmp", "lock"))
+    with explain_write(path.parent):
         if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        os.stat(f"{path.parent}{os.sep}.")  # the lock would make a folder that is not there
+    with locked(lock, 0.2 if folder else 60.0):
+        try:
+            _remove(partial)  # left by a killed run
+            if folder:
+                with explain_write(path.parent):
+                    partial.mkdir()
+            yield partial
             with explain_write(path.parent):
-                partial.mkdir(parents=True)
-        yield partial
-        with explain_write(path.parent):
-            if path.is_dir():
-                _remove(old)
-                path.rename(old)
-            os.replace(partial, path)
-    finally:
-        _remove(partial)
+                if not folder:
+                    _flush(partial)
+                swap(partial, path)
+        finally:
+            _remove(partial)
+
+
+def swap(new, place):
+    """Put a complete file or folder in the place of another, which is there or aside until then.
+
+    See :func:`present`. What was there is removed once the new one is.
+    """
+    old = place.with_name(f".{place.name}.old")
+    if not new.is_dir() or not os.path.lexists(place):
+        os.replace(new, place)
+    else:  # no call that Python has puts a folder in the place of another
         _remove(old)
+        place.rename(old)
+        try:
+            new.rename(place)
+        except BaseException:
+            old.rename(place)
+            raise
+    _flush(place.parent)
+    _remove(old)
+
+
+def present(place):
+    """Return where a folder lies: in its place, or aside, if its replacement was cut short."""
+    old = place.with_name(f".{place.name}.old")
+    return place if place.exists() or not old.exists() else old
 
 
 def _remove(path):
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
+
+
+def _flush(path):
+    """Have a file, or the names in a folder, on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such thing for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _files(folder):
+    """Return the files below a folder by their names, but for what is hidden, and the marks."""
+    found = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name not in _MARKS:
+                found[Path(place, name).relative_to(folder).as_posix()] = Path(place, name)
+    return found
+
+
+def _read(path, size=0, at=0):
+    """Return the digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+_read_once = functools.cache(_read)  # of this size and time, in a process
+
+
+def _total(digests):
+    """Return one digest of the names and digests of files."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(digests, key=Path):
+        total.update(name.encode() + bytes.fromhex(digests[name]))
+    return total.hexdigest()
+
+
+def _of_itself(manifest):
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def seal(folder, **facts):
+    """Have a complete folder on the disk, and write ``manifest.json`` last.
+
+    It holds the facts; ``outputs``, a digest of all files; ``files``, the size, time and digest of
+    each; and ``seal``, a digest of itself. Files that are hidden are no part of the folder.
+    """
+    for left in Path(folder).rglob("*.partial"):  # of zarr, where a run was killed
+        left.unlink()
+    found = _files(folder)
+    with ThreadPoolExecutor(16) as pool:  # many at once take a disk hardly longer than one
+        list(pool.map(_flush, [*found.values(), *{path.parent for path in found.values()}]))
+        digests = dict(zip(found, pool.map(_read, found.values()), strict=True))
+    facts["outputs"] = _total(digests)
+    facts["files"] = files = {}
+    for name in sorted(found):
+        now = found[name].stat()
+        files[name] = f"{now.st_size} {now.st_mtime_ns} {digests[name][:32]}"
+    facts["seal"] = _of_itself(json.loads(json.dumps(facts)))
+    write_text(Path(folder) / "manifest.json", json.dumps(facts, indent=1))
+
+
+def changed(folder, every=False, **facts):
+    """List the files of a sealed folder that are not as they were written, in words.
+
+    A manifest with other `facts` is one. Those whose size and time are as they were are only read
+    if `every` one is to be; of a folder older than seals nothing is known without reading it.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("seal", "") not in ("", _of_itself(manifest)):
+            return [f"{folder / 'manifest.json'} has been edited"]
+        if other := [f"{k} {manifest.get(k)!r}" for k, v in facts.items() if manifest.get(k) != v]:
+            return [f"{folder / 'manifest.json'} is of {other[0]}"]
+    except (ValueError, AttributeError):
+        return [f"{folder / 'manifest.json'} cannot be read"]
+    there, said = _files(folder), []
+    if "files" not in manifest:
+        whole = not every or manifest["outputs"] == _total({n: _read(there[n]) for n in there})
+        return [] if whole else [f"a file in {folder} has changed"]
+    for name, known in manifest["files"].items():
+        size, at, digest = known.split()
+        path = there.pop(name, folder / name)
+        if not path.is_file():
+            said.append(f"{path} is missing")
+        elif (now := path.stat()).st_size != int(size):
+            said.append(f"{path} has {now.st_size} bytes instead of {size}")
+        elif every or now.st_mtime_ns != int(at):
+            found = (_read if every else _read_once)(path, now.st_size, now.st_mtime_ns)
+            said += [f"{path} holds something else"] if found[:32] != digest else []
+    return said + [f"{path} was added" for path in there.values()]
+
+
+def check_sealed(folder, remedy):
+    """Refuse a folder that is not as it was sealed; one that is older than seals is taken."""
+    if (Path(folder) / "manifest.json").exists() and (said := changed(folder)):
+        raise ValueError(f"{said[0]}, which is not what was written; {remedy}.")
 
 
 def write_npy(path, array):
@@ -88,7 +269,8 @@ def write_parts(folder, **parts):
     """Write tables as ``NAME.parquet`` and dicts of arrays as ``NAME.safetensors``."""
     for name, part in parts.items():
         if isinstance(part, dict):
-            save_file(part, Path(folder) / f"{name}.safetensors")
+            with explain_write(folder):
+                save_file(part, Path(folder) / f"{name}.safetensors")
         else:
             part.to_parquet(Path(folder) / f"{name}.parquet")
 
@@ -131,38 +313,49 @@ def write_clips(folder, rows, table, classes, shape):
     table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
     with replacing(folder, folder=True) as partial:
         with explain_write(folder.parent):
-            frames, parts = new_array(partial / "frames.zarr", shape), None
+            packed = {"dtype": np.uint8, "compressors": zarr.codecs.ZstdCodec(level=1)}
+            frames, parts = new_array(partial / "frames.zarr", shape, **packed), None
         for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
             with explain_write(folder.parent):
                 frames[i] = row
                 if row_parts is not None:
                     if parts is None:
-                        parts = new_array(partial / "parts.zarr", shape[:4])
+                        parts = new_array(partial / "parts.zarr", shape[:4], **packed)
                     parts[i] = row_parts
         with explain_write(folder.parent):
             table.to_parquet(partial / "table.parquet", index=False)
             (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
+            seal(partial)
 
 
-def new_array(path, shape):
-    """Create a zarr array (format 3) with one compressed chunk a clip."""
-    return zarr.create_array(
-        path,
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype=np.uint8,
-        compressors=zarr.codecs.ZstdCodec(level=1),
-        zarr_format=3,
-    )
+FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
+
+
+def new_array(path, shape, dtype, rows=1, **options):
+    """Create a zarr array (format 3) on the disk, with some rows a chunk."""
+    how = {"shape": shape, "chunks": (rows, *shape[1:]), "dtype": dtype, "zarr_format": 3}
+    with zarr.config.set(FULL):
+        return zarr.create_array(Path(path).absolute(), **how, **options)
 
 
 def open_array(path, mode="r"):
     """Open a zarr array under a path that is the same from every working directory.
 
     A worker of a cluster stands in a directory of its own, and for zarr a chunk that is not there
-    is one of zeros.
+    is one of zeros: to read an array with one is refused, in the mode "r".
     """
-    return zarr.open_array(Path(path).absolute(), mode=mode)
+    root = Path(path).absolute()
+    with zarr.config.set(FULL):
+        array = zarr.open_array(root, mode=mode)
+    there = {part.relative_to(root).as_posix() for part in root.glob("c/**/*")}
+    for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
+        if (name := "/".join(map(str, ("c", *place)))) not in there:
+            raise FileNotFoundError(
+                f"{root / name} is missing, and zeros would be read in its place; make the array "
+                "again, in a run with `--from` its stage and `--force` (older versions left out "
+                "what truly is zero)."
+            )
+    return array
 
 
 def check_there(array):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
+import psutil
 
-__all__ = ["connect", "spread"]
+__all__ = ["connect", "spread", "stoppable"]
 
 
 def spread(value):
@@ -72,3 +77,24 @@ def connect(scheduler: str = "") -> contextlib.ExitStack:
         )
     connection.enter_context(joblib.parallel_config(backend="dask"))
     return connection
+
+
+@contextlib.contextmanager
+def stoppable(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads; if one waits for them in vain (Ctrl-C), their processes end, too."""
+    known = set(psutil.Process().children())
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for name in ("asyncio", "papermill"):  # what they say of a stopped kernel is no news
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            pool.shutdown(wait=False, cancel_futures=True)
+            (waiter := threading.Thread(target=pool.shutdown)).start()
+            while waiter.is_alive():  # one may only be starting
+                for child in set(psutil.Process().children()) - known:
+                    known.add(child)
+                    with contextlib.suppress(psutil.Error):
+                        child.terminate()
+                waiter.join(0.1)
+            raise

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
+import signal
 import sys
+from pathlib import Path
 
+STOPPED = "stopped; the same command goes on where this one was."
+
+
+def _leave(number, frame) -> None:
+    """Stop where nothing has to be cleared up: while modules are loaded, or at the very end."""
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(130)
+
+
+def _listen(handler) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    _listen(_leave)
+
+# ruff: noqa: E402
 from stce.study import jobs
 from stce.study.known import groups, known
 from stce.study.make import StageFailed, make
-from stce.study.run import OPTIONAL, STAGES
+from stce.study.run import OPTIONAL, STAGES, Run
 
 __all__ = ["main"]
 
@@ -39,6 +59,19 @@ def _run(options: argparse.Namespace) -> int:
     return bool(failed)
 
 
+def _verify(name: str) -> int:
+    """Print a line a stage; returns 1 if one is not as it was written, or there is none."""
+    there = Path(name).is_dir()
+    folders = [Path(name)] if there else [job.folder for job in jobs.plan(name)]
+    runs = [(run, s) for run in map(Run, folders) for s in (*STAGES, *OPTIONAL) if run.holds(s)]
+    if not runs:
+        raise ValueError(Run(folders[0]).missing())
+    said = [run.verify(stage) for run, stage in runs]
+    for (run, stage), damage in zip(runs, said, strict=True):
+        print(f"{run.folder}  {stage:<10} {damage or 'as it was written'}")
+    return any(said)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m stce.study", description=__doc__)
@@ -52,10 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--also", nargs="+", default=[], metavar="STAGE", help=", ".join(OPTIONAL))
     run.add_argument("--force", action="store_true", help="compute finished stages again")
     run.add_argument("--folder", help="folder of the run (default data/runs/NAME)")
+    check = commands.add_parser("verify", help="read all that a run's stages wrote: is it whole?")
+    check.add_argument("name", metavar="RUN", help="a known run or group, or the folder of a run")
     options = parser.parse_args(arguments)
     try:
         if options.command == "run":
             return _run(options)
+        if options.command == "verify":
+            return _verify(options.name)
         runs = known()
         for entry in runs.values():
             print(f"{entry.name:<24} {entry.description}")
@@ -65,13 +102,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # What a stopped kernel's tasks have to say at exit is no news, and would come last.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        print("stopped; the same command goes on where this one was.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # a class has any name, in any locale
-    sys.exit(main())
+    _listen(signal.default_int_handler)  # the system's request to end, too, is a Ctrl-C
+    code = main()
+    _listen(signal.SIG_IGN if code == 130 else _leave)
+    sys.exit(code)

@@ -7,7 +7,6 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import yaml
 
 from stce.datasets import PATHS
 from stce.engine.storage import path_of
+from stce.engine.workers import stoppable
 from stce.study.known import Known, Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
@@ -184,7 +184,7 @@ def on_devices(
         finally:
             free.put(device)
 
-    with ThreadPoolExecutor(len(devices)) as pool:
+    with stoppable(len(devices)) as pool:
         return [job for failed in pool.map(work_on, work) for job in failed]
 
 

@@ -12,6 +12,7 @@ from stce import datasets
 from stce.datasets.negatives import films
 from stce.engine import progress
 from stce.engine.storage import path_of
+from stce.engine.workers import stoppable
 from stce.study import jobs
 from stce.study.known import HOME
 from stce.study.parameters import PARAMETERS
@@ -42,16 +43,23 @@ def run_notebook(
     Raises
     ------
     StageFailed
-        If a cell raises an error.
+        If a cell raises an error, or the kernel dies.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".failed.ipynb")
     how = {"cwd": place or source.parent, "kernel_name": "python3", "progress_bar": False}
     how["extra_arguments"] = ["--log-level=CRITICAL"]  # else each kernel warns of its transport
     try:
-        papermill.execute_notebook(source, draft, parameters, **how)
+        with stoppable() as pool:
+            pool.submit(papermill.execute_notebook, source, draft, parameters, **how).result()
+    except DeadKernelError as error:
+        raise StageFailed(
+            f"Notebook {source.name} failed: its process was ended from outside, most often since "
+            "the memory was full; close other programs or lower n_jobs, and run it again."
+        ) from error
     except papermill.PapermillExecutionError as error:
         raise StageFailed(
             f"Notebook {source.name} failed: {error.ename}: {error.evalue}\n(The notebook as far "
@@ -111,25 +119,26 @@ def make(
                 f"--from {start} leaves it as it is. Leave out --from, or give the parameters "
                 "that it was made with."
             )
-    for number, name in enumerate(stages[skipped:], start=skipped + 1):
-        parameters = {**job.settings[name], "run_folder": place}
-        parameters["force"] = force or parameters["force"]
-        stage = Run(folder).stage(name, parameters, READS[name])
-        executed = folder / "notebooks" / notebook_name(name)
-        if name == "tcav":
-            for line in _stand_in(Run(folder), stage, parameters):
-                report(f"{job.name}  {name:<10} {line}")
-        if not stage.todo and executed.exists():
-            report(f"{job.name}  {name:<10} finished before")
-            continue
-        if stage.todo and not parameters["force"]:
-            folder.mkdir(parents=True, exist_ok=True)
-            any(stage.borrow(Run(other)) for other in job.siblings)
-        changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
-        started = time.monotonic()
-        with progress.watch(f"{job.name}  {number}/{len(stages)}", report):
-            run_notebook(HOME / "notebooks" / executed.name, executed, changed)
-        report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
+    with contextlib.ExitStack() as alone:
+        for number, name in enumerate(stages[skipped:], start=skipped + 1):
+            parameters = {**job.settings[name], "run_folder": place}
+            parameters["force"] = force or parameters["force"]
+            stage = Run(folder).stage(name, parameters, READS[name])
+            executed = folder / "notebooks" / notebook_name(name)
+            if name == "tcav":
+                for line in _stand_in(Run(folder), stage, parameters):
+                    report(f"{job.name}  {name:<10} {line}")
+            if not stage.todo and executed.exists():
+                report(f"{job.name}  {name:<10} finished before")
+                continue
+            alone.enter_context(Run(folder).writing(study=True))  # from here to the last stage
+            if stage.todo and not parameters["force"]:
+                any(stage.borrow(Run(other)) for other in job.siblings)
+            changed = {n: v for n, v in parameters.items() if v != PARAMETERS[name][n].default}
+            started = time.monotonic()
+            with progress.watch(f"{job.name}  {number}/{len(stages)}", report):
+                run_notebook(HOME / "notebooks" / executed.name, executed, changed)
+            report(f"{job.name}  {name:<10} {time.monotonic() - started:6.1f} s")
     return folder
 
 

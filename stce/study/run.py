@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stce.engine.storage import path_of
+from stce.engine.storage import changed, locked, owner, path_of, present, seal, swap
 from stce.models.store import read_tensors
 from stce.models.weights import located, sha256
 from stce.study.parameters import HOME, PARAMETERS, check
@@ -47,18 +47,6 @@ def _complete(stage: str, given: Mapping) -> dict:
     """
     defaults = {name: one.default for name, one in PARAMETERS.get(stage, {}).items()}
     return {k: v for k, v in {**defaults, **given}.items() if k not in INCIDENTAL}
-
-
-def _digest(folder: Path) -> str:
-    """Return a hash of the names and bytes of all files below a folder, but the manifest."""
-    total = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if path.name == "manifest.json" and path.parent == folder:
-            continue
-        total.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "blake2b").digest())
-    return total.hexdigest()
 
 
 def _link(source: str, target: str) -> None:
@@ -99,7 +87,7 @@ def _plain_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM or "finished stages are kept" in str(error):
             raise
         raise OSError(
             error.errno,
@@ -113,8 +101,6 @@ class Stage:
 
     Attributes
     ----------
-    folder : pathlib.Path
-        Where the finished stage lies.
     partial : pathlib.Path
         Where it is written until then.
     todo : bool
@@ -127,9 +113,8 @@ class Stage:
     """
 
     def __init__(self, run: Run, name: str, parameters: Mapping, reads: tuple[str, ...]):
-        self.name = name
-        self.folder = run.folder / name
-        self.partial = self.folder.with_name(f".{name}.partial")
+        self.name, self._run = name, run
+        self.partial = run.folder / f".{name}.partial"
         self.notes: dict = {}
         self._parameters = {k: v for k, v in parameters.items() if k not in INCIDENTAL}
         self._device = str(parameters.get("device", "cpu"))
@@ -142,74 +127,74 @@ class Stage:
             self._reads["weights"] = sha256(self.weights)
         if stale := run.stale(reads):
             raise ValueError(stale)
-        self.todo = bool(parameters.get("force")) or not self._current()
+        self.todo = bool(parameters.get("force")) or not self._current(run)
 
-    def _current(self, folder: Path | None = None) -> bool:
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            manifest = json.loads(((folder or self.folder) / "manifest.json").read_text("utf-8"))
-            facts = _complete(self.name, manifest["parameters"]), manifest["reads"]
-            wanted = _complete(self.name, json.loads(json.dumps(self._parameters)))
-            return facts == (wanted, self._reads)
-        return False
+    @property
+    def folder(self) -> Path:
+        """Where the finished stage lies, see :func:`stce.engine.storage.present`."""
+        return present(self._run.folder / self.name)
+
+    def _current(self, run: Run) -> bool:
+        if not run.holds(self.name):
+            return False
+        manifest = run.manifest(self.name)
+        facts = _complete(self.name, manifest["parameters"]), manifest["reads"]
+        wanted = _complete(self.name, json.loads(json.dumps(self._parameters)))
+        return facts == (wanted, self._reads)
 
     def borrow(self, other: Run) -> bool:
         """Take another run's finished stage if it had the same parameters and inputs; tell if so.
 
         Its files are linked, not copied, where the disk allows; a finished stage never changes.
+        One that is not as it was written is left alone.
         """
-        source = other.folder / self.name
-        if not self._current(source):
+        try:
+            if not self._current(other):
+                return False
+        except ValueError:
             return False
-        copy = self.folder.with_name(f".{self.name}.borrowed")
-        shutil.rmtree(copy, ignore_errors=True)
-        with _plain_disk_errors(self.folder.parent):
-            shutil.copytree(source, copy, copy_function=_link)
-            self._replace(copy)
-        return True
-
-    def _replace(self, new: Path) -> None:
-        """Put a complete folder in the stage's place."""
-        old = self.folder.with_name(f".{self.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        new.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        copy = self._run.folder / f".{self.name}.borrowed"
+        with self._run.writing():
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(present(other.folder / self.name), copy, copy_function=_link)
+            swap(copy, self._run.folder / self.name)
         self.todo = False
+        return True
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Path]:
         """Yield a hidden folder to write to; move it in place when the block ends well.
 
-        The manifest is written last. If the block fails or the process is killed, the hidden
-        folder stays, and the next call with the same parameters and inputs continues in it; with
-        others it starts afresh. A finished stage is replaced only once the new one is complete.
+        The manifest is written last, when all other files are on the disk. If the block fails or
+        the process is killed, the hidden folder stays, and the next call with the same parameters
+        and inputs continues in it; with others it starts afresh. A finished stage is replaced only
+        once the new one is complete. Whoever writes the run meanwhile is a RuntimeError.
         """
         partial = self.partial
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
-        with _plain_disk_errors(self.folder.parent):
+        with self._run.writing():
             mark = partial / "inputs.json"
             if partial.exists() and not (mark.exists() and mark.read_text("utf-8") == key):
                 shutil.rmtree(partial)
-            partial.mkdir(parents=True, exist_ok=True)
+            partial.mkdir(exist_ok=True)
             mark.write_text(key, "utf-8")
             started = time.monotonic()
             yield partial
-            mark.unlink()
-            manifest = {
-                "stage": self.name,
-                "parameters": self._parameters,
-                "reads": self._reads,
-                "outputs": _digest(partial),
-                "versions": _versions(),
-                "revision": _revision(),
-                "hardware": _hardware(self._device),
-                "seconds": round(time.monotonic() - started, 1),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "notes": self.notes,
-            }
-            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
-            self._replace(partial)
+            seal(
+                partial,
+                stage=self.name,
+                parameters=self._parameters,
+                reads=self._reads,
+                versions=_versions(),
+                revision=_revision(),
+                hardware=_hardware(self._device),
+                seconds=round(time.monotonic() - started, 1),
+                finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                notes=self.notes,
+            )
+            swap(partial, self._run.folder / self.name)
+            (self._run.folder / self.name / mark.name).unlink()  # a killed run goes on without it
+            self.todo = False
 
 
 class Run:
@@ -233,6 +218,23 @@ class Run:
 
     def __init__(self, folder: str | Path):
         self.folder = path_of(folder)
+        self._checked: set[str] = set()
+
+    @contextlib.contextmanager
+    def writing(self, study: bool = False) -> Iterator[None]:
+        """Be the only one who writes to the run, which is a RuntimeError while somebody else does.
+
+        A `study` is so from its first stage to its last, and lets the kernels that it starts write.
+        """
+        lock = self.folder / ".study.lock"
+        mine = owner(lock) in [(n, socket.gethostname()) for n in (os.getpid(), os.getppid())]
+        with contextlib.ExitStack() as stack, _plain_disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not mine:
+                stack.enter_context(locked(lock))
+            if not study:
+                stack.enter_context(locked(self.folder / ".stage.lock"))
+            yield
 
     def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
         """Prepare one stage.
@@ -259,11 +261,11 @@ class Run:
     def path(self, name: str) -> Path:
         """Return the folder of a finished stage; FileNotFoundError says how to make it."""
         self.manifest(name)
-        return self.folder / name
+        return present(self.folder / name)
 
     def holds(self, name: str) -> bool:
         """Tell whether a stage is finished."""
-        return (self.folder / name / "manifest.json").exists()
+        return (present(self.folder / name) / "manifest.json").exists()
 
     def parameters(self, name: str) -> dict[str, object]:
         """Return the parameters of a finished stage; one that is newer than it had its default.
@@ -282,7 +284,10 @@ class Run:
         return _complete(name, given)
 
     def manifest(self, name: str, needed_by: str | None = None) -> dict:
-        """Return the manifest of a finished stage."""
+        """Return the manifest of a finished stage; ValueError if it is not as it was written.
+
+        Files are read for that if their size or time has changed, see :meth:`verify`.
+        """
         if not self.holds(name):
             reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
             raise FileNotFoundError(
@@ -290,7 +295,26 @@ class Run:
                 f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
                 f"{notebook_name(name)} with the same run_folder."
             )
-        return json.loads((self.folder / name / "manifest.json").read_text("utf-8"))
+        if name not in self._checked and (damage := self.verify(name, every=False)):
+            raise ValueError(damage)
+        self._checked.add(name)
+        return json.loads((present(self.folder / name) / "manifest.json").read_text("utf-8"))
+
+    def verify(self, name: str, every: bool = True) -> str:
+        """Say in a sentence what in a finished stage is not as it was written; "" if all is.
+
+        Without `every`, files of which size and time are as they were are not read.
+        """
+        folder = present(self.folder / name)
+        if not (found := changed(folder, every, stage=name)):
+            return ""
+        also = f" --also {name}" if name in OPTIONAL else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return (
+            f"Stage {name!r} is not as it was written: {found[0]}{more}. "
+            f"Make it again: `python -m stce.study run {self.name}{also} --from {name} --force`, "
+            f"or run notebook {notebook_name(name)} with force=True and the same run_folder."
+        )
 
     @property
     def name(self) -> str:

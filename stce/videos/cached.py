@@ -9,8 +9,8 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from stce.engine import storage
 from stce.engine.progress import bar
-from stce.engine.storage import explain_write, path_of, write_npy, write_table, write_text
 from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import FITS
 from stce.videos.sources import Videos
@@ -45,12 +45,13 @@ class CachedVideos(Videos):
     @classmethod
     def load(cls, folder):
         """Open a finished cache; FileNotFoundError if there is none, or it is not finished."""
-        folder = path_of(folder)
+        folder = storage.path_of(folder)
         if not (folder / "table.parquet").is_file():
             raise FileNotFoundError(
                 f"No finished cache of videos in {folder}: table.parquet, which is written last, "
                 "is not there; run `stce.videos.cache` on this folder (it continues a started one)."
             )
+        storage.check_sealed(folder, "delete the folder, and `stce.videos.cache` makes it again")
         files = folder / "classes.json", folder / "skipped.json"
         classes, skipped = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         return cls(folder, pd.read_parquet(folder / "table.parquet"), classes, skipped)
@@ -120,7 +121,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     ...     cached.read(1).shape
     (20, 12, 12, 1)
     """
-    folder, size = path_of(folder), tuple(int(s) for s in size)
+    folder, size = storage.path_of(folder), tuple(int(s) for s in size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size must be a positive (height, width) in pixels, not {size}.")
     if min_frames < 1 or (max_frames is not None and max_frames < min_frames):
@@ -163,10 +164,12 @@ def _start(folder, settings):
                 f"The folder {folder} holds a cache of something else ({values}); delete it or "
                 "choose another folder."
             )
+        storage.check_sealed(folder, "delete the folder to make it again")
+        (folder / "manifest.json").unlink(missing_ok=True)  # until all is there again
         return
-    with explain_write(folder):
+    with storage.explain_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=1))
+    storage.write_text(path, json.dumps(settings, indent=1))
 
 
 def _cache_some(videos, indices, folder, size, min_frames, max_frames):
@@ -188,12 +191,12 @@ def _cache_some(videos, indices, folder, size, min_frames, max_frames):
             continue
         for said in caught:
             if said.category is DamagedFilm:
-                write_text(folder / f"{i:06d}.damage.txt", str(said.message))
+                storage.write_text(folder / f"{i:06d}.damage.txt", str(said.message))
             else:
                 warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
         if parts is not None:  # before the frames: where those are, the video is complete
-            write_npy(folder / f"{i:06d}.parts.npy", parts)
-        write_npy(folder / f"{i:06d}.npy", frames)
+            storage.write_npy(folder / f"{i:06d}.parts.npy", parts)
+        storage.write_npy(folder / f"{i:06d}.npy", frames)
     return len(indices), skipped
 
 
@@ -214,7 +217,8 @@ def _finish(videos, folder, reasons):
     paths = [folder / f"{i:06d}.npy" for i in kept]
     n_frames = [len(np.load(path, mmap_mode="r")) for path in paths]  # from the headers
     table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
-    write_text(folder / "classes.json", json.dumps(videos.classes))
-    write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
-    write_table(folder / "table.parquet", table, index=False)
+    storage.write_text(folder / "classes.json", json.dumps(videos.classes))
+    storage.write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
+    storage.write_table(folder / "table.parquet", table, index=False)
+    storage.seal(folder)
     return CachedVideos.load(folder)
