@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 
-from stce.viz import film
-from stce.viz.explorer import (
+from book.explorer import (
     ALL,
     OVERLAYS,
     by_rank,
@@ -21,6 +20,7 @@ from stce.viz.explorer import (
     overlay_text,
     panes,
 )
+from stce.viz import film
 
 __all__ = ["explore", "is_live"]
 
@@ -31,7 +31,7 @@ def explore(clips, supervoxels, concepts, scores: pd.DataFrame, *, fps: float = 
     Parameters
     ----------
     clips, supervoxels, concepts, scores, fps
-        See :func:`stce.viz.explorer.page`.
+        See :func:`book.explorer.page`.
     width : int, default 336
         Least width of the picture in pixels; clips are enlarged by a whole number.
 

@@ -29,8 +29,6 @@ from stce.engine.workers import spread
 from stce.masking import FILLS, filling, predict, reached, voxel_order
 from stce.supervoxels import Supervoxels
 
-__all__ = ["Case", "Order", "Subject", "concept_orders", "matched", "ranked", "run"]
-
 # Orders by chance that show as many voxels at each step as the order "top".
 MATCHED = ("random voxels", "random supervoxels")
 

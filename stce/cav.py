@@ -11,8 +11,6 @@ from stce.engine import logistic
 from stce.engine.logistic import Blocks
 from stce.engine.threads import in_threads
 
-__all__ = ["against", "classifiers", "held_out_accuracy", "scaling", "standard", "unit"]
-
 # Columns standardised at a time, and problems solved at a time: 64 of 80 samples are 3 MB, and both
 # stay in a core's cache; a GPU is filled by more.
 _COLUMNS, _PROBLEMS, _PROBLEMS_GPU = 256, 64, 1024

@@ -13,8 +13,6 @@ from threadpoolctl import threadpool_limits
 
 from stce.engine.storage import read_parts, read_rows, write_parts
 
-__all__ = ["Concepts", "assign", "cluster"]
-
 
 @dataclass(frozen=True)
 class Concepts:

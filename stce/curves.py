@@ -7,8 +7,6 @@ import pandas as pd
 
 from stce.engine.resampling import interval, mean_interval, resamples
 
-__all__ = ["accuracy_table", "areas", "difference", "smallest"]
-
 
 def accuracy_table(
     outcomes: pd.DataFrame, by: tuple[str, ...] = (), n_bootstrap: int = 1000, seed: int = 0

@@ -31,8 +31,6 @@ from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
-__all__ = ["Explanation", "explain"]
-
 CHOICES = {"target": TARGETS, "features": FEATURES}
 CHOICES["random_from"] = ("clips", "supervoxels", "matched")
 # The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).

@@ -22,9 +22,6 @@ from stce.engine.threads import forward, prepared
 from stce.engine.windows import windows
 from stce.engine.workers import spread
 
-__all__ = ["Negatives", "batches", "cut", "extract", "extract_clips", "extract_layer"]
-__all__ += ["extract_rows", "random_supervoxels", "stored"]
-
 # A chunk is what is computed at once. Pooled, a clip at the border of two is seen twice.
 ROWS_PER_CHUNK, POOLED_ROWS_PER_CHUNK = 1024, 16384
 

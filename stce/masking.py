@@ -9,8 +9,6 @@ from torch import Tensor
 
 from stce.engine.threads import forward
 
-__all__ = ["FILLS", "filling", "predict", "reached", "visible", "voxel_order"]
-
 FILLS = ("mean", "blur", "noise")
 
 # The width of the blur, as a share of each axis: 2 frames and 7 of 56 pixels.

@@ -20,8 +20,6 @@ from skimage.segmentation import slic
 from stce.engine.progress import bar
 from stce.engine.storage import check_there, new_array, open_array, write_table
 
-__all__ = ["Supervoxels", "check_cut", "deduplicate", "jaccard", "segment", "segment_clip", "sift"]
-
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
 

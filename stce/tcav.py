@@ -23,8 +23,6 @@ from stce.engine.storage import read_parts, read_rows, write_parts
 from stce.engine.threads import forward
 from stce.engine.workers import spread
 
-__all__ = ["Samples", "Tcav", "matched_groups", "random_groups", "rescore", "score", "slopes"]
-
 TARGETS = ("logit", "log_prob")
 
 

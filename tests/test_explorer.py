@@ -16,11 +16,10 @@ import pytest
 from browser import Browser, find
 from PIL import Image
 
-from book import widget
+from book import explorer, widget
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.supervoxels import Supervoxels
-from stce.viz import explorer
 from stce.viz.pictures import EDGE
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore.ipynb"

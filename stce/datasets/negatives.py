@@ -15,8 +15,6 @@ from stce.engine.storage import path_of
 from stce.videos.decoding import ENDINGS
 from stce.videos.sources import is_film
 
-__all__ = ["films", "negatives"]
-
 
 def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     """List the films at any depth of a folder, for each folder in it, as paths from there.

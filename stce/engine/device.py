@@ -6,8 +6,6 @@ import re
 
 import torch
 
-__all__ = ["named", "resolve"]
-
 
 def named(name: str | torch.device) -> str:
     """Return the name of a device, or refuse what is none."""

@@ -13,8 +13,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-__all__ = ["Blocks", "solve"]
-
 # The bound on the gradient at which a problem counts as solved, and on Newton steps, of which about
 # ten suffice.
 TOLERANCE, NEWTON_STEPS = 1e-8, 100

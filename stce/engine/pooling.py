@@ -14,8 +14,6 @@ import torch
 
 from stce.engine.threads import forward, prepared
 
-__all__ = ["by_clip", "weights"]
-
 
 def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
     """Return the share of each cell of a map in each supervoxel, ``(s, t * h * w) float32``.

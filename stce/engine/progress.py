@@ -17,8 +17,6 @@ from tqdm.std import tqdm as plain
 
 from stce.engine.storage import write_text
 
-__all__ = ["bar", "state", "tell", "watch"]
-
 QUIET = 60.0  # seconds between lines off a terminal
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-__all__ = ["interval", "mean_interval", "p_value", "rank_correlation", "resamples"]
-
 # Which share of the resamples lies below each end of an interval of 95 %.
 ENDS = (0.025, 0.975)
 

@@ -19,8 +19,6 @@ from skimage.color import colorconv
 from skimage.segmentation._slic import _enforce_label_connectivity_cython as connect
 from skimage.util import regular_grid
 
-__all__ = ["clips_at_once", "join", "lab", "slic", "smooth"]
-
 # Colours are summed as whole multiples of this share of a clip's largest one: integers have the
 # same sum in any order, and a GPU adds in another order each time.
 UNIT = 2.0**-30

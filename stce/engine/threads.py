@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-__all__ = ["forward", "in_threads", "prepared"]
-
 # Clips at a time, by their voxels: what so few pass from layer to layer stays in a core's cache.
 CLIPS, LARGE_CLIPS, LARGE = 4, 2, 2**17
 

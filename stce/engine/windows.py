@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Local", "Windows", "local_layers", "windows"]
-
 # A layer is run on windows that hold at most this share of its cells; cutting out is work too.
 LARGEST = 0.5
 

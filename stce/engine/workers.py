@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 import psutil
 
-__all__ = ["connect", "spread", "stoppable"]
-
 
 def spread(value):
     """Return what tasks are given for something that all of them need, such as a network.

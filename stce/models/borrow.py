@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["borrowed", "evaluating", "hooked", "running"]
-
 
 @contextmanager
 def evaluating(module) -> Iterator[None]:

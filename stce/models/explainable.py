@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Explainable", "Functions"]
-
 
 class Explainable:
     """What the stages of the method need of a network; `Network` and `Adapted` are such.

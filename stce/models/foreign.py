@@ -22,8 +22,6 @@ from stce.models.store import save
 from stce.models.weights import entry, original, place, sha256, torchvisions
 from stce.models.zoo import build
 
-__all__ = ["adopt", "convert", "digest", "i3d_names", "named_as", "read_arrays"]
-
 # How a file begins that torch.save wrote before it wrote zip files.
 OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9"
 # What a pickle of plain arrays asks for; numpy 2 has moved the first one.

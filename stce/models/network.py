@@ -15,8 +15,6 @@ from stce.engine.windows import Local, local_layers
 from stce.models.borrow import evaluating
 from stce.models.explainable import Explainable
 
-__all__ = ["Network", "Pooled", "scaled"]
-
 
 def scaled(channels: int, width: float) -> int:
     """Return a number of channels times `width`, to the nearest multiple of 8 and at least 8.

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from stce.models.borrow import hooked, running
 
-__all__ = ["Findings", "check_logits", "probe"]
-
 # torch's own modules by where they have the channels.
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 FIRST += (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)

@@ -16,8 +16,6 @@ from stce.models.network import Network
 from stce.models.weights import located
 from stce.models.zoo import assemble, complete
 
-__all__ = ["FEATURES", "load", "read_tensors", "save", "write_tensors"]
-
 FEATURES = ("supervoxels", "pooled")
 
 

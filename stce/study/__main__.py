@@ -31,8 +31,6 @@ from stce.study.known import groups, known
 from stce.study.make import StageFailed, make
 from stce.study.run import OPTIONAL, STAGES, Run
 
-__all__ = ["main"]
-
 
 def _run(options: argparse.Namespace) -> int:
     chosen = {"seeds": options.seeds, "folder": options.folder, "also": options.also}

@@ -34,8 +34,6 @@ from stce.supervoxels import Supervoxels
 from stce.tcav import Samples, Tcav
 from stce.videos import CachedVideos
 
-__all__ = ["Example", "Finished", "Part", "draw_random", "open_stage"]
-
 OTHERS = "other classes"
 
 

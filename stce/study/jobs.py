@@ -18,8 +18,6 @@ from stce.engine.workers import stoppable
 from stce.study.known import Known, Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
-__all__ = ["Job", "assignments", "chains", "gpus", "on_devices", "plan", "study_command"]
-
 
 @dataclass(frozen=True)
 class Job:

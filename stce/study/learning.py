@@ -17,8 +17,6 @@ from stce.engine.storage import write_npy
 from stce.study.run import Stage
 from stce.training import beginning, ranks
 
-__all__ = ["embed", "learn"]
-
 
 def learn(stage: Stage, p: SimpleNamespace) -> None:
     """Compute the stage train, alone or as one of the processes that ``torchrun`` started.

@@ -18,8 +18,6 @@ from stce.study.known import HOME
 from stce.study.parameters import PARAMETERS
 from stce.study.run import READS, STAGES, Run, notebook_name
 
-__all__ = ["StageFailed", "execute", "make", "run_notebook"]
-
 
 class StageFailed(RuntimeError):
     """A notebook stopped with an error; the message is that error in one paragraph."""

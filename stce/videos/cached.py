@@ -15,8 +15,6 @@ from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import FITS
 from stce.videos.sources import Videos
 
-__all__ = ["CachedVideos", "cache"]
-
 
 class CachedVideos(Videos):
     """Videos of one size on disk, as `cache` writes them; frames are memory-mapped.

@@ -8,8 +8,6 @@ import numpy as np
 from stce.videos.decoding import ENDINGS
 from stce.videos.frames import fitted
 
-__all__ = ["Videos"]
-
 
 class Videos(abc.ABC):
     """Labelled videos of any length and size; a data set derives from it and gives `read`.

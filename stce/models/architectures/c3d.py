@@ -13,8 +13,6 @@ from torch import nn
 
 from stce.models.network import scaled
 
-__all__ = ["DROPOUT", "LAYER", "blocks"]
-
 LAYER = "fc7"
 DROPOUT = 0.5
 

@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from stce.models.network import scaled
 
-__all__ = ["DROPOUT", "LAYER", "blocks"]
-
 LAYER = "avgpool"
 DROPOUT = 0.5
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from stce.models.network import scaled
 
-__all__ = ["DROPOUT", "LAYER", "blocks"]
-
 LAYER = "avgpool"
 DROPOUT = 0.0  # the paper's R3D has none
 

@@ -206,5 +206,5 @@ def _film(clips, supervoxels, row: int, overlays, fps, scale) -> str:
 
 def _fill(**values: str) -> str:
     """Put the values into the page, each where its name stands in double braces."""
-    template = importlib.resources.files("stce.viz").joinpath("explorer.html").read_text("utf-8")
+    template = importlib.resources.files("book").joinpath("explorer.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
