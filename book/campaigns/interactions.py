@@ -155,7 +155,7 @@ def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the factorial on one scene, then confirm what it chose on all that it was not seen on.
 
-    With ``--confirm`` what was chosen, and the defaults, are tried on all classes of other films.
+    With ``--confirm`` what was chosen is tried on all classes of other films.
     """
     parser = argparse.ArgumentParser(prog="python -m book.campaigns.interactions")
     parser.add_argument("--films", type=Path, required=True, help="a sub-folder a class")
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     first, second = Films.load(asked.films, asked.random, asked.folder, asked.pattern, asked.test)
     if asked.confirm:
         both = enumerate((first, second), start=1)
-        tried = (study(f, f.clips.classes, (CHOSEN, DEFAULT)).assign(scene=n) for n, f in both)
+        tried = (study(f, f.clips.classes, (CHOSEN,)).assign(scene=n) for n, f in both)
         write({f"confirmation-{asked.confirm}": pd.concat(tried)}, asked.results)
         return
     every = (*CHOICE, *CONFIRM)
