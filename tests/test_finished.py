@@ -1,5 +1,6 @@
 """An opened run gives the explanation of a class, and what became of one test clip."""
 
+import json
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from stce import ablation, concepts, features, models, supervoxels, tcav
 from stce.clips import Clips
 from stce.datasets import actors
 from stce.datasets.textures import textures
+from stce.engine.storage import seal
 from stce.evaluation import truth
 from stce.study import finished
 from stce.study.finished import Finished
@@ -190,6 +192,9 @@ def test_the_verdict_tells_area_and_what_stands_out(run, tmp_path):
         Clips(clips.frames, clips.labels, clips.ids, clips.groups, clips.classes, parts).save(
             folder
         )
+    stage = other.folder / "segment"
+    facts = json.loads((stage / "manifest.json").read_text("utf-8"))
+    seal(stage, **{key: facts[key] for key in facts if key not in ("outputs", "files", "seal")})
     it = Finished(other)
     assert set(it.verdict().reasons) | set(it.verdict().facts) == {
         "unknown", "chance", "order", "background",

@@ -65,7 +65,7 @@ def locked(path, patience=0.2):
 def owner(path):
     """Return the process that a lock file names, and its host; None without one."""
     with suppress(OSError, ValueError):
-        number, host = Path(path).read_text().split()[:2]
+        number, host = Path(path).read_text("utf-8").split()[:2]
         return int(number), host
 
 
