@@ -88,14 +88,17 @@ def load(
     table = listing(folder, annotations, test_share, seed)
     classes = _choose(table, folder, classes, n_classes, seed)
     table = table[table["class"].isin(classes)]
-    _warn(table[(table["problem"] != "") & table["split"].isin([split, ""])], folder)
+    bad = table[(table["problem"] != "") & table["split"].isin([split, ""])]
+    if len(bad):
+        warnings.warn(
+            f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
+            f"({bad['problem'].iloc[0]}); `{command('kinetics', 'check', folder)}` lists them.",
+            stacklevel=2,
+        )
     table = table[(table["problem"] == "") & (table["split"] == split)]
-    most = max_train if split == "train" else max_test
-    kept = [
-        file
-        for name in classes
-        for file in sorted(shuffled(table["file"][table["class"] == name], seed)[: most or None])
-    ]
+    most = (max_train if split == "train" else max_test) or None
+    drawn = (shuffled(table["file"][table["class"] == name], seed)[:most] for name in classes)
+    kept = [file for files in drawn for file in sorted(files)]
     table = table.set_index("file").loc[kept].rename_axis("id").reset_index()
     table["label"] = [classes.index(name) for name in table["class"]]
     return FolderVideos(table[["id", "label", "class", "group", "path"]], classes, fps or None)
@@ -116,20 +119,13 @@ def check_videos(folder, *, classes=(), n_classes=0, seed=0, annotations="", tes
     """
     table = listing(folder, annotations, test_share, seed)
     chosen = _choose(table, folder, classes, n_classes, seed)
-    table = table[table["class"].isin(chosen)]
-    problems = [
-        problem or _problem(path)
-        for path, problem in zip(table["path"], table["problem"], strict=True)
-    ]
-    return table[["file", "class", "split"]].assign(problem=problems).reset_index(drop=True)
-
-
-def _problem(path):
-    try:
-        header(path)
-    except ValueError as error:
-        return str(error)
-    return ""
+    table = table[table["class"].isin(chosen)].reset_index(drop=True)
+    for i, path in table["path"][table["problem"] == ""].items():
+        try:
+            header(path)
+        except ValueError as error:
+            table.loc[i, "problem"] = str(error)
+    return table[["file", "class", "split", "problem"]]
 
 
 def _choose(table, folder, classes, n_classes, seed):
@@ -169,12 +165,3 @@ def _named(table, both, folder, classes):
                     f"{folder}; add some, or leave the class out."
                 )
     return tuple(known[key] for key in keys)
-
-
-def _warn(bad, folder):
-    if len(bad):
-        warnings.warn(
-            f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
-            f"({bad['problem'].iloc[0]}); `{command('kinetics', 'check', folder)}` lists them.",
-            stacklevel=3,
-        )
