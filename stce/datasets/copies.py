@@ -78,7 +78,8 @@ def _scan(folder):
             stem = Path(path).stem
             match = _NAME.fullmatch(stem)
             problem = "" if match else "its name is not ID_START_END with six digits each"
-            file, group = f"{name}/{stem}" if name else stem, match[1] if match else stem
+            file = f"{name}/{stem}" if name else stem
+            group = match[1] if match else stem
             rows.append((file, name, _PARTS.get(part, ""), group, path, problem))
     return pd.DataFrame(rows, columns=_TABLE).drop_duplicates(["file", "split"])
 

@@ -145,10 +145,9 @@ def _videos(folder, exclude):
     unwanted = {_key(name) for name in exclude}
     videos = {}
     for sub in sorted(path for path in folder_of("HMDB51", folder).iterdir() if path.is_dir()):
-        names = sorted(text_of(path.name) for path in filter(is_film, sub.iterdir()))
-        files = [f"{text_of(sub.name)}/{name}" for name in names]
-        if files and _key(text_of(sub.name)) not in unwanted:
-            videos[text_of(sub.name)] = files
+        films = sorted(text_of(path.name) for path in filter(is_film, sub.iterdir()))
+        if films and _key(name := text_of(sub.name)) not in unwanted:
+            videos[name] = [f"{name}/{film}" for film in films]
     if not videos:
         raise ValueError(
             f"The HMDB51 folder {folder} has no class folder with videos besides the excluded "

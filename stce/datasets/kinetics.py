@@ -85,9 +85,7 @@ def load(
     for name, value in given.items():
         if value < 0:
             raise ValueError(f"{name} must be 0 or more for Kinetics, not {value!r}.")
-    table = listing(folder, annotations, test_share, seed)
-    classes = _choose(table, folder, classes, n_classes, seed)
-    table = table[table["class"].isin(classes)]
+    table, classes = _choose(folder, classes, n_classes, seed, annotations, test_share)
     bad = table[(table["problem"] != "") & table["split"].isin([split, ""])]
     if len(bad):
         warnings.warn(
@@ -117,9 +115,8 @@ def check_videos(folder, *, classes=(), n_classes=0, seed=0, annotations="", tes
     table : DataFrame
         One row a video: file, class, split, and problem, which is empty where there is none.
     """
-    table = listing(folder, annotations, test_share, seed)
-    chosen = _choose(table, folder, classes, n_classes, seed)
-    table = table[table["class"].isin(chosen)].reset_index(drop=True)
+    table, _ = _choose(folder, classes, n_classes, seed, annotations, test_share)
+    table = table.reset_index(drop=True)
     for i, path in table["path"][table["problem"] == ""].items():
         try:
             header(path)
@@ -128,8 +125,9 @@ def check_videos(folder, *, classes=(), n_classes=0, seed=0, annotations="", tes
     return table[["file", "class", "split", "problem"]]
 
 
-def _choose(table, folder, classes, n_classes, seed):
-    """Return the names of the classes asked for, and of those drawn in addition."""
+def _choose(folder, classes, n_classes, seed, annotations, test_share):
+    """Return the videos of the classes asked for and of those drawn in addition, and the names."""
+    table = listing(folder, annotations, test_share, seed)
     good = table[table["problem"] == ""]
     both = {part: set(good["class"][good["split"] == part]) for part in ("train", "test")}
     named = _named(table, both, folder, classes)
@@ -142,7 +140,8 @@ def _choose(table, folder, classes, n_classes, seed):
             "to test on; lower n_classes, or add videos "
             f"(`{command('kinetics', 'check', folder)}`)."
         )
-    return (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
+    classes = (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
+    return table[table["class"].isin(classes)], classes
 
 
 def _named(table, both, folder, classes):
