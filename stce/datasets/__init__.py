@@ -79,8 +79,7 @@ def check_options(name, options):
                 f"Option {option!r} of the data set {name!r} must be {kind}, not "
                 f"{value!r} ({type(value).__name__}); {listing}"
             )
-    missing = [option for option in needed if option not in options]
-    if missing:
+    if missing := [option for option in needed if option not in options]:
         raise ValueError(f"The data set {name!r} needs the option {missing[0]!r}; {listing}")
 
 
@@ -99,9 +98,7 @@ def _kind(parameter):
 
 
 def _fits(value, kind):
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    fits = isinstance(value, _TYPES[kind])
+    fits = isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
     return fits and (kind != "list[str]" or all(isinstance(one, str) for one in value))
 
 
@@ -115,6 +112,18 @@ def check_split(split, of=""):
     """Refuse a split that is neither "train" nor "test"; `of` says for what data set."""
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test'{of}, not {split!r}.")
+
+
+def folder_of(name, folder, remedy=""):
+    """Return the path of a data set's folder, which has to be there; `remedy` if not."""
+    folder = path_of(folder)
+    if not folder.is_dir():
+        own = f". stce does not download {name}: get a copy yourself, as book/data.md says."
+        raise FileNotFoundError(
+            f"The {name} folder {folder} is not there (seen from {Path.cwd()}); correct `folder`"
+            f"{remedy or own}"
+        )
+    return folder
 
 
 def text_table(path, option):
@@ -135,9 +144,8 @@ def text_table(path, option):
         raise ValueError(
             f"{path} cannot be read as {option} ({error}); write it as CSV in UTF-8, or remove it."
         ) from error
-    return table.rename(columns=str.strip).apply(
-        lambda column: column.str.strip().str.normalize("NFC")
-    )
+    table = table.rename(columns=str.strip)
+    return table.apply(lambda column: column.str.strip().str.normalize("NFC"))
 
 
 def text_of(path):

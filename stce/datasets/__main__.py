@@ -51,28 +51,24 @@ def _parser():
 
 def _report(options):
     """Print how many files of each class are good, and each problem; return the status."""
-    check, names = {
-        "folder": (folder.survey, ("test_groups", "group_pattern", "groups_file")),
-        "kth": (kth.check_films, ()),
-        "kinetics": (kinetics.check_videos, ("classes", "n_classes", "seed", "annotations")),
-    }[options.name]
-    found = check(options.folder, **{name: vars(options)[name] for name in names})
+    check = {"folder": folder.survey, "kth": kth.check_films, "kinetics": kinetics.check_videos}
+    common = ("name", "folder", "check", "download", "url")
+    own = {name: value for name, value in vars(options).items() if name not in common}
+    found = check[options.name](options.folder, **own)
     table, warned = found if options.name == "folder" else (found, [])
     keys = [name for name in ("class", "split") if name in table]
-    bad = table[table["problem"] != ""]
-    counts = table.assign(good=table["problem"] == "").groupby(keys, sort=False)["good"]
-    counts = counts.agg(files="size", good="sum")
-    print(f"{options.name} in {options.folder}: {len(table)} files, {len(table) - len(bad)} good")
+    good = table["problem"] == ""
+    counts = table.assign(good=good).groupby(keys, sort=False)["good"].agg(files="size", good="sum")
+    print(f"{options.name} in {options.folder}: {len(table)} files, {good.sum()} good")
     print(counts.to_string())
     if options.name == "folder":
         print("\nmedian (range) by class; length in frames, brightness from 0 to 255")
-        good = table[table["problem"] == ""]
-        print(good.groupby("class")[list(folder.FACTS)].agg(_range).to_string())
-    for row in bad.itertuples():
+        print(table[good].groupby("class")[list(folder.FACTS)].agg(_range).to_string())
+    for row in table[~good].itertuples():
         print(f"{row.file}: {row.problem}")
     for text in warned:
         print(f"warning: {text}")
-    return int(not counts["good"].all() if options.name == "kinetics" else len(bad) > 0)
+    return int(not counts["good"].all() if options.name == "kinetics" else not good.all())
 
 
 def _range(values):

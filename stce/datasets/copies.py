@@ -1,15 +1,13 @@
 """What videos a copy of Kinetics holds, whichever its layout (see `stce.datasets.kinetics`)."""
 
-import os
 import re
 import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
-from stce.datasets import text_of, text_table
+from stce.datasets import folder_of, text_of, text_table
 from stce.datasets.folder import shuffled
-from stce.engine.storage import path_of
 from stce.videos.sources import is_film
 
 # The split of stce that each of the data set's own parts is for; its test part has no labels.
@@ -33,12 +31,7 @@ def listing(folder, annotations, test_share, seed):
         One row a video: file (``class/ID_START_END``, unique in a split), class, split, group (id
         on YouTube), path, and problem, which is empty where there is none.
     """
-    folder = path_of(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"The Kinetics folder {folder} is not there (seen from {Path.cwd()}); correct `folder`."
-            " stce does not download Kinetics: get a copy yourself, as book/data.md says."
-        )
+    folder = folder_of("Kinetics", folder)
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, exclusive, not {test_share!r}.")
     files, listed = _scan(folder), _read_annotations(folder, annotations)
@@ -61,9 +54,8 @@ def listing(folder, annotations, test_share, seed):
             "add the other, or give the part itself as `folder` to hold out a share of it."
         )
     if parts == {""}:
-        good = table[table["problem"] == ""]
         held_out = set()
-        for _, ids in good.groupby("class")["group"]:
+        for _, ids in table[table["problem"] == ""].groupby("class")["group"]:
             ids = shuffled(set(ids), seed)
             held_out |= set(ids[: max(1, round(test_share * len(ids)))])
         table["split"] = ["test" if group in held_out else "train" for group in table["group"]]
@@ -73,29 +65,23 @@ def listing(folder, annotations, test_share, seed):
 def _scan(folder):
     """List the video files in the folder, its parts and class folders; class "" where flat."""
     parts = [name for name in _PARTS if (folder / name).is_dir()]
-    roots = [("", folder), *((_PARTS[name], folder / name) for name in parts)]
-    rows = []
-    for split, root in roots:
-        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-            if entry.is_file():
-                rows += _row(entry, "", split)
-            elif (split or not parts) and entry.name[0] not in "._":
-                for file in sorted(os.scandir(entry), key=lambda file: file.name):
-                    rows += _row(file, plain(text_of(entry.name)), split)
-    table = pd.DataFrame(rows, columns=_TABLE)
-    return table.drop_duplicates(["file", "split"])
-
-
-def _row(entry, name, split):
-    """Return the row of a video file in a list, or an empty list for another file."""
-    path = text_of(entry.path)
-    stem = os.path.splitext(os.path.basename(path))[0]
-    if not is_film(Path(path)):
-        return []
-    match = _NAME.fullmatch(stem)
-    problem = "" if match else "its name is not ID_START_END with six digits each"
-    file = f"{name}/{stem}" if name else stem
-    return [(file, name, split, match.group(1) if match else stem, path, problem)]
+    found, rows = [], []
+    for part in ["", *parts]:
+        for path in sorted((folder / part).iterdir()):
+            if path.is_file():
+                found.append((path, "", part))
+            elif (part or not parts) and path.name[0] not in "._":
+                found += [(file, path.name, part) for file in sorted(path.iterdir())]
+    for path, name, part in found:
+        name, path = plain(text_of(name)), text_of(path)
+        if is_film(Path(path)):
+            stem = Path(path).stem
+            match = _NAME.fullmatch(stem)
+            problem = "" if match else "its name is not ID_START_END with six digits each"
+            file = f"{name}/{stem}" if name else stem
+            group = match[1] if match else stem
+            rows.append((file, name, _PARTS.get(part, ""), group, path, problem))
+    return pd.DataFrame(rows, columns=_TABLE).drop_duplicates(["file", "split"])
 
 
 def plain(name):
@@ -131,11 +117,10 @@ def _join(listed, files):
     """Give each annotated video its file, or the problem that it is missing."""
     listed = listed[listed["split"].isin(_PARTS)]
     times = listed[["time_start", "time_end"]].apply(pd.to_numeric, errors="coerce")
-    if times.isna().any(axis=None):
-        name = listed["youtube_id"][times.isna().any(axis=1)].iloc[0]
+    if (bad := times.isna().any(axis=1)).any():
         raise ValueError(
-            f"The annotations give a time of {name!r} that is not a number of seconds; repair "
-            "that row, or remove it."
+            f"The annotations give a time of {listed['youtube_id'][bad].iloc[0]!r} that is not a "
+            "number of seconds; repair that row, or remove it."
         )
     spans = zip(listed["youtube_id"], times.to_numpy(int), strict=True)
     stems = [f"{name}_{start:06d}_{end:06d}" for name, (start, end) in spans]

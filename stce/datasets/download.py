@@ -88,9 +88,8 @@ def _download(url, target, _pooch=None):
 def _range(response):
     """Return the first byte of a response, and the size of the whole file or None."""
     if response.status == 206:  # Partial Content: "bytes FIRST-LAST/SIZE"
-        span, _, size = (
-            response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        )
+        stated = response.headers.get("Content-Range", "")
+        span, _, size = stated.removeprefix("bytes ").partition("/")
         first = span.partition("-")[0]
         return int(first) if first.isdigit() else -1, int(size) if size.isdigit() else None
     size = response.headers.get("Content-Length")

@@ -184,16 +184,16 @@ def load(
         raise ValueError("window='motion' needs to know how long; give window_frames, such as 16.")
     table, classes = _table(path_of(folder), group_pattern, groups_file)
     table["split"] = _split(table, classes, test_groups)
-    if split == "train" and (text := left_out(folder, table["path"])):  # once for both parts
-        warnings.warn(text, stacklevel=2)
-    if fit != "crop" and split == "train":  # once for both parts
+    warned = left_out(folder, table["path"]) if split == "train" else []  # once for both parts
+    if fit != "crop" and split == "train":
         shapes = pd.Series(np.nan, table.index)
         for i, path in table["path"].items():
             with suppress(ValueError):  # what is broken is left out later
                 _, height, width, *_ = header(path)
                 shapes[i] = width / height
-        for text in _giveaways(table.assign(shape=shapes)):
-            warnings.warn(text, stacklevel=2)
+        warned += _giveaways(table.assign(shape=shapes))
+    for text in warned:
+        warnings.warn(text, stacklevel=2)
     given = {"stride": stride, "window": window, "window_frames": window_frames, "truth": parts}
     mine = table[table["split"] == split].drop(columns="split")
     return FolderVideos(mine, classes, fps or None, fit=fit, **given)
@@ -218,7 +218,7 @@ def survey(folder, *, test_groups=(), group_pattern=GROUP_PATTERN, groups_file="
     table = pd.concat([table.rename(columns={"id": "file"}), facts], axis=1)
     good = (table["problem"] == "").to_numpy()
     seen, looks = table[good].reset_index(drop=True), np.array(looks, np.float32)[good]
-    warned = [text for text in [left_out(folder, table["path"])] if text] + _giveaways(seen)
+    warned = left_out(folder, table["path"]) + _giveaways(seen)
     one = seen.groupby("group")["class"].nunique() == 1
     if one.any():
         warned.append(
@@ -300,8 +300,7 @@ def _split(table, classes, test_groups):
         split = table["group"].isin(list(test_groups)).map({True: "test", False: "train"})
     for part in ("train", "test"):
         rows = table[split == part]
-        empty = [name for name in classes if name not in set(rows["class"])]
-        if empty:
+        if empty := [name for name in classes if name not in set(rows["class"])]:
             groups = ", ".join(sorted(set(table["group"][table["class"] == empty[0]])))
             raise ValueError(
                 f"Class {empty[0]!r} has no video to {part} on when test_groups is "
@@ -324,8 +323,7 @@ def _table(folder, pattern, groups_file):
             f"The folder of videos {folder} is not there; correct `folder`, which is relative to "
             f"{Path.cwd()}."
         )
-    folders = (p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
-    classes = by_name(folders)
+    classes = by_name(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
     if not classes:
         raise ValueError(
             f"The folder {folder} has no sub-folders; make one for each class and put its videos "

@@ -1,7 +1,6 @@
 """HMDB51: the random clips that concepts are told apart from, as in the paper (section 3.3).
 
 The user's own copy [1]_ is one folder a class with its avi files, as the data set is published.
-Classes that a network was trained for are left out by name.
 
 References
 ----------
@@ -15,13 +14,12 @@ import re
 import warnings
 from collections import Counter, deque
 from functools import partial
-from pathlib import Path
 
 import joblib
 import numpy as np
 
 from stce.clips import Clips
-from stce.datasets import text_of
+from stce.datasets import folder_of, text_of
 from stce.datasets.copies import plain
 from stce.datasets.folder import shuffled
 from stce.datasets.textures import CLASSES, check_clips
@@ -144,18 +142,12 @@ def _key(name):
 
 def _videos(folder, exclude):
     """Return the videos of each class, as ``CLASS/NAME``, without the excluded classes."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"The HMDB51 folder {folder} is not there (seen from {Path.cwd()}); correct `folder`. "
-            "stce does not download HMDB51: get a copy yourself, as book/data.md says."
-        )
     unwanted = {_key(name) for name in exclude}
     videos = {}
-    for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        names = sorted(text_of(path.name) for path in filter(is_film, sub.iterdir()))
-        files = [f"{text_of(sub.name)}/{name}" for name in names]
-        if files and _key(text_of(sub.name)) not in unwanted:
-            videos[text_of(sub.name)] = files
+    for sub in sorted(path for path in folder_of("HMDB51", folder).iterdir() if path.is_dir()):
+        films = sorted(text_of(path.name) for path in filter(is_film, sub.iterdir()))
+        if films and _key(name := text_of(sub.name)) not in unwanted:
+            videos[name] = [f"{name}/{film}" for film in films]
     if not videos:
         raise ValueError(
             f"The HMDB51 folder {folder} has no class folder with videos besides the excluded "

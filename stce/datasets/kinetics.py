@@ -85,17 +85,18 @@ def load(
     for name, value in given.items():
         if value < 0:
             raise ValueError(f"{name} must be 0 or more for Kinetics, not {value!r}.")
-    table = listing(folder, annotations, test_share, seed)
-    classes = _choose(table, folder, classes, n_classes, seed)
-    table = table[table["class"].isin(classes)]
-    _warn(table[(table["problem"] != "") & table["split"].isin([split, ""])], folder)
+    table, classes = _choose(folder, classes, n_classes, seed, annotations, test_share)
+    bad = table[(table["problem"] != "") & table["split"].isin([split, ""])]
+    if len(bad):
+        warnings.warn(
+            f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
+            f"({bad['problem'].iloc[0]}); `{command('kinetics', 'check', folder)}` lists them.",
+            stacklevel=2,
+        )
     table = table[(table["problem"] == "") & (table["split"] == split)]
-    most = max_train if split == "train" else max_test
-    kept = [
-        file
-        for name in classes
-        for file in sorted(shuffled(table["file"][table["class"] == name], seed)[: most or None])
-    ]
+    most = (max_train if split == "train" else max_test) or None
+    drawn = (shuffled(table["file"][table["class"] == name], seed)[:most] for name in classes)
+    kept = [file for files in drawn for file in sorted(files)]
     table = table.set_index("file").loc[kept].rename_axis("id").reset_index()
     table["label"] = [classes.index(name) for name in table["class"]]
     return FolderVideos(table[["id", "label", "class", "group", "path"]], classes, fps or None)
@@ -114,26 +115,19 @@ def check_videos(folder, *, classes=(), n_classes=0, seed=0, annotations="", tes
     table : DataFrame
         One row a video: file, class, split, and problem, which is empty where there is none.
     """
+    table, _ = _choose(folder, classes, n_classes, seed, annotations, test_share)
+    table = table.reset_index(drop=True)
+    for i, path in table["path"][table["problem"] == ""].items():
+        try:
+            header(path)
+        except ValueError as error:
+            table.loc[i, "problem"] = str(error)
+    return table[["file", "class", "split", "problem"]]
+
+
+def _choose(folder, classes, n_classes, seed, annotations, test_share):
+    """Return the videos of the classes asked for and of those drawn in addition, and the names."""
     table = listing(folder, annotations, test_share, seed)
-    chosen = _choose(table, folder, classes, n_classes, seed)
-    table = table[table["class"].isin(chosen)]
-    problems = [
-        problem or _problem(path)
-        for path, problem in zip(table["path"], table["problem"], strict=True)
-    ]
-    return table[["file", "class", "split"]].assign(problem=problems).reset_index(drop=True)
-
-
-def _problem(path):
-    try:
-        header(path)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _choose(table, folder, classes, n_classes, seed):
-    """Return the names of the classes asked for, and of those drawn in addition."""
     good = table[table["problem"] == ""]
     both = {part: set(good["class"][good["split"] == part]) for part in ("train", "test")}
     named = _named(table, both, folder, classes)
@@ -146,7 +140,8 @@ def _choose(table, folder, classes, n_classes, seed):
             "to test on; lower n_classes, or add videos "
             f"(`{command('kinetics', 'check', folder)}`)."
         )
-    return (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
+    classes = (*named, *sorted(shuffled(usable, seed)[: max(wanted, 0)]))
+    return table[table["class"].isin(classes)], classes
 
 
 def _named(table, both, folder, classes):
@@ -169,12 +164,3 @@ def _named(table, both, folder, classes):
                     f"{folder}; add some, or leave the class out."
                 )
     return tuple(known[key] for key in keys)
-
-
-def _warn(bad, folder):
-    if len(bad):
-        warnings.warn(
-            f"{len(bad)} videos of Kinetics are left out, the first is {bad['file'].iloc[0]!r} "
-            f"({bad['problem'].iloc[0]}); `{command('kinetics', 'check', folder)}` lists them.",
-            stacklevel=3,
-        )

@@ -5,8 +5,7 @@ scenario, with three or four sequences each. ``data/kth/sequences.csv`` of this 
 sequences' frames and the official split: 1,528 sequences of 16 persons for training (the official
 training and validation parts together) and 863 of 9 persons for testing.
 
-`load` takes a folder with the films, in it or in sub-folders. `download` fetches them, and
-`check_films` says what is missing; ``python -m stce.datasets kth`` does both.
+``python -m stce.datasets kth`` calls `check_films`, which says what is missing, and `download`.
 
 References
 ----------
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stce.datasets import check_split, command, text_of
+from stce.datasets import check_split, command, folder_of, text_of
 from stce.datasets.download import fetch, unpack
 from stce.engine.storage import path_of
 from stce.videos import Videos, decode
@@ -168,9 +167,7 @@ def check_films(folder=DATA):
     cut = sequences().groupby("file", sort=False)
     films = cut.agg(**{"class": ("class", "first"), "n_frames": ("last_frame", "max")})
     there = _films(folder)
-    films["problem"] = [
-        _problem(there.get(file), n) for file, n in zip(films.index, films["n_frames"], strict=True)
-    ]
+    films["problem"] = [_problem(there.get(file), n) for file, n in films["n_frames"].items()]
     return films.drop(columns="n_frames").reset_index()
 
 
@@ -192,9 +189,8 @@ def _problem(path, n_frames):
 def download(folder=DATA, *, url=URL, archives=None):
     """Fetch the archives of the classes that lack films, and unpack what is missing.
 
-    An archive goes to ``archives/`` in the folder, and its films to a sub-folder with the name of
-    the class. It is complete and has its SHA-1, or is not there; running again goes on where a
-    download broke off. When all films are there, ``archives/`` can be deleted.
+    An archive goes to ``archives/`` in the folder (:func:`stce.datasets.download.fetch`), which can
+    be deleted when all films are there, and its films to a sub-folder with the name of the class.
 
     Parameters
     ----------
@@ -233,12 +229,8 @@ def download(folder=DATA, *, url=URL, archives=None):
 
 def _films(folder):
     """Return the path of each avi file in a folder or its sub-folders, by its name."""
-    folder = path_of(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"The KTH folder {folder} is not there (seen from {Path.cwd()}); correct `folder`, or "
-            f"download the films: `{command('kth', 'download', folder)}`."
-        )
+    remedy = f", or download the films: `{command('kth', 'download', folder)}`."
+    folder = folder_of("KTH", folder, remedy)
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     paths = sorted(path for sub in folders for path in sub.glob("*.[aA][vV][iI]"))
     return {path.name.lower(): path for path in reversed(paths)}

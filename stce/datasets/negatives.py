@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stce.clips import Clips
-from stce.datasets import text_of
+from stce.datasets import hmdb, text_of
 from stce.datasets.copies import plain
 from stce.datasets.textures import textures
 from stce.engine.storage import path_of
@@ -26,11 +26,10 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     remedy = "correct random_folder, or set random_source: others"
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder of negatives {folder} is not there; {remedy}.")
-    found = sorted(filter(is_film, folder.rglob("*.*")))
     listed, sizes = {}, {}
     for path in filter(Path.is_file, map(path_of, known)):
         sizes.setdefault(path.stat().st_size, []).append(path)
-    for path in found:
+    for path in sorted(filter(is_film, folder.rglob("*.*"))):
         inside = path.relative_to(folder)
         named = {plain(part).casefold() for part in (folder.name, *inside.parts[:-1])}
         told = [f"is of class {name!r}" for name in classes if plain(name).casefold() in named]
@@ -88,8 +87,6 @@ def negatives(
     """
     if source not in ("textures", "folder", "hmdb"):
         raise ValueError(f"source must be one of textures, folder, hmdb, not {source!r}.")
-    from stce.datasets import hmdb
-
     if source == "folder":
         found = films(folder, exclude, known)
         clips = hmdb.random_clips(n, folder=folder, videos=found, n_jobs=n_jobs, **shape)

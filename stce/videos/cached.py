@@ -156,11 +156,10 @@ def _start(folder, settings):
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
         both = [(name, there.get(name), settings.get(name)) for name in there | settings]
-        if changed := [one for one in both if one[1] != one[2]]:
-            values = "; ".join(f"{n}: {old} there, {new} asked" for n, old, new in changed)
+        if changed := [f"{n}: {old} there, {new} asked" for n, old, new in both if old != new]:
             raise ValueError(
-                f"The folder {folder} holds a cache of something else ({values}); delete it or "
-                "choose another folder."
+                f"The folder {folder} holds a cache of something else ({'; '.join(changed)}); "
+                "delete it or choose another folder."
             )
         storage.check_sealed(folder, "delete the folder to make it again")
         (folder / "manifest.json").unlink(missing_ok=True)  # until all is there again
@@ -212,8 +211,8 @@ def _finish(videos, folder, reasons):
                 f"{ids.iloc[rows[0]]!r}: {reasons[rows[0]]} Repair or replace the videos, or leave "
                 "the class out."
             )
-    paths = [folder / f"{i:06d}.npy" for i in kept]
-    n_frames = [len(np.load(path, mmap_mode="r")) for path in paths]  # from the headers
+    # From the headers: no frame is read.
+    n_frames = [len(np.load(folder / f"{i:06d}.npy", mmap_mode="r")) for i in kept]
     table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
     storage.write_text(folder / "classes.json", json.dumps(videos.classes))
     storage.write_text(folder / "skipped.json", json.dumps(skipped, indent=1))

@@ -37,9 +37,8 @@ def losses(film, packets, frames, times, step, failed):
     usable = damaged <= MOST_LOST * total and spoilt.mean() <= MOST_SPOILT
     shown = length = times[-1] + held[-1]
     read = np.nan_to_num(place + size).max(initial=0) / max(container.size, 1)
-    if (
-        kind == "avi" and stream.frames
-    ):  # the duration is guessed where the index, at the end, is lost
+    if kind == "avi" and stream.frames:
+        # The duration is guessed where the index, at the end, is lost.
         length = stream.frames / float(stream.average_rate or stream.base_rate or 25)
     elif stream.duration:
         length = float(stream.duration * stream.time_base)

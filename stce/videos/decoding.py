@@ -105,15 +105,11 @@ def _opened(path):
         problem = error
     else:
         best = container.streams.best("video")
-        films = [
-            s for s in container.streams.video if s.codec_context and not s.disposition & STILLS
-        ]
-        if films:
+        known = [stream for stream in container.streams.video if stream.codec_context]
+        if films := [stream for stream in known if not stream.disposition & STILLS]:
             return container, best if best in films else films[0]
         container.close()
-        problem = (
-            "it has no moving pictures, only sound or a still" if best else "it has no pictures"
-        )
+        problem = f"it has no {'moving pictures, only sound or a still' if best else 'pictures'}"
     raise ValueError(
         f"The file {path} cannot be read as a video ({problem}); it is broken or of another "
         "format: fetch or convert it again, or delete it."
@@ -146,8 +142,7 @@ def _announced(path, fps):
     with container:
         if fps is None and stream.frames:
             return _clock([None] * stream.frames, stream)
-        stamps = [packet.pts for packet in container.demux(stream) if packet.size]
-        return _clock(stamps, stream)
+        return _clock([packet.pts for packet in container.demux(stream) if packet.size], stream)
 
 
 def _clock(stamps, stream):

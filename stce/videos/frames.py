@@ -204,8 +204,7 @@ def moments(videos):
                 f"{len(counts)}; bring all to grey or all to RGB."
             )
         for frame in frames:  # bincount makes 8 bytes of each: a frame at a time
-            for c in range(n_channels):
-                counts[c] += np.bincount(frame[..., c].ravel(), minlength=256)
+            counts += [np.bincount(c, minlength=256) for c in frame.reshape(-1, n_channels).T]
     if counts is None or not counts.any():
         raise ValueError("There is no frame to take the mean of; check the split and the videos.")
     values = np.arange(256)

@@ -84,12 +84,9 @@ class Videos(abc.ABC):
 
     def _options(self):
         """Return what decides on the frames besides the table: a seed, a rate, ..."""
-        plain = (str, int, float, bool, type(None))
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name[0] != "_" and isinstance(value, plain)
-        }
+        public = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        plain = str | int | float | None
+        return {name: value for name, value in public.items() if isinstance(value, plain)}
 
 
 class _Selection(Videos):
@@ -124,7 +121,7 @@ def is_film(path):
 
 
 def left_out(folder, taken):
-    """Say which files of a folder look like films and are not among those taken; "" for none.
+    """Say which files of a folder look like films and are not taken: one sentence, or none.
 
     Either they lie in no folder of a class, or a film's ending is not the last one of their names.
     What begins with a dot or an underscore was put aside on purpose.
@@ -137,7 +134,7 @@ def left_out(folder, taken):
         if {suffix.lower() for suffix in path.suffixes} & set(ENDINGS) and path.is_file()
     )
     alike = [str(path) for path in alike if not any(part[0] in "._" for part in path.parts)]
-    return alike and (
+    return alike and [
         f"{len(alike)} files in {folder} look like films but are left out, such as {alike[0]}: put "
         f"each into the folder of its class, with an ending such as {', '.join(ENDINGS[:4])}."
-    )
+    ]
