@@ -64,14 +64,10 @@ def highlight(frames: np.ndarray, mask: np.ndarray, dim: float = 0.3, width: int
 
     Parameters
     ----------
-    frames : numpy.ndarray
-        ``(T, H, W, C) uint8``.
-    mask : numpy.ndarray
-        ``(T, H, W) bool``.
-    dim : float, default 0.3
-        Brightness left outside, 0 to 1.
-    width : int, default 1
-        Of the border, in pixels; more for large frames.
+    frames, mask : numpy.ndarray
+        ``(T, H, W, C) uint8`` and ``(T, H, W) bool``.
+    dim, width : float, default 0.3, and int, default 1
+        Brightness left outside, 0 to 1, and pixels of the border; more for large frames.
 
     Returns
     -------
@@ -214,10 +210,8 @@ def revealed(
 
     Parameters
     ----------
-    frames : numpy.ndarray
-        ``(T, H, W, C) uint8``.
-    visible : numpy.ndarray
-        ``(T, H, W) bool``.
+    frames, visible : numpy.ndarray
+        ``(T, H, W, C) uint8`` and ``(T, H, W) bool``.
     fill : int
         Grey value of hidden voxels, 0 to 255.
     changed : numpy.ndarray, optional
