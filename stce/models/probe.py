@@ -100,11 +100,10 @@ def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
 
 
 def _channel_axis(adapted, a: Tensor, said: list) -> int:
-    """Return the axis of a layer's output ``(2, ...)`` that has its channels.
+    """Return the axis of a layer's output ``(2, ...)`` with its channels, as `adapt` tells it.
 
-    It is what was asked for, or what torch's own modules say. Elsewhere it is the one axis longer
-    than 1 that stays as it is if clips have another length and size; and where they cannot have, or
-    more axes stay, the one that such modules say (`said`) of an output of this very shape.
+    `said` is what torch's own modules say of their outputs: it counts for one of this very shape,
+    where clips cannot have another length and size, or more axes longer than 1 stay as they are.
     """
     who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
     asked, own = adapted.channel_axis, _says(adapted.module)

@@ -77,10 +77,8 @@ def complete(settings: Mapping) -> dict:
             f"there is no network {values['name']!r}; the networks are {', '.join(NETWORKS)}."
         )
     module = NETWORKS[values["name"]]
-    if values["dropout"] is None:
-        values["dropout"] = module.DROPOUT
-    if values["layer"] is None:
-        values["layer"] = module.LAYER
+    defaults = {"dropout": module.DROPOUT, "layer": module.LAYER}
+    values |= {name: default for name, default in defaults.items() if values[name] is None}
     size = values["input_size"] = [int(n) for n in values["input_size"]]
     for ok, text in (
         (int(values["n_classes"]) >= 2, "n_classes must be at least 2"),

@@ -31,10 +31,9 @@ def restore_state(path, network, optimizer, settings) -> list[dict]:
             f"{settings[key]!r}; give the same arguments to go on with it, another folder to train "
             "beside it, or delete the file to start again."
         )
-    prefix = "network."
-    network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    front = "network."
+    state = {k.removeprefix(front): v for k, v in tensors.items() if k.startswith(front)}
+    network.load_state_dict(state)
     for name, weight in network.named_parameters():
         if f"momentum.{name}" in tensors:
             # in the layout of the weight, so that the optimiser's loops run over both alike

@@ -34,8 +34,8 @@ def blocks(
     only one frame, row or column left, that axis is not pooled any more, so every size is
     possible; fc6 takes what is there.
 
-    For its arguments see :func:`stce.models.build`. `width` also scales the 4096 units of fc6 and
-    fc7. For 101 classes the whole of it has 78,409,573 weights.
+    For its arguments see :func:`stce.models.build`. For 101 classes the whole of it has 78,409,573
+    weights.
     """
     chain: dict[str, nn.Module] = {}
     size, channels = np.array(input_size), in_channels
