@@ -229,10 +229,7 @@ class Adapted(Explainable):
         return adapt(self.model, layer, clip_shape=self.clip_shape, pool=self.pool, **facts)
 
     def pooled(self) -> Adapted:
-        """Return this view with supervoxels pooled from the layer's map, one pass a clip.
-
-        That is only possible where features are averages over positions in time, height and width.
-        """
+        """Return this view with supervoxels pooled from the layer's map, one pass a clip."""
         seen = self._map(self._blank())
         if not self.pool or seen.ndim != 5:
             raise ValueError(

@@ -40,7 +40,7 @@ class Findings:
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
 
-    It keeps the memory layout that will do; views that believe this or that are tried.
+    The first memory layout that will do is kept; views that believe this or that are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
@@ -146,10 +146,7 @@ def _kind(value) -> str:
 
 
 def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
-    """Return the logits, what the layer gave, and where others have the channels of what they give.
-
-    The first memory layout that will do is kept.
-    """
+    """Return the logits, what the layer gave, and where others have the channels of theirs."""
     outputs, said = [], []
 
     def keep(output):

@@ -1,7 +1,4 @@
-"""The three networks of the paper (4.1), built from scratch.
-
-Each is a chain of named blocks that can be cut into a trunk and a head at any of the names.
-"""
+"""The three networks of the paper (4.1), built from scratch."""
 
 from __future__ import annotations
 
@@ -114,9 +111,7 @@ def _initialise(network: Network, seed: int) -> None:
             else:
                 # fan_out for convolutions under batch normalisation, as torchvision and He do
                 mode = "fan_in" if module.bias is not None else "fan_out"
-                nn.init.kaiming_normal_(
-                    module.weight, mode=mode, nonlinearity="relu", generator=generator
-                )
+                nn.init.kaiming_normal_(module.weight, 0, mode, "relu", generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     nn.init.zeros_(network.mean)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
 from stce.datasets import PATHS
@@ -36,7 +37,7 @@ class Job:
     also : list of str
         Stages made after the six.
     siblings : list of pathlib.Path
-        Folders of runs of its groups, which may hold stages with the same parameters.
+        Folders of runs of its groups, whose stages with the same parameters and inputs it takes.
     """
 
     run: str
@@ -131,8 +132,6 @@ def chains(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def gpus() -> list[str]:
     """Return the GPUs as ``CUDA_VISIBLE_DEVICES`` names them; empty without any."""
-    import torch
-
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(torch.cuda.device_count())]
     return chosen.split(",")[: len(names)] if chosen else names

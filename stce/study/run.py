@@ -144,10 +144,10 @@ class Stage:
     def write(self) -> Iterator[Path]:
         """Yield a hidden folder to write to; move it in place when the block ends well.
 
-        The manifest is written last, when all other files are on the disk. If the block fails or
-        the process is killed, the hidden folder stays, and the next call with the same parameters
-        and inputs continues in it; with others it starts afresh. A finished stage is replaced only
-        once the new one is complete. Whoever writes the run meanwhile is a RuntimeError.
+        If the block fails or the process is killed, the hidden folder stays, and the next call with
+        the same parameters and inputs continues in it; with others it starts afresh. A finished
+        stage is replaced only once the new one is complete, see :func:`stce.engine.storage.seal`.
+        Whoever writes the run meanwhile is a RuntimeError.
         """
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
         with self._run.writing():

@@ -25,9 +25,7 @@ CONVOLUTIONS = {
 POOLS = {"conv1": (1, 0), "conv2": (2, 0), "conv3b": (2, 0), "conv4b": (2, 0), "conv5b": (2, 1)}
 
 
-def blocks(
-    n_classes: int, width=1.0, in_channels=3, input_size=(16, 112, 112), dropout=DROPOUT
-) -> dict[str, nn.Module]:
+def blocks(n_classes: int, width, in_channels, input_size, dropout) -> dict[str, nn.Module]:
     """Return the blocks of C3D, conv1 to fc8; each convolution and fc6, fc7 end in their ReLU.
 
     pool1 leaves time alone, pool5 is padded in space as in the original. Where a small clip has

@@ -100,9 +100,7 @@ class _Inception(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-def blocks(
-    n_classes: int, width=1.0, in_channels=3, input_size=(16, 224, 224), dropout=DROPOUT
-) -> dict[str, nn.Module]:
+def blocks(n_classes: int, width, in_channels, input_size, dropout) -> dict[str, nn.Module]:
     """Return the blocks of I3D: Conv3d_1a_7x7 to Mixed_5c, avgpool (global), dropout, logits.
 
     For clips of 16 frames of 224 x 224 the global pool is the paper's 2 x 7 x 7 pool. The logits
