@@ -35,7 +35,7 @@ def count(blocks):
 )
 def test_at_width_1_it_is_the_network_of_the_paper(module, n_classes, parameters):
     with torch.device("meta"):
-        assert count(module.blocks(n_classes)) == parameters
+        assert count(module.blocks(n_classes, 1.0, 3, (16, 112, 112), 0.5)) == parameters
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_at_width_1_it_is_the_network_of_the_paper(module, n_classes, parameters
 )
 def test_shapes_are_those_of_the_papers(module, size, expected):
     with torch.device("meta"):
-        blocks = module.blocks(5, input_size=size)
+        blocks = module.blocks(5, 1.0, 3, size, 0.5)
         settings = {"in_channels": 3, "input_size": size}
         shapes = {name: Network(blocks, name, settings).feature_shape for name in expected}
     assert shapes == expected
@@ -123,7 +123,7 @@ def test_i3d_pads_like_tensorflow():
 
 def test_i3ds_global_pool_is_the_papers_pool():
     x = torch.randn(1, 4, 2, 7, 7)
-    blocks = i3d.blocks(3, 0.125)
+    blocks = i3d.blocks(3, 0.125, 3, (16, 224, 224), 0.5)
     theirs = torch.nn.functional.avg_pool3d(x, (2, 7, 7), stride=1).flatten(1)
     torch.testing.assert_close(blocks["avgpool"](x), theirs)
 

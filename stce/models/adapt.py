@@ -170,8 +170,7 @@ class Adapted(Explainable):
     """A module seen at one layer; made by :func:`adapt`.
 
     The module is run with a temporary hook at the layer and is between calls as its owner left
-    it: mode, gradients, hooks, dtype and buffers. D is the number of the layer's channels if its
-    output is averaged over positions.
+    it: mode, gradients, hooks, dtype and buffers.
 
     Attributes
     ----------
@@ -230,10 +229,7 @@ class Adapted(Explainable):
         return adapt(self.model, layer, clip_shape=self.clip_shape, pool=self.pool, **facts)
 
     def pooled(self) -> Adapted:
-        """Return this view with supervoxels pooled from the layer's map, one pass a clip.
-
-        That is only possible where features are averages over positions in time, height and width.
-        """
+        """Return this view with supervoxels pooled from the layer's map, one pass a clip."""
         seen = self._map(self._blank())
         if not self.pool or seen.ndim != 5:
             raise ValueError(
@@ -274,7 +270,10 @@ class Adapted(Explainable):
                 "themselves (averaged over positions, or passed by on another way); use gradient, "
                 "or a layer that all of the network's signal goes through."
             )
-        a = self._unvector(z)
+        self._check_features(z, self.n_features)
+        # A copy, since the step after the layer may write to it in place.
+        rows = len(z) * self.findings.per_clip
+        a = z.reshape(rows, *self.findings.shape).to(self.dtype).clone()
         with borrowed(self.model):
             if self.splits == "chain":
                 for module in self.findings.chain:
@@ -340,12 +339,6 @@ class Adapted(Explainable):
         """Return a layer's output as ``(N, C, t, h, w)``, if it has these axes."""
         a = self._placed(a)
         return a.squeeze(2) if a.ndim == 6 and self.findings.per_clip == 1 else a
-
-    def _unvector(self, z: Tensor) -> Tensor:
-        self._check_features(z, self.n_features)
-        # A copy, since the step after the layer may write to it in place.
-        rows = len(z) * self.findings.per_clip
-        return z.reshape(rows, *self.findings.shape).to(self.dtype).clone()
 
 
 def _find(model: nn.Module, layer: str) -> nn.Module:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stce.engine.storage import explain_write, path_of
 from stce.models.network import Network
-from stce.models.store import save
+from stce.models.store import save, state_of
 from stce.models.weights import entry, original, place, sha256, torchvisions
 from stce.models.zoo import build
 
@@ -201,7 +201,7 @@ def adopt(name: str, file: str | Path | None = None) -> Path:
 
 def digest(network: Network) -> str:
     """Return a SHA-256 over weights and moments, which tells later whether one has changed."""
-    found, state = hashlib.sha256(), nn.ModuleDict(network.blocks()).state_dict()
-    for key, value in sorted({**state, "mean": network.mean, "std": network.std}.items()):
+    found = hashlib.sha256()
+    for key, value in sorted(state_of(network).items()):
         found.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

@@ -139,10 +139,7 @@ class Network(nn.Module, Explainable):
         return self.trunk(self._check(x)).flatten(1)
 
     def logits(self, z: Tensor) -> Tensor:
-        """Return h_l of what `at_layer` gives, ``(N, D)``: logits ``(N, Y)``.
-
-        Its gradient by z is that of equation 1.
-        """
+        """Return h_l of what `at_layer` gives: logits ``(N, Y)``, with equation 1's gradient."""
         self._check_features(z, math.prod(self.feature_shape))
         return self.head(z.unflatten(1, self.feature_shape))
 

@@ -40,7 +40,7 @@ class Findings:
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
 
-    It keeps the memory layout that will do; views that believe this or that are tried.
+    The first memory layout that will do is kept; views that believe this or that are tried.
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
@@ -100,11 +100,10 @@ def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
 
 
 def _channel_axis(adapted, a: Tensor, said: list) -> int:
-    """Return the axis of a layer's output ``(2, ...)`` that has its channels.
+    """Return the axis of a layer's output ``(2, ...)`` with its channels, as `adapt` tells it.
 
-    It is what was asked for, or what torch's own modules say. Elsewhere it is the one axis longer
-    than 1 that stays as it is if clips have another length and size; and where they cannot have, or
-    more axes stay, the one that such modules say (`said`) of an output of this very shape.
+    `said` is what torch's own modules say of their outputs: it counts for one of this very shape,
+    where clips cannot have another length and size, or more axes longer than 1 stay as they are.
     """
     who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
     asked, own = adapted.channel_axis, _says(adapted.module)
@@ -147,10 +146,7 @@ def _kind(value) -> str:
 
 
 def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
-    """Return the logits, what the layer gave, and where others have the channels of what they give.
-
-    The first memory layout that will do is kept.
-    """
+    """Return the logits, what the layer gave, and where others have the channels of theirs."""
     outputs, said = [], []
 
     def keep(output):

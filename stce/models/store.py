@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from stce.engine.device import resolve
 from stce.engine.storage import path_of, replacing
@@ -19,12 +20,10 @@ from stce.models.zoo import assemble, complete
 FEATURES = ("supervoxels", "pooled")
 
 
-def _state(network: Network) -> dict[str, torch.Tensor]:
+def state_of(network: Network) -> dict[str, torch.Tensor]:
     """Return weights and buffers by block, the same wherever the network is cut."""
-    return {
-        key.removeprefix("_orig_mod.").removeprefix("trunk.").removeprefix("head."): value.detach()
-        for key, value in network.state_dict().items()
-    }
+    moments = {"mean": network.mean, "std": network.std}
+    return moments | nn.ModuleDict(network.blocks()).state_dict()
 
 
 def save(path: str | Path, network: Network, **metadata) -> None:
@@ -38,7 +37,7 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
-    write_tensors(path, _state(network), {"stce": json.dumps(header)})
+    write_tensors(path, state_of(network), {"stce": json.dumps(header)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -104,7 +103,7 @@ def load(
     size = {"input_size": input_size} if input_size else {}
     settings = complete(header["settings"] | size)
     network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
-    state = dict(zip(_state(network), network.state_dict(), strict=True))
+    state = dict(zip(state_of(network), network.state_dict(), strict=True))
     try:
         network.load_state_dict({state.get(k, k): v for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:

@@ -1,7 +1,4 @@
-"""The three networks of the paper (4.1), built from scratch.
-
-Each is a chain of named blocks that can be cut into a trunk and a head at any of the names.
-"""
+"""The three networks of the paper (4.1), built from scratch."""
 
 from __future__ import annotations
 
@@ -77,10 +74,8 @@ def complete(settings: Mapping) -> dict:
             f"there is no network {values['name']!r}; the networks are {', '.join(NETWORKS)}."
         )
     module = NETWORKS[values["name"]]
-    if values["dropout"] is None:
-        values["dropout"] = module.DROPOUT
-    if values["layer"] is None:
-        values["layer"] = module.LAYER
+    defaults = {"dropout": module.DROPOUT, "layer": module.LAYER}
+    values |= {name: default for name, default in defaults.items() if values[name] is None}
     size = values["input_size"] = [int(n) for n in values["input_size"]]
     for ok, text in (
         (int(values["n_classes"]) >= 2, "n_classes must be at least 2"),
@@ -116,9 +111,7 @@ def _initialise(network: Network, seed: int) -> None:
             else:
                 # fan_out for convolutions under batch normalisation, as torchvision and He do
                 mode = "fan_in" if module.bias is not None else "fan_out"
-                nn.init.kaiming_normal_(
-                    module.weight, mode=mode, nonlinearity="relu", generator=generator
-                )
+                nn.init.kaiming_normal_(module.weight, 0, mode, "relu", generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     nn.init.zeros_(network.mean)

@@ -190,10 +190,6 @@ class Finished:
         """What its concepts are told apart from, drawn again with the run's seed."""
         return self._against[1]
 
-    @cached_property
-    def _against(self) -> tuple[Samples, Negatives]:
-        return self.against()
-
     def draw(self, p: Mapping, rng: np.random.Generator) -> Negatives:
         """Draw what concepts are told apart from, as parameters `p` of stage tcav say."""
         clips, cut = self.discovery
@@ -248,6 +244,8 @@ class Finished:
             random = negatives.embed(self.network, **how)
         given = self.concepts, self.features, self.whole, random, groups
         return Samples(*given, self.discovery.clips.classes, p["target"]), negatives
+
+    _against = cached_property(against)
 
     @property
     def options(self) -> dict[str, object]:

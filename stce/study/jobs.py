@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 
 from stce.datasets import PATHS
 from stce.engine.storage import path_of
 from stce.engine.workers import stoppable
-from stce.study.known import Known, Loader, find, known
+from stce.study.known import Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
 
@@ -36,7 +37,7 @@ class Job:
     also : list of str
         Stages made after the six.
     siblings : list of pathlib.Path
-        Folders of runs of its groups, which may hold stages with the same parameters.
+        Folders of runs of its groups, whose stages with the same parameters and inputs it takes.
     """
 
     run: str
@@ -95,26 +96,21 @@ def plan(
         chosen = seeds or run.seeds
         # A plain run stays one folder, whatever its seed.
         plain = not run.seeds and len(chosen) < 2
+        mates = [one for one in everything.values() if set(run.groups) & set(one.groups)]
         for seed in chosen or [None]:
             number = None if plain else seed
             given = overrides if seed is None else {**overrides, "seed": seed}
             place = path_of(folder or run.folder(number))
             more = list(dict.fromkeys([*run.also, *also]))
-            mates = _mates(run, everything, number, place)
-            jobs.append(Job(run.name, number, run.settings(given), place, more, mates))
+            theirs = [one.folder(number if one.seeds else None) for one in mates]
+            siblings = [folder for folder in theirs if folder != place]
+            jobs.append(Job(run.name, number, run.settings(given), place, more, siblings))
     if folder is not None and len(jobs) > 1:
         raise ValueError(
             f"--folder {folder} is for one run, and these are {len(jobs)}: "
             f"{', '.join(job.name for job in jobs)}. Name one run and, with --seeds, one seed."
         )
     return jobs
-
-
-def _mates(run: Known, everything: Mapping[str, Known], seed: int | None, own: Path) -> list[Path]:
-    """Return the folders of the runs of the same groups, with this seed."""
-    mates = [other for other in everything.values() if set(run.groups) & set(other.groups)]
-    folders = [other.folder(seed if other.seeds else None) for other in mates]
-    return [folder for folder in folders if folder != own]
 
 
 def chains(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -136,8 +132,6 @@ def chains(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def gpus() -> list[str]:
     """Return the GPUs as ``CUDA_VISIBLE_DEVICES`` names them; empty without any."""
-    import torch
-
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(torch.cuda.device_count())]
     return chosen.split(",")[: len(names)] if chosen else names
@@ -167,6 +161,8 @@ def on_devices(
     list of Job
         Those that failed or were left out.
     """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes |= {"encoding": "utf-8", "errors": "replace"}
     free: queue.SimpleQueue = queue.SimpleQueue()
     for device in devices:
         free.put(device)
@@ -176,7 +172,10 @@ def on_devices(
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": device}
         try:
             for done, job in enumerate(chain):
-                if _relay(command(job), environment, report):
+                with subprocess.Popen(command(job), env=environment, **pipes) as process:
+                    for line in process.stdout:
+                        report(line.rstrip())
+                if process.returncode:
                     return chain[done:]
             return []
         finally:
@@ -184,16 +183,6 @@ def on_devices(
 
     with stoppable(len(devices)) as pool:
         return [job for failed in pool.map(work_on, work) for job in failed]
-
-
-def _relay(command: list[str], environment: dict[str, str], report) -> int:
-    """Run a command, handing on each line as it comes; return its exit code."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    options |= {"encoding": "utf-8", "errors": "replace"}
-    with subprocess.Popen(command, env=environment, **options) as process:
-        for line in process.stdout or ():
-            report(line.rstrip())
-    return process.returncode
 
 
 def study_command(job: Job, extra: Iterable[str] = ()) -> list[str]:

@@ -75,9 +75,6 @@ def make(
 ) -> Path:
     """Execute the notebooks of one job, skipping stages that are finished and current.
 
-    A stage that another run of the same group has finished with the same parameters and inputs is
-    taken from there.
-
     Parameters
     ----------
     job : stce.study.jobs.Job

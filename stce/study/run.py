@@ -41,10 +41,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errn
 
 
 def _complete(stage: str, given: Mapping) -> dict:
-    """Add the parameters that a stage older than they are lacks, and leave out what is incidental.
-
-    A stage that was made before there was a parameter was made as its default has it.
-    """
+    """Leave out what is incidental; a stage older than a parameter was made with its default."""
     defaults = {name: one.default for name, one in PARAMETERS.get(stage, {}).items()}
     return {k: v for k, v in {**defaults, **given}.items() if k not in INCIDENTAL}
 
@@ -58,13 +55,9 @@ def _link(source: str, target: str) -> None:
 
 def _revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
+    how = {"cwd": Path(__file__).parent, "stderr": subprocess.DEVNULL, "encoding": "utf-8"}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(command, **how).strip()
 
 
 def _hardware(device: str) -> dict:
@@ -82,27 +75,13 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-@contextlib.contextmanager
-def _plain_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM or "finished stages are kept" in str(error):
-            raise
-        raise OSError(
-            error.errno,
-            f"Cannot write to {folder}: {os.strerror(error.errno)}. Free some space, or pass a "
-            "run_folder that can be written; finished stages are kept and are not computed again",
-        ) from error
-
-
 class Stage:
     """One step of a run; see :meth:`Run.stage`.
 
     Attributes
     ----------
     partial : pathlib.Path
-        Where it is written until then.
+        Where it is written until it is complete.
     todo : bool
         Whether it must be computed: there is no finished stage, or it was computed with other
         parameters or from other inputs, or `force` was set.
@@ -165,23 +144,22 @@ class Stage:
     def write(self) -> Iterator[Path]:
         """Yield a hidden folder to write to; move it in place when the block ends well.
 
-        The manifest is written last, when all other files are on the disk. If the block fails or
-        the process is killed, the hidden folder stays, and the next call with the same parameters
-        and inputs continues in it; with others it starts afresh. A finished stage is replaced only
-        once the new one is complete. Whoever writes the run meanwhile is a RuntimeError.
+        If the block fails or the process is killed, the hidden folder stays, and the next call with
+        the same parameters and inputs continues in it; with others it starts afresh. A finished
+        stage is replaced only once the new one is complete, see :func:`stce.engine.storage.seal`.
+        Whoever writes the run meanwhile is a RuntimeError.
         """
-        partial = self.partial
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
         with self._run.writing():
-            mark = partial / "inputs.json"
-            if partial.exists() and not (mark.exists() and mark.read_text("utf-8") == key):
-                shutil.rmtree(partial)
-            partial.mkdir(exist_ok=True)
+            mark = self.partial / "inputs.json"
+            if self.partial.exists() and not (mark.exists() and mark.read_text("utf-8") == key):
+                shutil.rmtree(self.partial)
+            self.partial.mkdir(exist_ok=True)
             mark.write_text(key, "utf-8")
             started = time.monotonic()
-            yield partial
+            yield self.partial
             seal(
-                partial,
+                self.partial,
                 stage=self.name,
                 parameters=self._parameters,
                 reads=self._reads,
@@ -192,7 +170,7 @@ class Stage:
                 finished=datetime.now(UTC).isoformat(timespec="seconds"),
                 notes=self.notes,
             )
-            swap(partial, self._run.folder / self.name)
+            swap(self.partial, self._run.folder / self.name)
             (self._run.folder / self.name / mark.name).unlink()  # a killed run goes on without it
             self.todo = False
 
@@ -228,13 +206,23 @@ class Run:
         """
         lock = self.folder / ".study.lock"
         mine = owner(lock) in [(n, socket.gethostname()) for n in (os.getpid(), os.getppid())]
-        with contextlib.ExitStack() as stack, _plain_disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not mine:
-                stack.enter_context(locked(lock))
-            if not study:
-                stack.enter_context(locked(self.folder / ".stage.lock"))
-            yield
+        try:
+            with contextlib.ExitStack() as stack:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not mine:
+                    stack.enter_context(locked(lock))
+                if not study:
+                    stack.enter_context(locked(self.folder / ".stage.lock"))
+                yield
+        except OSError as error:
+            if error.errno not in NO_ROOM or "finished stages are kept" in str(error):
+                raise
+            raise OSError(
+                error.errno,
+                f"Cannot write to {self.folder}: {os.strerror(error.errno)}. Free some space, or "
+                "pass a run_folder that can be written; finished stages are kept and are not "
+                "computed again",
+            ) from error
 
     def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
         """Prepare one stage.
@@ -284,10 +272,7 @@ class Run:
         return _complete(name, given)
 
     def manifest(self, name: str, needed_by: str | None = None) -> dict:
-        """Return the manifest of a finished stage; ValueError if it is not as it was written.
-
-        Files are read for that if their size or time has changed, see :meth:`verify`.
-        """
+        """Return the manifest of a finished stage; ValueError if it fails :meth:`verify`."""
         if not self.holds(name):
             reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
             raise FileNotFoundError(

@@ -44,24 +44,21 @@ def main(arguments: list[str] | None = None) -> None:
     # The other processes wait while the first one decodes the videos.
     distributed.init_process_group(backend, timeout=timedelta(days=2))
     try:
-        _train(planned[0], backend)
+        (job,) = planned
+        p = SimpleNamespace(**job.settings["train"])
+        p.device = f"cuda:{os.environ['LOCAL_RANK']}" if backend == "nccl" else "cpu"
+        if backend == "nccl":
+            torch.cuda.set_device(p.device)
+        stage = Run(job.folder).stage("train", vars(p))
+        found = not stage.todo
+        if not found:
+            learn(stage, p)
+        if ranks.rank() == 0:
+            right = pd.read_parquet(stage.folder / "predictions.parquet")["correct"].mean()
+            told = "train finished before" if found else f"{100 * right:.1f} % of the test clips"
+            print(f"{job.name}: {told}")
     finally:
         distributed.destroy_process_group()
-
-
-def _train(job: jobs.Job, backend: str) -> None:
-    p = SimpleNamespace(**job.settings["train"])
-    p.device = f"cuda:{os.environ['LOCAL_RANK']}" if backend == "nccl" else "cpu"
-    if backend == "nccl":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    stage = Run(job.folder).stage("train", vars(p))
-    found = not stage.todo
-    if not found:
-        learn(stage, p)
-    if ranks.rank() == 0:
-        right = pd.read_parquet(stage.folder / "predictions.parquet")["correct"].mean()
-        told = "train finished before" if found else f"{100 * right:.1f} % of the test clips"
-        print(f"{job.name}: {told}")
 
 
 if __name__ == "__main__":

@@ -280,8 +280,7 @@ def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:
     network.train()
     criterion = nn.CrossEntropyLoss(label_smoothing=settings["label_smoothing"])
     half = torch.autocast("cuda", torch.bfloat16, enabled=settings["amp"] and device.type == "cuda")
-    keys = ("schedule", "lr", "epochs", "lr_step", "lr_gamma")
-    arguments = [settings[key] for key in keys]
+    arguments = [settings[key] for key in ("schedule", "lr", "epochs", "lr_step", "lr_gamma")]
     total = correct = seen = 0
     for step, (frames, labels, weight) in enumerate(clips.batches(epoch)):
         lr = learning_rate(epoch + step / clips.steps, *arguments)

@@ -22,19 +22,16 @@ def keep_state(path, network, optimizer, settings, history) -> None:
 def restore_state(path, network, optimizer, settings) -> list[dict]:
     """Put the kept state back, and return the history so far."""
     tensors, header = read_tensors(path)
-    there = header.get("settings", {})
-    other = [key for key, value in settings.items() if there.get(key) != value]
-    if other:
-        key = other[0]
-        raise ValueError(
-            f"{path} is the state of a training with {key}={there.get(key)!r}, not "
-            f"{settings[key]!r}; give the same arguments to go on with it, another folder to train "
-            "beside it, or delete the file to start again."
-        )
-    prefix = "network."
-    network.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    for key, value in settings.items():
+        if (there := header["settings"].get(key)) != value:
+            raise ValueError(
+                f"{path} is the state of a training with {key}={there!r}, not {value!r}; give the "
+                "same arguments to go on with it, another folder to train beside it, or delete the "
+                "file to start again."
+            )
+    front = "network."
+    state = {k.removeprefix(front): v for k, v in tensors.items() if k.startswith(front)}
+    network.load_state_dict(state)
     for name, weight in network.named_parameters():
         if f"momentum.{name}" in tensors:
             # in the layout of the weight, so that the optimiser's loops run over both alike

@@ -25,17 +25,15 @@ CONVOLUTIONS = {
 POOLS = {"conv1": (1, 0), "conv2": (2, 0), "conv3b": (2, 0), "conv4b": (2, 0), "conv5b": (2, 1)}
 
 
-def blocks(
-    n_classes: int, width=1.0, in_channels=3, input_size=(16, 112, 112), dropout=DROPOUT
-) -> dict[str, nn.Module]:
+def blocks(n_classes: int, width, in_channels, input_size, dropout) -> dict[str, nn.Module]:
     """Return the blocks of C3D, conv1 to fc8; each convolution and fc6, fc7 end in their ReLU.
 
     pool1 leaves time alone, pool5 is padded in space as in the original. Where a small clip has
     only one frame, row or column left, that axis is not pooled any more, so every size is
     possible; fc6 takes what is there.
 
-    For its arguments see :func:`stce.models.build`. `width` also scales the 4096 units of fc6 and
-    fc7. For 101 classes the whole of it has 78,409,573 weights.
+    For its arguments see :func:`stce.models.build`. For 101 classes the whole of it has 78,409,573
+    weights.
     """
     chain: dict[str, nn.Module] = {}
     size, channels = np.array(input_size), in_channels

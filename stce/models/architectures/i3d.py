@@ -59,7 +59,6 @@ class _Unit(nn.Module):
 
     def __init__(self, channels: int, out: int, kernel: int = 1, stride: int = 1):
         super().__init__()
-        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
         convolution = _Pointwise if kernel == 1 else nn.Conv3d
         self.conv3d = convolution(channels, out, kernel, stride, bias=False)
         if stride == 1:
@@ -69,20 +68,16 @@ class _Unit(nn.Module):
         self.bn = nn.BatchNorm3d(out, eps=1e-3, momentum=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride != (1, 1, 1):
-            x = _same(x, self.kernel, self.stride)
+        if self.conv3d.stride != (1, 1, 1):
+            x = _same(x, self.conv3d.kernel_size, self.conv3d.stride)
         return functional.relu(self.bn(self.conv3d(x)), inplace=True)
 
 
-class _Pool(nn.Module):
+class _Pool(nn.MaxPool3d):
     """Maximum pooling after a ReLU, where padding with zeros changes no maximum."""
 
-    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-
     def forward(self, x: Tensor) -> Tensor:
-        return functional.max_pool3d(_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        return super().forward(_same(x, self.kernel_size, self.stride))
 
 
 class _Inception(nn.Module):
@@ -105,9 +100,7 @@ class _Inception(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-def blocks(
-    n_classes: int, width=1.0, in_channels=3, input_size=(16, 224, 224), dropout=DROPOUT
-) -> dict[str, nn.Module]:
+def blocks(n_classes: int, width, in_channels, input_size, dropout) -> dict[str, nn.Module]:
     """Return the blocks of I3D: Conv3d_1a_7x7 to Mixed_5c, avgpool (global), dropout, logits.
 
     For clips of 16 frames of 224 x 224 the global pool is the paper's 2 x 7 x 7 pool. The logits

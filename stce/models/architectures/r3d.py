@@ -42,9 +42,7 @@ class _Residual(nn.Module):
         return self.relu(self.conv2(self.conv1(x)) + shortcut)
 
 
-def blocks(
-    n_classes: int, width=1.0, in_channels=3, input_size=(16, 112, 112), dropout=DROPOUT
-) -> dict[str, nn.Module]:
+def blocks(n_classes: int, width, in_channels, input_size, dropout) -> dict[str, nn.Module]:
     """Return the blocks of R3D-18: stem, layer1 to layer4, avgpool (global), dropout, fc.
 
     For its arguments see :func:`stce.models.build`; any input size is possible. For 400 classes
