@@ -127,10 +127,8 @@ def found(
 
     Parameters
     ----------
-    lifts : pandas.DataFrame
-        Of :func:`composition`.
-    scores : pandas.DataFrame
-        Of :class:`stce.tcav.Tcav`.
+    lifts, scores : pandas.DataFrame
+        Of :func:`composition`, and of :class:`stce.tcav.Tcav`.
     carriers : mapping of str to sequence of str
         For each class the parts that carry it, such as `KTH_CARRIERS`; other classes are left out.
     n_top : int, default 5

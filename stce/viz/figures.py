@@ -66,10 +66,8 @@ def resolutions(
 
     Parameters
     ----------
-    frames : numpy.ndarray
-        ``(T, H, W, C) uint8``.
-    labels : numpy.ndarray
-        ``(L, T, H, W)``.
+    frames, labels : numpy.ndarray
+        ``(T, H, W, C) uint8`` and ``(L, T, H, W)``.
     names, n_frames
         One name a level; see :func:`clip_sheet`.
     """

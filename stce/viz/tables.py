@@ -104,10 +104,8 @@ def style(
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        Any table.
-    caption : str, optional
-        Written above.
+    table, caption : pandas.DataFrame, and str, optional
+        Any table, and what is written above it.
     digits : int, default 1
         Decimals of floating-point columns.
     bold : {"max", "min"}, optional
