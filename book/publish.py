@@ -19,7 +19,7 @@ import nbformat
 from book import parameters, published
 from book.campaigns import repeat
 from book.templates import RENDERED, ROOT, TEMPLATES, pages, render
-from stce.engine.storage import write_text
+from stce.engine.storage import path_of, write_text
 from stce.study import jobs
 from stce.study.known import known
 from stce.study.make import StageFailed, run_notebook
@@ -145,9 +145,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="beside what was published before")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend")
     options = parser.parse_args()
-    chosen, asked = options.pages, jobs.assignments(options.set)
+    chosen = options.pages
+    try:
+        asked = jobs.assignments(options.set)
+    except ValueError as error:
+        parser.error(str(error))
     # Typed on a command line, a path is meant from where the user stands.
-    asked |= {n: str(Path(asked[n]).expanduser().resolve()) for n in RUNS if n in asked}
+    asked |= {n: str(path_of(str(asked[n])).resolve()) for n in RUNS if n in asked}
     if unknown := sorted(set(chosen) - set(known_pages)):
         parser.error(f"there is no page {unknown[0]!r}; choose from {', '.join(known_pages)}")
     os.environ["STCE_PROGRESS"] = "0"

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stce.videos.frames import cut_and_inner
+from stce.videos.sources import central
 from stce.viz.charts import draw_curves
 from stce.viz.figures import clip_sheet, concept_frames
 from stce.viz.pictures import highlight, rgb
@@ -48,11 +49,8 @@ def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
     >>> middle(np.arange(9), 2).tolist(), middle(np.arange(9), 2, longest=4).tolist()
     ([3, 4], [3, 4])
     """
-    if longest and len(frames) > longest:
-        start = (len(frames) - longest) // 2
-        frames = frames[start : start + longest]
-    start = (len(frames) - n_frames) // 2
-    return frames[start : start + n_frames]
+    frames = frames[central(len(frames), longest)]
+    return frames[central(len(frames), n_frames)]
 
 
 def lift(

@@ -9,10 +9,23 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
+from book import published
 from stce.curves import difference
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
-__all__ = ["CHOSEN", "DEFAULT", "cell", "effects", "gains", "grid", "halves", "ladder", "worlds"]
+__all__ = [
+    "CHOSEN",
+    "DEFAULT",
+    "cell",
+    "compared",
+    "effects",
+    "ends",
+    "gains",
+    "grid",
+    "halves",
+    "ladder",
+    "worlds",
+]
 
 CAUSES = ("world", "negatives", "direction", "score")
 DEFAULT = {
@@ -79,6 +92,19 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["cause", "level", "effect", "lowest", "highest", "best", "cells"]
     found = pd.DataFrame(rows, columns=columns).round({"effect": 12})
     return found.sort_values(["cause", "effect"], ascending=[True, False], ignore_index=True)
+
+
+def compared(folder: str, run: str) -> tuple[published.Results, pd.DataFrame]:
+    """Return a run's published results, and its outcomes with those of the controls."""
+    found = published.load(folder).of(run)
+    both = [found.outcomes, published.controls(folder, run)]
+    return found, pd.concat(both, ignore_index=True)
+
+
+def ends(scores: pd.DataFrame, n: int = 5) -> tuple[float, float]:
+    """Return how much of what moves the n most and the n least important concepts hold."""
+    held, rank = scores["lift of moving"], scores["rank"]
+    return held[rank <= n].mean(), held[rank > rank.max() - n].mean()
 
 
 def gains(outcomes: pd.DataFrame) -> pd.DataFrame:

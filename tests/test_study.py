@@ -123,6 +123,8 @@ def test_pages_are_drawn_from_a_readers_own_run(smoke, tmp_path, monkeypatch, ca
         ("figure_5", "--set", "run_folder=nowhere"): "nowhere",
         ("figure_5", "--set", "class=running"): "class_name",
         ("figure_5", "--set", "run_folder=smoke", "class_name=flying"): "choose one of boxing",
+        ("figure_5", "--set", "smoke"): "KEY=VALUE",
+        ("figure_5", "--set", "run_folder=3"): "3",
         ("--set", "run_folder=smoke"): "such as figure_5",
     }
     for words, sentence in refused.items():
