@@ -173,7 +173,7 @@ def test_only_later_stages_run_again_after_a_change(smoke, tmp_path):
     np.testing.assert_allclose(again, it.features[:5], atol=1e-5)
     scores = tcav.score(it.network, it.samples, **it.options).scores
     pd.testing.assert_frame_equal(scores, untested(it), rtol=1e-5)
-    tested = validation.chance(it, n_null=20)
+    tested = validation.Sceptic(it, n_null=20).chance()
     assert tested["p_weights"].notna().all()
     assert it.explanation("boxing").network.grid == it.network.grid
 

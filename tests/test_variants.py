@@ -11,7 +11,7 @@ from torch import nn
 from stce import models, supervoxels
 from stce.clips import Clips
 from stce.datasets.textures import textures
-from stce.evaluation.variants import Inputs, Variant, compare, part_of
+from stce.evaluation.variants import Inputs, Variant, part_of
 from stce.features import Negatives
 from stce.models.network import Network
 from stce.study.finished import Finished
@@ -89,7 +89,7 @@ def table(given):
         Variant("look", "logit", "in place"),
     ]
     how = {"parts": PARTS, "carriers": CARRIERS, "n_top": 1, "n_groups": 4, "q_max": 2}
-    return compare(given, asked, progress=False, **how)
+    return replace(given, **how).compare(asked, progress=False)
 
 
 def test_the_own_variant_comes_first_and_the_rest_as_asked(table):
@@ -134,8 +134,8 @@ def test_cost_is_counted(table):
 def test_without_parts_there_is_no_truth(given):
     clips = given.clips
     bare = Clips(clips.frames, clips.labels, clips.ids, clips.groups, clips.classes)
-    few = replace(given, clips=bare)
-    table = compare(few, [], n_groups=2, q_max=2, progress=False)
+    few = replace(given, clips=bare, n_groups=2, q_max=2)
+    table = few.compare([], progress=False)
     assert table[["truth", "truth_low", "truth_correlation"]].isna().all(axis=None)
     assert table["gain"].item() == 1
 
@@ -175,7 +175,8 @@ def test_a_part_of_a_run_is_read(tmp_path):
         a, b = given.test_cut.rows_of(new), whole.rows_of(old)
         assert len(a) == len(b)
         assert (given.test_cut.mask(a[-1]) == whole.mask(b[-1])).all()
-    table = compare(given, [], carriers=CARRIERS, parts=PARTS, n_groups=2, q_max=2, progress=False)
+    given = replace(given, carriers=CARRIERS, parts=PARTS, n_groups=2, q_max=2)
+    table = given.compare([], progress=False)
     assert len(table) == 1
 
 
@@ -185,8 +186,8 @@ def test_arguments_that_do_not_exist_are_refused(given, tmp_path):
     with pytest.raises(ValueError, match="features is 'crop'; choose one of stretched"):
         Variant("look", features="crop")
     with pytest.raises(ValueError, match="no layer 'fc9'"):
-        compare(given, [Variant("fc9")])
+        given.compare([Variant("fc9")])
     with pytest.raises(ValueError, match="no positions to pool over"):
-        compare(given, [Variant("avgpool", features="pooled")])
+        given.compare([Variant("avgpool", features="pooled")])
     with pytest.raises(FileNotFoundError, match="does not hold"):
         part_of(Finished(tmp_path / "nothing"))

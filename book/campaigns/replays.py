@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ import pandas as pd
 from stce import models, training
 from stce.clips import middle_clips
 from stce.datasets.actors import PARTS
-from stce.evaluation import sanity, stability, truth, validation, variants
-from stce.evaluation.variants import Variant
+from stce.evaluation import sanity, stability
+from stce.evaluation.validation import Sceptic, between
+from stce.evaluation.variants import Variant, part_of
 from stce.study.finished import Finished
 from stce.study.known import find, known
 from stce.study.run import Run
@@ -100,15 +102,15 @@ def carriers(seed: int) -> list[dict]:
     """Ask of each run whether its ranking finds the limbs that carry the class."""
     rows = []
     for name, run in _runs(seed).items():
-        table = validation.parts_found(Finished(run), PARTS, truth.KTH_CARRIERS)["truth"]
+        table = Sceptic(Finished(run)).parts_found()["truth"]
         rows += table.assign(run=name).to_dict("records")
     return rows
 
 
 def randomised(seed: int) -> list[dict]:
     """Randomise the weights of a run from the top down."""
-    it = _sane(seed)
-    tables = validation.randomised(it, validation.chance(it), seed=seed)
+    who = Sceptic(_sane(seed), seed=seed)
+    tables = who.randomised(who.chance())
     found = sanity.against_trained(tables)
     for column in ("p_derivative", "p_weights"):
         found[column] = [(table[column] < 0.05).mean() for table in tables.values()]
@@ -117,15 +119,15 @@ def randomised(seed: int) -> list[dict]:
 
 def by_heart(seed: int) -> list[dict]:
     """Learn labels that mean nothing by heart: the explanation of the true ones must be gone."""
-    it = _sane(seed)
-    tables, fits = {"trained": validation.chance(it)}, [np.nan]
+    who = Sceptic(it := _sane(seed))
+    tables, fits = {"trained": who.chance()}, [np.nan]
     for name, (shuffle, start) in SHUFFLES.items():
         network, known_share = _learnt_by_heart(it, seed + shuffle, seed + start)
-        tables[name] = validation.with_network(it, network.split(it.network.layer))
+        tables[name] = who.with_network(network.split(it.network.layer))
         fits.append(known_share)
     found = sanity.against_trained(tables).assign(fits=fits)
     # Whoever tells clips apart, by heart or by class, could do so by the figure in them.
-    figure = _figure(validation.parts_found(it, PARTS, truth.KTH_CARRIERS)["composition"])
+    figure = _figure(who.parts_found()["composition"])
     found["figure"] = [
         stability.agreement(table, figure)["correlation"].iloc[-1] for table in tables.values()
     ]
@@ -162,7 +164,7 @@ def trained_again(seed: int) -> list[dict]:
     rows = []
     first, second = _runs(seed), _runs((seed + 1) % N_SEEDS)
     for name, run in first.items():
-        table = validation.between(Finished(run), Finished(second[name])).set_index("class")
+        table = between(Finished(run), Finished(second[name])).set_index("class")
         rows.append({"run": name} | table.loc["all"].to_dict())
     return rows
 
@@ -179,9 +181,8 @@ def choices(seed: int) -> list[dict]:
             Variant(feature_map, "logit", "pooled"),
             Variant(earlier_map, "logit", "pooled"),
         ]
-        given = variants.part_of(Finished(runs[name]))
-        how = {"parts": PARTS, "carriers": truth.KTH_CARRIERS, "seed": seed, "progress": False}
-        table = variants.compare(given, tried, **how)
+        given = replace(part_of(Finished(runs[name])), seed=seed)
+        table = given.compare(tried, progress=False)
         # The seconds of a campaign are those of the whole seed.
         rows += table.rename(columns={"seconds": "embedding"}).assign(run=name).to_dict("records")
     return rows
