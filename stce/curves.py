@@ -68,16 +68,12 @@ def difference(
     >>> difference(table)[["gain", "ci_low"]].to_numpy().tolist()
     [[1.0, 1.0]]
     """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for mode, part in outcomes[outcomes["q"] > 0].groupby("mode"):
-        clip = part.groupby(["video", "order"])["correct"].mean().unstack("order")
-        clip = clip[[first, second]].dropna()
-        gain = (clip[first] - clip[second]).to_numpy(float) * (1 if mode == "add" else -1)
-        ends = mean_interval(gain, n_bootstrap, rng)
-        rows.append((mode, first, second, gain.mean(), *ends, len(gain)))
-    names = ["mode", "first", "second", "gain", "ci_low", "ci_high", "n_clips"]
-    return pd.DataFrame(rows, columns=names)
+    both = outcomes[outcomes["order"].isin([first, second])]
+    table = areas(both, first, "correct", n_bootstrap, seed)
+    table = table[table["order"] == second].assign(first=first, second=second)
+    names = {"gain": "gain", "gain_low": "ci_low", "gain_high": "ci_high", "n_clips": "n_clips"}
+    table = table[["mode", "first", "second", *names]].rename(columns=names)
+    return table.reset_index(drop=True)
 
 
 def areas(
