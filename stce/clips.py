@@ -2,8 +2,7 @@
 
 `Clips` holds frames in memory (numpy) or on disk (zarr, read clip by clip); `middle_clips` takes
 them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, `cache` and
-`moments`, is in `stce.videos`; `resize`, `center_crop` and `normalise` are in
-`stce.videos.frames`.
+`moments`, is in `stce.videos`; `resize` and `center_crop` are in `stce.videos.frames`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,10 @@ from stce.engine.storage import (
     read_rows,
     write_clips,
 )
-from stce.videos.frames import center_crop, normalise, resize
+from stce.videos.frames import center_crop
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-__all__ = ["Clips", "as_clips", "balanced", "center_crop", "middle_clips", "normalise", "of_class"]
-__all__ += ["resize"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import zarr
 
-from stce.clips import Clips, balanced, center_crop, middle_clips, normalise, resize
+from stce.clips import Clips, balanced, middle_clips
 from stce.datasets.textures import textures
 from stce.engine import storage
 from stce.videos import CachedVideos, Videos, cache, moments
-from stce.videos.frames import fitted, resize_parts
+from stce.videos.frames import center_crop, fitted, resize, resize_parts
 
 
 class Counting(Videos):
@@ -234,16 +234,6 @@ def test_fitted(how, shape, size, cut, inner):
     alone, nothing = fitted(frames, None, size, how)
     np.testing.assert_array_equal(alone, got)
     assert nothing is None
-
-
-def test_normalise_gives_zero_mean_and_unit_deviation():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (4, 16, 12, 3), np.uint8)
-    mean, std = frames.mean((0, 1, 2)) / 255, frames.std((0, 1, 2)) / 255
-    scaled = normalise(frames, mean, std)
-    assert scaled.dtype == np.float32
-    np.testing.assert_allclose(scaled.mean((0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(scaled.std((0, 1, 2)), 1, atol=1e-5)
 
 
 # --- middle_clips ------------------------------------------------------------------------------

@@ -547,7 +547,7 @@ def test_real_films_of_a_folder(tmp_path):
 def test_films_in_odd_formats(model):
     frames = []
     for path in sorted((FILMS / "formats").iterdir()):
-        film = clips_module.resize(videos.decode(path)[:64], (32, 32))
+        film = videos.frames.resize(videos.decode(path)[:64], (32, 32))
         frames.append(film[np.linspace(0, len(film) - 1, 8).astype(int)])
     found = explain(model, "relu", np.stack(frames), 1, **SMALL)
     assert len(found.clips) == len(frames) > 3 and len(found.scores) == 3

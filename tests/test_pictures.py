@@ -6,10 +6,10 @@ import pytest
 from scipy import ndimage
 
 from book import diagrams, sketches
-from stce.clips import Clips, center_crop, middle_clips
+from stce.clips import Clips, middle_clips
 from stce.supervoxels import Supervoxels
 from stce.videos import Videos, cache
-from stce.videos.frames import FITS, fitted
+from stce.videos.frames import FITS, center_crop, fitted
 from stce.viz import pictures
 
 

@@ -1,4 +1,4 @@
-"""What is done to the frames of a video or clip: resize, crop, and normalise by the moments."""
+"""What is done to the frames of a video or clip: resize, crop; and the moments of all of them."""
 
 import numpy as np
 
@@ -139,30 +139,6 @@ def _padded(array, size, fill):
     whole = np.full((len(array), *size, *array.shape[3:]), fill, array.dtype)
     center_crop(whole, array.shape[1:3])[:] = array
     return whole
-
-
-def normalise(frames, mean, std):
-    """Scale frames to 0..1, subtract the data set's mean and divide by its deviation.
-
-    Parameters
-    ----------
-    frames : (..., C) uint8
-    mean, std : (C,) float
-        In 0..1, as `stce.videos.moments` returns them.
-
-    Returns
-    -------
-    frames : (..., C) float32
-        The mean colour becomes 0, which is what fills removed voxels.
-
-    Examples
-    --------
-    >>> normalise(np.array([[51], [255]], np.uint8), [0.2], [0.5])
-    array([[0. ],
-           [1.6]], dtype=float32)
-    """
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return (np.asarray(frames, np.float32) / np.float32(255) - mean) / std
 
 
 def moments(videos):
