@@ -11,7 +11,8 @@ from book.campaigns import noise
 from stce import cav, tcav
 from stce.concepts import Concepts
 from stce.engine.resampling import mean_interval
-from stce.evaluation import nulls, significance
+from stce.evaluation import significance
+from stce.evaluation.significance import random_sets
 from stce.models.adapt import Explainable, Functions, adapt
 
 
@@ -109,7 +110,7 @@ def test_random_sets_equal_every_pair_fitted():
     standard = (clips - mean) / scale
     gradient = rng.normal(size=(5, 6))
     options = {"n_groups": 4, "n_null": 4}
-    tables, accuracy = nulls.random_sets(
+    tables, accuracy = significance.random_sets(
         standard, scale, {"a": gradient}, 10, rng=np.random.default_rng(7), **options
     )
     groups = tcav.random_groups(40, 4, 10, np.random.default_rng(7))
@@ -125,7 +126,7 @@ def test_random_sets_equal_every_pair_fitted():
 
 
 def test_in_a_circle_every_group_meets_as_many_others_once():
-    first, second = nulls._pairs(30, 12)
+    first, second = significance._pairs(30, 12)
     pairs = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
     assert len(pairs) == len(first) == 30 * 6
     assert (np.bincount(first, minlength=30) + np.bincount(second, minlength=30) == 12).all()
@@ -139,7 +140,7 @@ def test_sets_against_some_others_spread_like_sets_against_all():
     gradient = {"a": rng.normal(size=(5, 6))}
     given = standard, scale, gradient, 10
     spread = [
-        nulls.random_sets(*given, n_opponents=n, n_null=600, rng=np.random.default_rng(1))[0]["a"]
+        random_sets(*given, n_opponents=n, n_null=600, rng=np.random.default_rng(1))[0]["a"]
         for n in (12, 49)
     ]
     few, all_others = (table["derivative"].std() for table in spread)
@@ -150,7 +151,7 @@ def test_sets_against_some_others_spread_like_sets_against_all():
 def test_shuffled_weights_keep_their_values_and_lose_their_place():
     layer = torch.nn.Sequential(torch.nn.Linear(20, 10), torch.nn.BatchNorm1d(10))
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    nulls.shuffle_weights(layer, np.random.default_rng(0))
+    significance.shuffle_weights(layer, np.random.default_rng(0))
     for name, value in layer.state_dict().items():
         assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values)
     assert not torch.equal(layer[0].weight, before["0.weight"])
@@ -168,7 +169,7 @@ def test_interval_covers_a_known_mean():
 
 def test_too_few_random_clips():
     with pytest.raises(ValueError, match="20 random clips make 2 disjoint groups of 10"):
-        nulls.random_sets(
+        significance.random_sets(
             np.zeros((20, 2)), np.ones(2), {}, 10, rng=np.random.default_rng(0), n_groups=5
         )
 

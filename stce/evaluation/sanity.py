@@ -11,7 +11,7 @@ import pandas as pd
 from torch import nn
 
 from stce import features, tcav
-from stce.evaluation.nulls import shuffle_weights
+from stce.evaluation.significance import shuffle_weights
 from stce.evaluation.stability import agreement
 
 
@@ -20,7 +20,7 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
 
     The weights of the last block are shuffled, then those of the last two, and so on to the first:
     each copy is less of the trained network than the one before. Each comes with the name of its
-    lowest block that is randomised; see :func:`stce.evaluation.nulls.shuffle_weights`.
+    lowest block that is randomised; see :func:`stce.evaluation.significance.shuffle_weights`.
 
     References
     ----------

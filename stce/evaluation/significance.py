@@ -1,18 +1,20 @@
-"""Is a concept's importance more than chance? Tests, intervals and marks for TCAV scores."""
+"""Is a concept's importance more than chance? Tests of scores, and what chance makes of them."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from joblib import Parallel, delayed
 from scipy.stats import false_discovery_control
+from torch import nn
 
-from stce import tcav
+from stce import cav, tcav
 from stce.engine.resampling import mean_interval, p_value
-from stce.evaluation import nulls
 
 # The lower end is not 0.025 in its last digit, which published tables have.
 _ENDS = (1 - 0.95) / 2, 0.975
@@ -52,8 +54,7 @@ def assess(
     both: ``p`` is the larger of two p-values, which is a valid test against "one or the other".
 
     ``p_derivative`` and ``p_score``: *the concept is a random set*. Sets of random clips of the
-    concept's size are scored like concepts (:func:`stce.evaluation.nulls.random_sets`); the
-    p-value is the share of them at least as far from 0 (score: from 1/2), two-sided.
+    concept's size are scored like concepts (:func:`random_sets`); the p-value is the share of them at least as far from 0 (score: from 1/2), two-sided.
 
     ``p_weights``: *the class output reads nothing in particular*. A cluster is a tight set and
     its direction is never that of a random set, even in features without meaning. So the weights
@@ -135,7 +136,7 @@ def assess(
     size = table["n_members"].map(lambda n: _ladder(n, largest))
     options = {"n_groups": n_groups, "n_null": n_null, "strength": strength, "device": device}
     standard = (samples.random - mean) / scale
-    sets = delayed(partial(nulls.random_sets, **options))
+    sets = delayed(partial(random_sets, **options))
     mine = {names: table["class"].isin(names) for names in pools}
     tasks = [  # the largest take longest, so they go first
         (names, step) for names in pools for step in sorted(size[mine[names]].unique())[::-1]
@@ -157,10 +158,10 @@ def assess(
                 table.loc[rows, f"p_{column}"] = p_value(far, ours)
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
-        direction = nulls.unit_mean(slope)
+        direction = _unit_mean(slope)
         ours = vectors.mean(1) @ direction
         if samples.slopes is None and network.behind is not None:
-            shuffled = nulls.shuffled_gradients(network, samples, name, n_shuffles, rng, device)
+            shuffled = _shuffled_gradients(network, samples, name, n_shuffles, rng, device)
         else:
             shuffled = rng.permuted(np.tile(direction, (n_shuffles, 1)), axis=1)
         null = shuffled @ vectors.mean(1).T
@@ -205,3 +206,140 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab(table["class"], table["verdict"])
     names = ["for", "against", "chance", "not separable"]
     return counts.reindex(columns=names, fill_value=0)
+
+
+def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
+    """Shuffle the entries within each parameter and each floating-point buffer, in place.
+
+    Sizes and spread of the weights stay, what they say is gone. If the weights were drawn at
+    random to begin with, the shuffled ones are as likely as they were. Pass a copy of the module
+    to keep the original.
+    """
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                order = torch.from_numpy(rng.permutation(tensor.numel())).to(tensor.device)
+                tensor.copy_(tensor.reshape(-1)[order].reshape(tensor.shape))
+
+
+def _pairs(n: int, n_opponents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pair each of n groups with as many others, each pair once: its neighbours in a circle."""
+    if n <= n_opponents + 1:
+        return np.triu_indices(n, 1)
+    first = np.arange(n).repeat(n_opponents // 2)
+    return first, (first + np.tile(np.arange(n_opponents // 2) + 1, n)) % n
+
+
+def random_sets(
+    random: np.ndarray,
+    scale: np.ndarray,
+    gradients: dict[str, np.ndarray],
+    size: int,
+    *,
+    n_groups: int = 50,
+    n_null: int = 400,
+    n_opponents: int = 12,
+    strength: float = 1.0,
+    rng: np.random.Generator,
+    device="cpu",
+) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """Score sets of random clips as if they were concepts: the random-against-random CAVs.
+
+    The random clips are dealt into disjoint groups, and each group is scored against others of its
+    deal, exactly as a concept is scored against the random groups. A mean over fewer opponents than
+    the concept has spreads wider, by a factor of sqrt(1 + 1 / `n_opponents`): p-values err upwards.
+
+    Parameters
+    ----------
+    random, scale : numpy.ndarray
+        Random clips, standardised, ``(M, D) float64``, and by what they were divided, ``(D,)``.
+    gradients : dict of str to numpy.ndarray
+        For each class ``(N_y, D)``, see :func:`stce.tcav.slopes`.
+    size : int
+        Members of a set, as many as the concept has.
+    n_groups : int, default 50
+        Groups a deal; fewer where the clips do not suffice.
+    n_null : int, default 400
+        At least so many sets are scored. The smallest p-value is 1 / (`n_null` + 1).
+    n_opponents : int, default 12
+        Groups that each is scored against, an even number; all others of a deal if it has no more.
+    rng : numpy.random.Generator
+        Deals the groups.
+    strength, device
+        See :func:`stce.cav.classifiers`.
+
+    Returns
+    -------
+    by_class : dict of str to pandas.DataFrame
+        One row a set: ``score`` and ``derivative``.
+    accuracy : numpy.ndarray
+        ``(B,)`` held-out accuracy of the sets' CAVs.
+
+    Raises
+    ------
+    ValueError
+        If there are too few random clips for three groups.
+    """
+    gram, sign = random @ random.T, np.repeat([1, -1], size)
+    options = {"strength": strength, "device": device}
+    n = min(n_groups, len(random) // size)
+    if n < 3:
+        raise ValueError(
+            f"{len(random)} random clips make {n} disjoint groups of {size}; a test needs 3 or "
+            "more. Raise n_random_clips (of other classes' clips: n_discovery) or lower n_keep."
+        )
+    deals = [tcav.random_groups(len(random), n, size, rng) for _ in range(-(-n_null // n))]
+    first, second = _pairs(n, n_opponents)
+    together = max(1, 2000 // len(first))
+    rows, accuracies = {name: [] for name in gradients}, []
+    for start in range(0, len(deals), together):  # bounds the memory, and many fits are faster
+        part = deals[start : start + together]
+        problems = np.concatenate([np.hstack([deal[first], deal[second]]) for deal in part])
+        weights, _ = cav.classifiers(random, gram, problems, sign, **options)
+        vectors = cav.unit(weights / scale)
+        blocks = np.array_split(problems, -(-len(problems) // 256))
+        right = np.concatenate(
+            [cav.held_out_accuracy(gram, block, sign, **options) for block in blocks]
+        )
+        # Swapping the two groups of a problem turns its CAV round, so each is fitted once.
+        accuracies.append(_means(n, first, second, right, right))
+        for name, gradient in gradients.items():
+            derivative = vectors @ gradient.T.astype(np.float64)
+            mean, above, below = derivative.mean(1), derivative > 0, derivative < 0
+            score = _means(n, first, second, above.mean(1), below.mean(1))
+            table = {"score": score, "derivative": _means(n, first, second, mean, -mean)}
+            rows[name].append(pd.DataFrame(table))
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in rows.items()}
+    return tables, np.concatenate(accuracies)
+
+
+def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """Average values of pairs of n groups, deal by deal, at both ends of the pairs."""
+    sums = np.zeros((len(forward) // len(first), n))
+    for end, values in ((first, forward), (second, backward)):
+        for deal, part in zip(sums, values.reshape(len(sums), -1), strict=True):
+            deal += np.bincount(end, part, n)
+    return (sums * n / (2 * len(first))).ravel()
+
+
+def _unit_mean(gradient: np.ndarray) -> np.ndarray:
+    """Return the mean over clips of gradients ``(N, D)`` brought to length 1, ``(D,)``."""
+    return cav.unit(gradient.astype(np.float64)).mean(0)
+
+
+def _shuffled_gradients(
+    network, samples: tcav.Samples, name: str, n: int, rng: np.random.Generator, device="cpu"
+) -> np.ndarray:
+    """Return the mean directions of a class gradient under n shuffled heads, ``(n, D) float64``.
+
+    The network stays as it is; see :func:`_unit_mean` and :func:`shuffle_weights`. Of an adapted
+    module all weights are shuffled; the features are given, so only those behind the layer matter.
+    """
+    network = copy.deepcopy(network)
+    head, y = network.behind, samples.classes.index(name)
+    found = []
+    for _ in range(n):
+        shuffle_weights(head, rng)
+        slope = tcav.slopes(network, samples.clips[name], y, samples.target, device=device)
+        found.append(_unit_mean(slope))
+    return np.stack(found)
