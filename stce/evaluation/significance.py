@@ -54,7 +54,8 @@ def assess(
     both: ``p`` is the larger of two p-values, which is a valid test against "one or the other".
 
     ``p_derivative`` and ``p_score``: *the concept is a random set*. Sets of random clips of the
-    concept's size are scored like concepts (:func:`random_sets`); the p-value is the share of them at least as far from 0 (score: from 1/2), two-sided.
+    concept's size are scored like concepts (:func:`random_sets`); the p-value is the share of them
+    at least as far from 0 (score: from 1/2), two-sided.
 
     ``p_weights``: *the class output reads nothing in particular*. A cluster is a tight set and
     its direction is never that of a random set, even in features without meaning. So the weights
