@@ -1,5 +1,7 @@
 """What is missing of a film, told by its packets and frames."""
 
+import struct
+
 import av
 import numpy as np
 
@@ -10,7 +12,7 @@ MOST_LOST, MOST_SPOILT, MOST_CUT, KEPT_BACK = 0.05, 0.5, 0.1, 5
 HOLE = 300  # bytes between two packets, above what is usual in a file, that belong to none
 
 
-def losses(film, packets, frames, times, step, failed):
+def losses(film, packets, frames, times, failed):
     """Say what is missing of a film, "" for nothing, and whether it can be used all the same.
 
     Parameters
@@ -21,13 +23,14 @@ def losses(film, packets, frames, times, step, failed):
         Of all streams, in ticks of each and in bytes.
     frames : list of (time, duration, corrupt, spoilt)
         In ticks; those are spoilt that are drawn from what is corrupt or lost.
-    times, step, failed : (T,) float, float and int
-        When the frames are shown (s, from the first), the usual time between two, and how many
-        packets could not be decoded.
+    times, failed : (T + 1,) float, and int
+        When the frames are shown (s, from the first) and end, and how many packets could not be
+        decoded.
     """
     (container, stream), kind = film, film[0].format.name
     which, start, lasting, place, size = np.array(packets, float).T
     stamps, durations, corrupt, spoilt = np.array(frames, float).T
+    times, step = times[:-1], np.median(np.diff(times)[: max(1, len(times) - 2)])
     held = np.maximum(durations[np.argsort(stamps)] * float(stream.time_base), step)
     gaps = (np.diff(times) - held[:-1]) / step
     lost = failed
@@ -40,6 +43,8 @@ def losses(film, packets, frames, times, step, failed):
     if kind == "avi" and stream.frames:
         # The duration is guessed where the index, at the end, is lost.
         length = stream.frames / float(stream.average_rate or stream.base_rate or 25)
+    elif _is_whole(*film, ((which == stream.index) & (size > 0)).sum()):
+        length = shown
     elif stream.duration:
         length = float(stream.duration * stream.time_base)
     elif container.duration:  # counts from zero, and is that of the sound if it lasts longer
@@ -57,6 +62,15 @@ def losses(film, packets, frames, times, step, failed):
     if spoilt.sum() > corrupt.sum():
         text += f", and {spoilt.sum():.0f} are drawn from such ones"
     return text if damaged else "", usable
+
+
+def _is_whole(container, stream, n_packets):
+    """Tell whether all is there that an index lists or FLV states: edits cut, last frames last."""
+    if container.format.name == "flv":
+        with open(container.name.removeprefix("file:"), "rb") as file:
+            return struct.pack(">8sxd", b"filesize", container.size) in file.read(4096)
+    listed = len(stream.index_entries) if container.format.name.startswith("mov") else np.inf
+    return listed <= min(n_packets, stream.frames)  # of fragments the first alone states its frames
 
 
 def _has_hole(kind, place, size, gaps):
