@@ -26,7 +26,7 @@ from stce.datasets import by_name, check_split, check_whole, text_table
 from stce.engine.progress import bar
 from stce.engine.storage import path_of
 from stce.videos import Videos, decode
-from stce.videos.decoding import ENDINGS, changes, header
+from stce.videos.decoding import ENDINGS, header
 from stce.videos.frames import FITS, fitted, resize, shrunk
 from stce.videos.sources import central, is_film, left_out
 
@@ -72,8 +72,11 @@ class FolderVideos(Videos):
     def _film(self, i, most=None, each=None):
         """Return the frames used, at most so many of their middle, and what moves in them."""
         path, name = self.table[["path", "id"]].iloc[i]
-        change = changes(path, self.fps, self.stride) if self.window == "motion" else ()
-        wanted, ground = [], []
+        wanted, ground, change = [], [], ()
+        if self.window == "motion":  # seen in small pictures, so as not to hold a whole film
+            every, tiny = slice(None, None, self.stride), partial(resize, size=(32, 32))
+            small = decode(path, self.fps, take=lambda n: range(n)[every], each=tiny)
+            change = np.abs(np.diff(small.astype(np.int16), axis=0)).sum((1, 2, 3))
 
         def take(n):
             used = range(n)[self._used(n, name, change)]

@@ -21,6 +21,7 @@ from torch.nn import functional
 from stce.ablation import Case, Order
 from stce.engine.progress import bar
 from stce.masking import voxel_order
+from stce.models.adapt import lent
 
 
 def _captum():
@@ -73,12 +74,12 @@ def _maps(method, network, clips, labels, batch_size, device, progress, what) ->
         )
     maps = np.empty(clips.frames.shape[:4], np.float32)
     starts = range(0, len(clips), batch_size)
-    for start in bar(starts, show=progress, desc=what, unit="batch"):
-        rows = slice(start, min(start + batch_size, len(clips)))
-        frames = torch.from_numpy(np.asarray(clips.frames[rows])).to(device)
-        target = torch.from_numpy(labels[rows]).to(device)
-        found = method(network.prepare(frames).requires_grad_(), target)
-        maps[rows] = found.detach().cpu().numpy()
+    with lent(network, None, "supervoxels", device, clip_shape=tuple(network.clip_shape)):
+        for start in bar(starts, show=progress, desc=what, unit="batch"):
+            rows = slice(start, min(start + batch_size, len(clips)))
+            x = network.prepare(torch.from_numpy(np.asarray(clips.frames[rows])))
+            found = method(x.requires_grad_(), torch.from_numpy(labels[rows]).to(x.device))
+            maps[rows] = found.detach().cpu().numpy()
     return maps
 
 
@@ -143,7 +144,6 @@ def grad_cam(
     (2, 8, 32, 32)
     """
     attr = _captum()
-    network = network.to(device).eval()
     layer = layer or last_convolution(network)
     if layer not in network.layers:
         raise ValueError(
@@ -194,7 +194,7 @@ def integrated_gradients(
     ----------
     Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
     """
-    method = _captum().IntegratedGradients(network.to(device).eval())
+    method = _captum().IntegratedGradients(network)
     how = {"baselines": 0, "n_steps": n_steps, "internal_batch_size": batch_size}
 
     def attribute(x, target):
@@ -250,7 +250,7 @@ def occlusion(
             raise ValueError(
                 f"{name} is {tuple(value)}; give frames, height and width from 1 to {most}."
             )
-    method = _captum().Occlusion(network.to(device).eval())
+    method = _captum().Occlusion(network)
     channels = clips.frames.shape[-1]
     how = {"sliding_window_shapes": (channels, *window), "strides": (channels, *stride)}
     how |= {"baselines": 0, "perturbations_per_eval": batch_size}

@@ -1,7 +1,5 @@
 """What is missing of a film, told by its packets and frames."""
 
-import struct
-
 import av
 import numpy as np
 
@@ -24,8 +22,7 @@ def losses(film, packets, frames, times, failed):
     frames : list of (time, duration, corrupt, spoilt)
         In ticks; those are spoilt that are drawn from what is corrupt or lost.
     times, failed : (T + 1,) float, and int
-        When the frames are shown (s, from the first) and end, and how many packets could not be
-        decoded.
+        When the frames are shown (s, from the first) and end; packets that are not decoded.
     """
     (container, stream), kind = film, film[0].format.name
     which, start, lasting, place, size = np.array(packets, float).T
@@ -40,11 +37,16 @@ def losses(film, packets, frames, times, failed):
     usable = damaged <= MOST_LOST * total and spoilt.mean() <= MOST_SPOILT
     shown = length = times[-1] + held[-1]
     read = np.nan_to_num(place + size).max(initial=0) / max(container.size, 1)
+    with open(container.name.removeprefix("file:"), "rb") as file:  # FLV may state its size
+        stated = b"filesize\0" + np.array(container.size, ">f8").tobytes() in file.read(4096)
     if kind == "avi" and stream.frames:
         # The duration is guessed where the index, at the end, is lost.
         length = stream.frames / float(stream.average_rate or stream.base_rate or 25)
-    elif _is_whole(*film, ((which == stream.index) & (size > 0)).sum()):
-        length = shown
+    elif stated:
+        length = shown  # a last frame is held
+    elif kind.startswith("mov") and 0 < len(stream.index_entries) <= stream.frames:
+        n_read = ((which == stream.index) & (size > 0)).sum()  # edits may begin late, and cut
+        length = shown * len(stream.index_entries) / n_read
     elif stream.duration:
         length = float(stream.duration * stream.time_base)
     elif container.duration:  # counts from zero, and is that of the sound if it lasts longer
@@ -62,15 +64,6 @@ def losses(film, packets, frames, times, failed):
     if spoilt.sum() > corrupt.sum():
         text += f", and {spoilt.sum():.0f} are drawn from such ones"
     return text if damaged else "", usable
-
-
-def _is_whole(container, stream, n_packets):
-    """Tell whether all is there that an index lists or FLV states: edits cut, last frames last."""
-    if container.format.name == "flv":
-        with open(container.name.removeprefix("file:"), "rb") as file:
-            return struct.pack(">8sxd", b"filesize", container.size) in file.read(4096)
-    listed = len(stream.index_entries) if container.format.name.startswith("mov") else np.inf
-    return listed <= min(n_packets, stream.frames)  # of fragments the first alone states its frames
 
 
 def _has_hole(kind, place, size, gaps):

@@ -17,7 +17,6 @@ ENDINGS = tuple(
 )
 # Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
 STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-UPRIGHT, LONGEST = (1, 0, 0, 1), 60  # a matrix, and for how many seconds a frame is repeated
 
 
 class DamagedFilm(UserWarning):
@@ -38,8 +37,7 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         Anything FFmpeg reads, such as a file with one of `ENDINGS`.
     fps : float, optional
         Resample to this many frames per second by the nearest time stamp: frames are dropped or
-        repeated, never mixed, the last one while it is held, for a minute at most. The video's own
-        frames by default.
+        repeated, never mixed, the last one up to a minute. The video's own frames by default.
     grey : bool
         Return one channel, the luma of ITU-R BT.601; a film without colour keeps its values.
     take : callable, optional
@@ -84,20 +82,6 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     return video[: len(kept)] if chosen == kept else video[np.searchsorted(kept, chosen)]
 
 
-def changes(path, fps, stride):
-    """Return how much each frame at a stride differs from the one before; two are in memory."""
-    last = [0, 0]
-
-    def changed(frame):
-        number, before = last
-        last[:] = number + 1, frame.astype(np.int16)
-        return np.array([[[[number, np.abs(last[1] - before).sum()]]]]).view(np.uint8)
-
-    film = decode(path, fps, take=lambda n: range(0, n, stride), each=changed)
-    number, moved = film.view(np.int64).reshape(-1, 2).T
-    return moved[1:] * (np.diff(number) > 0)  # none where a frame is repeated
-
-
 def header(path):
     """Return what a file's header states: n_frames, height, width, rate (per second) and codec.
 
@@ -106,10 +90,10 @@ def header(path):
     """
     container, stream = _opened(path)
     with container:
-        width, height = _shown(stream, stream, UPRIGHT)
+        height, width = stream.height, stream.width
         with suppress(av.FFmpegError, StopIteration):
             frame = next(container.decode(stream))
-            width, height = _shown(frame, stream, _matrix(frame, UPRIGHT))
+            height, width, _ = _upright(frame, stream, _matrix(frame)).shape
         rate = float(stream.average_rate or stream.base_rate or 0)
         return stream.frames, height, width, rate, stream.codec_context.name
 
@@ -134,28 +118,20 @@ def _opened(path):
     )
 
 
-def _matrix(frame, before):
-    """Return (a, b, c, d): what is stored at (x, y) is shown at (a x + c y, b x + d y).
-
-    What an H.264 stream says of one frame holds for those that follow.
-    """
+def _matrix(frame, before=(1, 0, 0, 1)):
+    """Return (a, b, c, d): what is stored at (x, y) is shown at (a x + c y, b x + d y)."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return before if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
 
 
-def _shown(frame, stream, matrix):
-    """Return the width and height in which a frame is shown, upright and with square pixels."""
-    aspect = stream.sample_aspect_ratio or 1
+def _upright(frame, stream, matrix, size=None):
+    """Return a frame (H, W, 3) turned and mirrored, and so high and wide, or with square pixels."""
+    (a, b, c, d), aspect = matrix, stream.sample_aspect_ratio or 1
     aspect = aspect if 0.1 < aspect < 10 else 1  # else a damaged header
-    size = round(frame.width * max(1, aspect)), round(frame.height / min(1, aspect))
-    return size if abs(matrix[0]) > abs(matrix[1]) else size[::-1]
-
-
-def _upright(frame, matrix, size):
-    """Return a frame (H, W, 3) as it is to be shown, turned, mirrored and (width, height) large."""
-    a, b, c, d = matrix
-    width, height = size if abs(a) > abs(b) else size[::-1]
-    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    shape = round(frame.height / min(1, aspect)), round(frame.width * max(1, aspect))
+    if size:
+        shape = size if abs(a) > abs(b) else size[::-1]
+    picture = frame.to_ndarray(format="rgb24", height=shape[0], width=shape[1])
     if abs(b) >= abs(a):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -190,7 +166,7 @@ def _clock(frames, stream):
         times = (np.sort(stamps) - min(stamps, default=0)) * float(stream.time_base)
         lasting = (max(frames, default=(0, 0))[1] or 0) * float(stream.time_base)
     step = np.median(np.diff(times)) if len(times) > 1 else 1 / rate
-    return np.append(times, times[-1:].sum() + max(step, min(lasting, LONGEST)))
+    return np.append(times, times[-1:].sum() + max(step, min(lasting, 60)))
 
 
 def _chosen(times, fps, take):
@@ -210,7 +186,7 @@ def _read(path, keep, grey, each):
     of the film, "" for nothing.
     """
     wanted, kept, video, size, spoilt = set(keep), [], None, None, False
-    packets, frames, errors, matrix = [], [], [], UPRIGHT
+    packets, frames, errors, matrix = [], [], [], (1, 0, 0, 1)
     container, stream = _opened(path)
     with container:
         try:
@@ -230,11 +206,11 @@ def _read(path, keep, grey, each):
                     corrupt, i = frame.is_corrupt, len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
-                    matrix = _matrix(frame, matrix)
-                    size = size or _shown(frame, stream, matrix)
+                    matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
+                    size = size or _upright(frame, stream, matrix).shape[:2]
                     if i not in wanted:
                         continue
-                    picture = _upright(frame, matrix, size)
+                    picture = _upright(frame, stream, matrix, size)
                     picture = _grey(picture) if grey else picture
                     if each:
                         picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
