@@ -73,11 +73,11 @@ def test_what_a_page_lacks_or_a_template_does_not_know_is_named():
         templates.render(page | {"parameters": {"number": 7}})
 
 
-@pytest.mark.parametrize("name", sorted({"scale", "speed", "tables", "trust", *MADE_FROM}))
-def test_a_page_narrates_in_at_most_sixty_lines(name):
-    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
-    told = [cell for cell in cells if "parameters" not in cell.metadata.get("tags", [])]
-    assert sum(len([x for x in c.source.splitlines() if x.strip()]) for c in told) <= 60
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_page_narrates_in_at_most_sixty_lines(path):
+    cells = [c for c in code_cells(path) if "parameters" not in c.metadata.get("tags", [])]
+    lines = sum(len([x for x in cell.source.splitlines() if x.strip()]) for cell in cells)
+    assert lines <= {"wild": 100}.get(path.stem, 60)
 
 
 @pytest.mark.parametrize("name", sorted(set(parameters.PAGES) - {"08_your_own", "explore"}))

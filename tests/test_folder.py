@@ -241,7 +241,7 @@ def test_what_moves(passings, tmp_path, monkeypatch):
     used, decoded = np.arange(0, 60, 2), []
     videos = load(passings, parts="motion", stride=2)
     monkeypatch.setattr(
-        folder_module, "decode", lambda *a: decoded.append(a) or decode(*a), raising=True
+        folder_module, "decode", lambda *a, **how: decoded.append(a) or decode(*a, **how)
     )
     frames, parts = videos.read(0), videos.parts(0)
     assert len(decoded) == 1  # one film, decoded once

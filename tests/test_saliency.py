@@ -14,14 +14,13 @@ from stce import ablation, curves, models, supervoxels
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.evaluation import saliency
-from stce.evaluation.saliency import Saliency
 from stce.models.network import Network
 
 SIZE = (4, 8, 16)
 METHODS = {
-    "grad-cam": Saliency.grad_cam,
-    "integrated gradients": Saliency.integrated_gradients,
-    "occlusion": Saliency.occlusion,
+    "grad-cam": saliency.grad_cam,
+    "integrated gradients": saliency.integrated_gradients,
+    "occlusion": saliency.occlusion,
 }
 
 
@@ -79,9 +78,7 @@ def run(orders, inputs, **options):
 
 def test_every_method_finds_the_region_that_the_class_depends_on(world):
     network, clips, cut, *_ = world
-    seen = Saliency(network, clips, progress=False)
-    maps = seen.every()
-    assert maps.keys() == METHODS.keys()
+    maps = {name: method(network, clips, progress=False) for name, method in METHODS.items()}
     for found in maps.values():
         assert found.shape == clips.frames.shape[:4] and found.dtype == np.float32
         for n in range(3):
@@ -118,7 +115,7 @@ def test_steps_show_as_many_voxels_as_the_concepts_do(world):
 
 def test_maps_belong_to_the_clips_named_by_videos(world):
     network, clips, *_ = world
-    right = Saliency(network, clips, progress=False).integrated_gradients()
+    right = saliency.integrated_gradients(network, clips, progress=False)
     maps = {"map": np.stack([-right[0], right[2]])}
     videos = np.array([0, 2])
     found = run(saliency.along(maps, videos), world, videos=videos)
@@ -145,7 +142,7 @@ def test_grad_cam_is_what_the_two_halves_of_the_network_give(name):
         gradient, z = gradient.view(3, *half.feature_shape), z.view(3, *half.feature_shape)
         coarse = (gradient.mean((2, 3, 4), keepdim=True) * z).sum(1, keepdim=True)
         fine = functional.interpolate(coarse, (8, 32, 32), mode="trilinear")[:, 0].detach()
-        found = Saliency(network, clips, progress=False).grad_cam(layer=chosen, batch_size=2)
+        found = saliency.grad_cam(network, clips, layer=chosen, batch_size=2, progress=False)
         assert np.ptp(found) > 0
         assert np.allclose(found, fine, atol=1e-5 * np.abs(found).max())
     assert all(w.grad is None for w in network.parameters())
@@ -166,7 +163,7 @@ def test_grad_cam_above_a_global_pool_is_the_tube_of_the_linear_weights():
         weight = network.head[-1].weight[clips.labels][:, :, None, None, None]
         tube = (z * weight).sum(1, keepdim=True) / z[0, 0].numel()
         tube = functional.interpolate(tube, (8, 32, 32), mode="trilinear")[:, 0]
-    assert np.allclose(Saliency(network, clips, progress=False).grad_cam(), tube, atol=1e-6)
+    assert np.allclose(saliency.grad_cam(network, clips, progress=False), tube, atol=1e-6)
 
 
 def test_integrated_gradients_sum_to_the_difference_of_the_logits():
@@ -177,8 +174,8 @@ def test_integrated_gradients_sum_to_the_difference_of_the_logits():
         rise, half = (network(x) - blank).numpy(), (network(x / 2) - blank).numpy()
     assert np.abs(half / rise - 0.5).max() > 0.02, "of a straight path any one step gives the sum"
     for labels in (clips.labels, 1 - clips.labels):
-        found = Saliency(network, clips, labels, progress=False).integrated_gradients(
-            n_steps=300, batch_size=100
+        found = saliency.integrated_gradients(
+            network, clips, labels, n_steps=300, batch_size=100, progress=False
         )
         assert np.allclose(found.sum((1, 2, 3), dtype=float), rise[range(3), labels], rtol=0.01)
 
@@ -198,7 +195,7 @@ def test_integrated_gradients_of_a_linear_network_are_weight_times_input(linear)
     network, weight = linear
     clips = noise(2, (3, 5, 7), 3)
     x = network.prepare(torch.from_numpy(clips.frames)).numpy()
-    found = Saliency(network, clips, [1, 1], progress=False).integrated_gradients(n_steps=5)
+    found = saliency.integrated_gradients(network, clips, [1, 1], n_steps=5, progress=False)
     assert np.allclose(found, (weight * x).sum(1), atol=1e-5)
 
 
@@ -220,8 +217,8 @@ def test_occlusion_of_a_linear_network_is_the_evidence_in_the_box(linear, window
         box = (slice(None), *(slice(c, c + w) for c, w in zip(corner, window, strict=True)))
         total[box] += evidence[box].sum((1, 2, 3), keepdims=True)
         boxes[box] += 1
-    found = Saliency(network, clips, [1, 1], progress=False).occlusion(
-        window=window, stride=stride, batch_size=4
+    found = saliency.occlusion(
+        network, clips, [1, 1], window=window, stride=stride, batch_size=4, progress=False
     )
     assert boxes.min() >= 1
     assert np.allclose(found, total / boxes, atol=1e-4)
@@ -245,25 +242,25 @@ def test_ranking_is_by_the_mean_over_all_levels():
 
 def test_errors_name_the_remedy(world, monkeypatch):
     network, clips, *_ = world
-    with pytest.raises(ValueError, match="labels has 2 entries for 3 clips; give the class"):
-        Saliency(network, clips, [1, 1])
-    seen = Saliency(network, clips, progress=False)
+    for method in METHODS.values():
+        with pytest.raises(ValueError, match="labels has 2 entries for 3 clips; give the class"):
+            method(network, clips, [1, 1], progress=False)
     with pytest.raises(ValueError, match="no layer 'conv9'; its layers are conv, quarters"):
-        seen.grad_cam(layer="conv9")
+        saliency.grad_cam(network, clips, layer="conv9")
     with pytest.raises(ValueError, match=r"'quarters' has shape \(4,\) .* for example 'conv'"):
-        seen.grad_cam(layer="quarters")
+        saliency.grad_cam(network, clips, layer="quarters")
     with pytest.raises(ValueError, match=r"window is \(9, 1, 1\); give frames, height and width"):
-        seen.occlusion(window=(9, 1, 1))
+        saliency.occlusion(network, clips, window=(9, 1, 1))
     with pytest.raises(ValueError, match=r"stride is \(3, 1, 1\).* \(2, 2, 2\)"):
-        seen.occlusion(window=(2, 2, 2), stride=(3, 1, 1))
+        saliency.occlusion(network, clips, window=(2, 2, 2), stride=(3, 1, 1))
     blind = Network(
         {"flat": nn.Flatten(), "fc": nn.Linear(512, 2)},
         "flat",
         {"in_channels": 1, "input_size": SIZE},
     )
     with pytest.raises(ValueError, match="no 3D convolution whose output is more than one voxel"):
-        Saliency(blind, clips).grad_cam()
+        saliency.grad_cam(blind, clips)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     for method in METHODS.values():
         with pytest.raises(ModuleNotFoundError, match="install it with: pip install captum"):
-            method(seen)
+            method(network, clips)

@@ -54,11 +54,9 @@ class FolderVideos(Videos):
 
     def read(self, i):
         """Decode a video, ``(T_i, H, W, 3) uint8`` RGB; ValueError if it is broken or too short."""
-        film = decode(self.table["path"].iloc[i], self.fps)
-        used = self._used(len(film), self.table["id"].iloc[i], film)
-        if self.truth == "motion":  # here, so that `parts` need not decode it again
-            self._moves = i, _moving(film, used)
-        return film[used]
+        frames, moves = self._film(i)
+        self._moves = i, moves  # here, so that `parts` need not decode it again
+        return frames
 
     def parts(self, i):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, index in `PARTS`, or None."""
@@ -67,19 +65,33 @@ class FolderVideos(Videos):
         return self._moves[1]
 
     def middle(self, i, size, most=None):
-        """Keep no more than the frames wanted, unless what moves in the others has a say."""
+        """Keep no more than the frames wanted and, where the truth is asked for, 96 others."""
+        each = partial(shrunk, size=size, how=self.fit) if self.truth == "none" else None
+        return fitted(*self._film(i, most, each), size, self.fit)
+
+    def _film(self, i, most=None, each=None):
+        """Return the frames used, at most so many of their middle, and what moves in them."""
         path, name = self.table[["path", "id"]].iloc[i]
-        if "motion" in (self.truth, self.window):
-            return super().middle(i, size, most)
+        wanted, ground, change = [], [], ()
+        if self.window == "motion":  # seen in small pictures, so as not to hold a whole film
+            every, tiny = slice(None, None, self.stride), partial(resize, size=(32, 32))
+            small = decode(path, self.fps, take=lambda n: range(n)[every], each=tiny)
+            change = np.abs(np.diff(small.astype(np.int16), axis=0)).sum((1, 2, 3))
 
         def take(n):
-            used = range(n)[self._used(n, name)]
-            return used[central(len(used), most)]
+            used = range(n)[self._used(n, name, change)]
+            wanted[:] = used[central(len(used), most)]
+            ground[:] = range(0, n, max(1, n // 48)) if self.truth == "motion" else ()
+            return sorted({*wanted, *ground})
 
-        smaller = partial(shrunk, size=size, how=self.fit)
-        return fitted(decode(path, self.fps, take=take, each=smaller), None, size, self.fit)
+        film = decode(path, self.fps, take=take, each=each)
+        if self.truth == "none":
+            return film, None
+        kept = sorted({*wanted, *ground})
+        frames, others = (film[np.searchsorted(kept, some)] for some in (wanted, ground))
+        return frames, _moving(frames, others)
 
-    def _used(self, n, name, film=None):
+    def _used(self, n, name, change):
         n = len(range(0, n, self.stride))
         size = self.window_frames or n
         if n < size:
@@ -89,20 +101,18 @@ class FolderVideos(Videos):
             )
         start = (n - size) // 2
         if self.window == "motion":
-            seen = film[:: self.stride]
-            change = [np.abs(seen[t].astype(np.int16) - seen[t - 1]).sum() for t in range(1, n)]
             before = np.cumsum([0, *change])
-            start = int((before[size - 1 :] - before[: n - size + 1]).argmax())
+            start = int((before[size - 1 :] - before[: len(before) - size + 1]).argmax())
         return slice(start * self.stride, (start + size - 1) * self.stride + 1, self.stride)
 
 
-def _moving(film, used):
-    """Mark, in the frames used, what differs from a whole film's median: `PARTS`, (T', H, W)."""
+def _moving(frames, others):
+    """Mark in frames what differs from the median of others of the film: `PARTS`, (T', H, W)."""
     from skimage.filters import apply_hysteresis_threshold
 
-    ground = np.median(film[:: max(1, len(film) // 48)], axis=0).astype(np.int16)
-    marked = np.empty(film[used].shape[:3], np.uint8)
-    for frame, mark in zip(film[used], marked, strict=True):
+    ground = np.median(others, axis=0).astype(np.int16)
+    marked = np.empty(frames.shape[:3], np.uint8)
+    for frame, mark in zip(frames, marked, strict=True):
         change = ndimage.median_filter(np.abs(frame - ground).max(-1), 3)
         sure = apply_hysteresis_threshold(change, 14, 28)
         mark[:] = ndimage.binary_opening(sure, np.ones((3, 3)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,8 @@ from torch.nn import functional
 
 from stce.ablation import Case, Order
 from stce.engine.progress import bar
-from stce.engine.threads import prepared
 from stce.masking import voxel_order
+from stce.models.adapt import lent
 
 
 def _captum():
@@ -65,183 +64,202 @@ def last_convolution(network) -> str:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Saliency:
-    """Attributes a class to the voxels of clips.
+def _maps(method, network, clips, labels, batch_size, device, progress, what) -> np.ndarray:
+    """Return the maps of all clips; `method` gives those of some prepared clips and labels."""
+    labels = clips.labels if labels is None else np.asarray(labels, np.int64)
+    if len(labels) != len(clips):
+        raise ValueError(
+            f"labels has {len(labels)} entries for {len(clips)} clips; give the class index whose "
+            "evidence is asked for, one a clip."
+        )
+    maps = np.empty(clips.frames.shape[:4], np.float32)
+    starts = range(0, len(clips), batch_size)
+    with lent(network, None, "supervoxels", device, clip_shape=tuple(network.clip_shape)):
+        for start in bar(starts, show=progress, desc=what, unit="batch"):
+            rows = slice(start, min(start + batch_size, len(clips)))
+            x = network.prepare(torch.from_numpy(np.asarray(clips.frames[rows])))
+            found = method(x.requires_grad_(), torch.from_numpy(labels[rows]).to(x.device))
+            maps[rows] = found.detach().cpu().numpy()
+    return maps
 
-    Each method returns maps ``(N, T, H, W) float32``, positive for the class.
 
-    Attributes
+def grad_cam(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    layer: str | None = None,
+    batch_size: int = 16,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels with 3-D Grad-CAM.
+
+    Each channel of a convolution's output is weighted with the mean gradient of the logit, and
+    the weighted sum is stretched to the clip, linearly. Where the output goes through a global
+    average pool into a linear layer the weights are that layer's own, and the map is that of
+    Saliency Tubes [2]_. It is as coarse as the layer: 2 x 7 x 7 for C3D of 16 x 112 x 112. The
+    ReLU at the end of [1]_ is left out, so that evidence against the class ranks last and does
+    not tie with no evidence.
+
+    Parameters
     ----------
     network, clips : stce.models.network.Network and stce.clips.Clips
-        The network to explain, which is put into evaluation mode, and N clips.
+        The network to explain, and N clips.
     labels : numpy.ndarray, optional
         ``(N,) int``, the class whose logit is attributed; default the clips' own.
+    layer : str, optional
+        Whose output is read; default :func:`last_convolution`. An earlier one gives a finer map
+        that says less.
+    batch_size : int, default 16
+        Clips a pass.
     device, progress
         See :func:`stce.features.extract`.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N, T, H, W) float32``, positive for the class.
 
     Raises
     ------
     ModuleNotFoundError
         If captum is not installed.
     ValueError
-        If labels and clips differ in number.
+        If there is no such layer, or labels and clips differ in number.
+
+    References
+    ----------
+    .. [1] R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via
+       gradient-based localization", ICCV 2017, :doi:`10.1109/ICCV.2017.74`.
+    .. [2] A. Stergiou et al., "Saliency Tubes: visual explanations for spatio-temporal
+       convolutions", ICIP 2019, :doi:`10.1109/ICIP.2019.8803153`.
 
     Examples
     --------
     >>> from stce import models
     >>> from stce.datasets.textures import textures
     >>> network = models.build("c3d", 2, 0.125, in_channels=1, input_size=(8, 32, 32))
-    >>> Saliency(network, textures(2, n_frames=8, size=(32, 32))).grad_cam().shape
+    >>> grad_cam(network, textures(2, n_frames=8, size=(32, 32))).shape
     (2, 8, 32, 32)
     """
+    attr = _captum()
+    layer = layer or last_convolution(network)
+    if layer not in network.layers:
+        raise ValueError(
+            f"{network.name} has no layer {layer!r}; its layers are {', '.join(network.layers)}."
+        )
+    shape = network.split(layer).feature_shape
+    if len(shape) != 4:
+        raise ValueError(
+            f"The output of {layer!r} has shape {shape} and no place in the clip; name a layer "
+            f"before it, for example {last_convolution(network)!r}."
+        )
+    method = attr.LayerGradCam(network, network.blocks()[layer])
 
-    network: object
-    clips: object
-    labels: np.ndarray | None = None
-    device: torch.device | str = "cpu"
-    progress: bool = True
+    def attribute(x, target):
+        coarse = method.attribute(x, target=target).detach()
+        return functional.interpolate(coarse, x.shape[2:], mode="trilinear")[:, 0]
 
-    def __post_init__(self):
-        labels = self.clips.labels if self.labels is None else np.asarray(self.labels, np.int64)
-        if len(labels) != len(self.clips):
+    return _maps(attribute, network, clips, labels, batch_size, device, progress, "Grad-CAM")
+
+
+def integrated_gradients(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    n_steps: int = 50,
+    batch_size: int = 16,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels with Integrated Gradients, ``(N, T, H, W) float32``.
+
+    The path runs from the data set's mean, which is what the ablation puts into hidden voxels. The
+    attributions, in units of the logit, are summed over channels; those of a clip sum to its logit
+    less that of the blank clip, but for the error of the sum that stands for the integral.
+
+    Parameters
+    ----------
+    network, clips, labels, device, progress
+        See :func:`grad_cam`.
+    n_steps : int, default 50
+        Points on the path (Gauss-Legendre). Log scale: 25, 50, 100, 200; more where the sum is
+        off by more than a hundredth.
+    batch_size : int, default 16
+        Points a pass.
+
+    References
+    ----------
+    Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
+    """
+    method = _captum().IntegratedGradients(network)
+    how = {"baselines": 0, "n_steps": n_steps, "internal_batch_size": batch_size}
+
+    def attribute(x, target):
+        return method.attribute(x, target=target, **how).detach().sum(1)
+
+    return _maps(attribute, network, clips, labels, 1, device, progress, "integrated gradients")
+
+
+def occlusion(
+    network,
+    clips,
+    labels: np.ndarray | None = None,
+    *,
+    window: tuple[int, int, int] | None = None,
+    stride: tuple[int, int, int] | None = None,
+    batch_size: int = 64,
+    device="cpu",
+    progress: bool = True,
+) -> np.ndarray:
+    """Attribute a class to voxels by hiding boxes of the clip, ``(N, T, H, W) float32``.
+
+    A voxel gets the mean fall of the logit over the boxes that hide it, one after the other.
+    Hidden voxels hold the data set's mean.
+
+    Parameters
+    ----------
+    network, clips, labels, device, progress
+        See :func:`grad_cam`.
+    window : tuple of int, optional
+        Frames, height and width of the box; default a quarter of the frames and a seventh of each
+        side, 4 x 16 x 16 of 16 x 112 x 112.
+    stride : tuple of int, optional
+        Steps of the box; default half of it, which makes 1183 passes for each clip of that size.
+        The whole box makes 196.
+    batch_size : int, default 64
+        Boxes a forward pass.
+
+    Raises
+    ------
+    ValueError
+        If a window or stride does not fit the clip; and see :func:`grad_cam`.
+
+    References
+    ----------
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014,
+    :doi:`10.1007/978-3-319-10590-1_53`.
+    """
+    size = tuple(clips.frames.shape[1:4])
+    window = window or tuple(max(n // k, 1) for n, k in zip(size, (4, 7, 7), strict=True))
+    stride = stride or tuple(max(n // 2, 1) for n in window)
+    for name, value, most in (("window", window, size), ("stride", stride, window)):
+        if len(value) != 3 or not all(1 <= v <= m for v, m in zip(value, most, strict=True)):
             raise ValueError(
-                f"labels has {len(labels)} entries for {len(self.clips)} clips; give the class "
-                "index whose evidence is asked for, one a clip."
+                f"{name} is {tuple(value)}; give frames, height and width from 1 to {most}."
             )
-        object.__setattr__(self, "labels", labels)
-        self.network.to(self.device).eval()
+    method = _captum().Occlusion(network)
+    channels = clips.frames.shape[-1]
+    how = {"sliding_window_shapes": (channels, *window), "strides": (channels, *stride)}
+    how |= {"baselines": 0, "perturbations_per_eval": batch_size}
 
-    def _maps(self, attribute: Callable, batch_size: int, what: str) -> np.ndarray:
-        """Return the maps of all clips; `attribute` gives those of some prepared ones."""
-        frames, maps = self.clips.frames, np.empty(self.clips.frames.shape[:4], np.float32)
-        starts = range(0, len(frames), batch_size)
-        for start in bar(starts, show=self.progress, desc=what, unit="batch"):
-            rows = slice(start, start + batch_size)
-            x = prepared(self.network, np.asarray(frames[rows]), self.device).requires_grad_()
-            target = torch.from_numpy(self.labels[rows]).to(self.device)
-            maps[rows] = attribute(x, target).detach().cpu().numpy()
-        return maps
+    def attribute(x, target):
+        # A box hides all channels at once, so each of them bears the same fall.
+        return method.attribute(x, target=target, **how)[:, 0]
 
-    def every(self) -> dict[str, np.ndarray]:
-        """Return the maps of all methods by their names, as :func:`along` takes them."""
-        maps = {"grad-cam": self.grad_cam(), "integrated gradients": self.integrated_gradients()}
-        return maps | {"occlusion": self.occlusion()}
-
-    def grad_cam(self, *, layer: str | None = None, batch_size: int = 16) -> np.ndarray:
-        """Attribute with 3-D Grad-CAM, `batch_size` clips a pass.
-
-        Each channel of a convolution's output is weighted with the mean gradient of the logit, and
-        the weighted sum is stretched to the clip, linearly. Where the output goes through a global
-        average pool into a linear layer the weights are that layer's own, and the map is that of
-        Saliency Tubes [2]_. It is as coarse as the layer: 2 x 7 x 7 for C3D of 16 x 112 x 112. The
-        ReLU at the end of [1]_ is left out, so that evidence against the class ranks last and does
-        not tie with no evidence.
-
-        The output of `layer` is read, by default of :func:`last_convolution`; that of an earlier
-        one gives a finer map that says less. A layer that there is not, or that has no places, is
-        refused with a ValueError.
-
-        References
-        ----------
-        .. [1] R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via
-           gradient-based localization", ICCV 2017, :doi:`10.1109/ICCV.2017.74`.
-        .. [2] A. Stergiou et al., "Saliency Tubes: visual explanations for spatio-temporal
-           convolutions", ICIP 2019, :doi:`10.1109/ICIP.2019.8803153`.
-        """
-        attr, network = _captum(), self.network
-        layer = layer or last_convolution(network)
-        if layer not in network.layers:
-            raise ValueError(
-                f"{network.name} has no layer {layer!r}; its layers are "
-                f"{', '.join(network.layers)}."
-            )
-        shape = network.split(layer).feature_shape
-        if len(shape) != 4:
-            raise ValueError(
-                f"The output of {layer!r} has shape {shape} and no place in the clip; name a layer "
-                f"before it, for example {last_convolution(network)!r}."
-            )
-        method = attr.LayerGradCam(network, network.blocks()[layer])
-
-        def attribute(x, target):
-            coarse = method.attribute(x, target=target).detach()
-            return functional.interpolate(coarse, x.shape[2:], mode="trilinear")[:, 0]
-
-        return self._maps(attribute, batch_size, "Grad-CAM")
-
-    def integrated_gradients(self, *, n_steps: int = 50, batch_size: int = 16) -> np.ndarray:
-        """Attribute with Integrated Gradients, `batch_size` points of the path a pass.
-
-        The path runs from the data set's mean, which is what the ablation puts into hidden voxels.
-        The attributions, in units of the logit, are summed over channels; those of a clip sum to
-        its logit less that of the blank clip, but for the error of the sum that stands for the
-        integral. It is taken at `n_steps` points (Gauss-Legendre; log scale: 25, 50, 100, 200);
-        more where the sum is off by more than a hundredth.
-
-        References
-        ----------
-        Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017.
-        """
-        method = _captum().IntegratedGradients(self.network)
-        how = {"baselines": 0, "n_steps": n_steps, "internal_batch_size": batch_size}
-
-        def attribute(x, target):
-            return method.attribute(x, target=target, **how).detach().sum(1)
-
-        return self._maps(attribute, 1, "integrated gradients")
-
-    def occlusion(
-        self,
-        *,
-        window: tuple[int, int, int] | None = None,
-        stride: tuple[int, int, int] | None = None,
-        batch_size: int = 64,
-    ) -> np.ndarray:
-        """Attribute by hiding boxes of the clip, `batch_size` of them a pass.
-
-        A voxel gets the mean fall of the logit over the boxes that hide it, one after the other.
-        Hidden voxels hold the data set's mean.
-
-        Parameters
-        ----------
-        window : tuple of int, optional
-            Frames, height and width of the box; default a quarter of the frames and a seventh of
-            each side, 4 x 16 x 16 of 16 x 112 x 112.
-        stride : tuple of int, optional
-            Steps of the box; default half of it, which makes 1183 passes for each clip of that
-            size. The whole box makes 196.
-        batch_size : int, default 64
-            Boxes a forward pass.
-
-        Raises
-        ------
-        ValueError
-            If a window or stride does not fit the clip.
-
-        References
-        ----------
-        Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014,
-        :doi:`10.1007/978-3-319-10590-1_53`.
-        """
-        *size, channels = self.clips.frames.shape[1:]
-        window = window or tuple(max(n // k, 1) for n, k in zip(size, (4, 7, 7), strict=True))
-        stride = stride or tuple(max(n // 2, 1) for n in window)
-        for name, value, most in (("window", window, size), ("stride", stride, window)):
-            if len(value) != 3 or not all(1 <= v <= m for v, m in zip(value, most, strict=True)):
-                raise ValueError(
-                    f"{name} is {tuple(value)}; give frames, height and width from 1 to "
-                    f"{tuple(most)}."
-                )
-        method = _captum().Occlusion(self.network)
-        how = {"sliding_window_shapes": (channels, *window), "strides": (channels, *stride)}
-        how |= {"baselines": 0, "perturbations_per_eval": batch_size}
-
-        def attribute(x, target):
-            # A box hides all channels at once, so each of them bears the same fall.
-            return method.attribute(x, target=target, **how)[:, 0]
-
-        return self._maps(attribute, 1, "occlusion")
+    return _maps(attribute, network, clips, labels, 1, device, progress, "occlusion")
 
 
 def rank_supervoxels(

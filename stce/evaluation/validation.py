@@ -182,7 +182,13 @@ class Sceptic:
             region = truth.region(it.test.clips, it.body["carriers"], it.body["parts"])
             subject = replace(subject, region=region)
         few = it.test.clips.select(videos)
-        maps = saliency.Saliency(it.network, few, device=it.device).every()
+        maps = {
+            "grad-cam": saliency.grad_cam(it.network, few, device=it.device),
+            "integrated gradients": saliency.integrated_gradients(
+                it.network, few, device=it.device
+            ),
+            "occlusion": saliency.occlusion(it.network, few, device=it.device),
+        }
         steps = {"q_max": min(map(len, it.rankings.values())), "seed": self.seed, "videos": videos}
         drawn = self.n_controls, self.seed
         kinds = ablation.ranked(*drawn), ablation.matched(*drawn), saliency.along(maps, videos)

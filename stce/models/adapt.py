@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stce.engine.device import resolve
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
-from stce.models.probe import Findings, check_logits, probe
+from stce.models.probe import Findings, Sigmoids, check_logits, probe
 from stce.models.store import load
 from stce.models.weights import near
 
@@ -139,9 +139,9 @@ def lent(
 
 def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
     """Return the names of the logits: as given, the network's own, the clips', or numbers."""
-    with torch.no_grad():
+    with torch.no_grad(), Sigmoids() as last:
         logits = network(network.prepare(torch.from_numpy(clips.frames[:2])))
-    check_logits(network.name, logits)
+    check_logits(network.name, logits, last.given)
     count = logits.shape[1]
     numbers = tuple(map(str, range(count)))
     named = network.classes if classes is None else classes

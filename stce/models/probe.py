@@ -36,6 +36,18 @@ class Findings:
     chain: tuple[nn.Module, ...] = ()
 
 
+class Sigmoids(torch.utils._python_dispatch.TorchDispatchMode):
+    """Keeps what the last sigmoid has given: logits, too, may lie in 0..1."""
+
+    given = torch.empty(0)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        squashes = func.name() in ("aten::sigmoid", "aten::sigmoid_", "aten::hardsigmoid")
+        self.given = output if squashes else self.given
+        return output
+
+
 @torch.no_grad()
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
@@ -44,8 +56,9 @@ def probe(adapted) -> Findings:
     """
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
-    logits, outputs, said = _first_pass(adapted, x)
-    check_logits(name, logits, max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5))
+    with Sigmoids() as last:
+        logits, outputs, said = _first_pass(adapted, x)
+    check_logits(name, logits, last.given, max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5))
     if len(outputs) != 1:
         how = f"runs {len(outputs)} times in" if outputs else "is not run by"
         raise ValueError(
@@ -73,10 +86,10 @@ def probe(adapted) -> Findings:
     return found if z.numel() < a.numel() else _with_way(seen, found, z, logits)
 
 
-def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
+def check_logits(name: str, logits, sigmoid: Tensor, tolerance: float = 1e-3) -> None:
     """Refuse what is not the logits ``(2, Y)`` of two classes or more; probabilities get a warning.
 
-    They and their logarithms are told by their sums, which are 1.
+    They and their logarithms are told by their sums, which are 1, or are what a `sigmoid` gave.
     """
     if not isinstance(logits, Tensor):
         raise ValueError(
@@ -84,17 +97,20 @@ def check_logits(name: str, logits, tolerance: float = 1e-3) -> None:
             "forward returns the logits (N, Y) out of it."
         )
     shape = tuple(logits.shape)
-    if logits.ndim != 2 or shape[0] != 2 or shape[1] < 2 or not logits.isfinite().all():
+    if logits.ndim != 2 or shape[0] != 2 or shape[1] < 2:
         raise ValueError(
-            f"{name} gives {shape} for two clips, or values that are not finite; wrap it in a "
-            "module whose forward returns logits (N, Y) of two classes or more: of a single logit "
-            "z (N, 1) torch.cat([-z, z], 1), in which class 1 is what z > 0 stands for."
+            f"{name} gives {shape} for two clips; wrap it in a module whose forward returns logits "
+            "(N, Y) of two classes or more: of a single logit z (N, 1) torch.cat([-z, z], 1), in "
+            "which class 1 is what z > 0 stands for."
         )
+    if not logits.isfinite().all():
+        raise ValueError(f"{name} gives logits that are not finite; look for NaN in its weights.")
     for kind, step, p in (("", "softmax", logits), ("log-", "log_softmax", logits.exp())):
-        if (p >= 0).all() and ((p.sum(1) - 1).abs() <= tolerance).all():
+        given = torch.equal(sigmoid.flatten().float(), p.flatten().float())
+        if given or ((p >= 0).all() and ((p.sum(1) - 1).abs() <= tolerance).all()):
             warnings.warn(
                 f"{name} seems to return {kind}probabilities; the method is about logits, so take "
-                f"the last {step} out of it.",
+                f"the last {'sigmoid' if given else step} out of it.",
                 stacklevel=5,
             )
 
@@ -168,7 +184,8 @@ def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
     raise ValueError(
         f"{adapted.name} cannot take clips {tuple(x.shape)} ({type(failure).__name__}: {first}). "
         "Give clips of the channels, frames and size that it was built for, or wrap it in a module "
-        "that takes (N, C, T, H, W); if it takes a list of pathways: wrap it in one whose "
+        "that takes (N, C, T, H, W); if it takes (N, T, C, H, W): in one whose forward(x) returns "
+        "model(x.transpose(1, 2)), and if it takes a list of pathways: wrap it in one whose "
         "forward(x) returns model([x[:, :, ::4], x])."
     ) from failure
 

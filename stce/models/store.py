@@ -34,6 +34,11 @@ def save(path: str | Path, network: Network, **metadata) -> None:
     ``network.metadata``.
     """
     path = path_of(path)
+    while not isinstance(network, Network):  # but in DataParallel, torch.compile and the like
+        inside = list(network.children()) if isinstance(network, nn.Module) else []
+        if len(inside) != 1:
+            raise TypeError(f"save takes a Network, no {type(network).__name__}; use torch.save.")
+        (network,) = inside
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     header = {"settings": network.settings, "classes": network.classes, "metadata": metadata}
@@ -67,6 +72,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     return tensors, header
 
 
+@torch.inference_mode(False)
 def load(
     path: str | Path, layer=None, device="cpu", *, features="supervoxels", input_size=None
 ) -> Network:

@@ -13,6 +13,7 @@ from stce.models.network import Network
 NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 
+@torch.inference_mode(False)  # or its weights could never be trained
 def build(
     name: str,
     n_classes: int,

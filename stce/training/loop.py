@@ -68,6 +68,8 @@ def learning_rate(
     return high + (low - high) * (1 + math.cos(math.pi * done)) / 2
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     network: models.Network,
     videos,

@@ -10,7 +10,7 @@ MOST_LOST, MOST_SPOILT, MOST_CUT, KEPT_BACK = 0.05, 0.5, 0.1, 5
 HOLE = 300  # bytes between two packets, above what is usual in a file, that belong to none
 
 
-def losses(film, packets, frames, times, step, failed):
+def losses(film, packets, frames, times, failed):
     """Say what is missing of a film, "" for nothing, and whether it can be used all the same.
 
     Parameters
@@ -21,13 +21,13 @@ def losses(film, packets, frames, times, step, failed):
         Of all streams, in ticks of each and in bytes.
     frames : list of (time, duration, corrupt, spoilt)
         In ticks; those are spoilt that are drawn from what is corrupt or lost.
-    times, step, failed : (T,) float, float and int
-        When the frames are shown (s, from the first), the usual time between two, and how many
-        packets could not be decoded.
+    times, failed : (T + 1,) float, and int
+        When the frames are shown (s, from the first) and end; packets that are not decoded.
     """
     (container, stream), kind = film, film[0].format.name
     which, start, lasting, place, size = np.array(packets, float).T
     stamps, durations, corrupt, spoilt = np.array(frames, float).T
+    times, step = times[:-1], np.median(np.diff(times)[: max(1, len(times) - 2)])
     held = np.maximum(durations[np.argsort(stamps)] * float(stream.time_base), step)
     gaps = (np.diff(times) - held[:-1]) / step
     lost = failed
@@ -37,9 +37,16 @@ def losses(film, packets, frames, times, step, failed):
     usable = damaged <= MOST_LOST * total and spoilt.mean() <= MOST_SPOILT
     shown = length = times[-1] + held[-1]
     read = np.nan_to_num(place + size).max(initial=0) / max(container.size, 1)
+    with open(container.name.removeprefix("file:"), "rb") as file:  # FLV may state its size
+        stated = b"filesize\0" + np.array(container.size, ">f8").tobytes() in file.read(4096)
     if kind == "avi" and stream.frames:
         # The duration is guessed where the index, at the end, is lost.
         length = stream.frames / float(stream.average_rate or stream.base_rate or 25)
+    elif stated:
+        length = shown  # a last frame is held
+    elif kind.startswith("mov") and 0 < len(stream.index_entries) <= stream.frames:
+        n_read = ((which == stream.index) & (size > 0)).sum()  # edits may begin late, and cut
+        length = shown * len(stream.index_entries) / n_read
     elif stream.duration:
         length = float(stream.duration * stream.time_base)
     elif container.duration:  # counts from zero, and is that of the sound if it lasts longer

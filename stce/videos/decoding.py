@@ -27,8 +27,9 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     """Decode a video file as a player shows it.
 
     Its first stream that is no still, or the one that FFmpeg's players prefer to it, is turned and
-    mirrored as the file or its frames say. The frames are taken in the decoder's order, not sorted
-    by time stamp: AVI files with B-frames carry wrong ones (1, 2, 4, 3, ...).
+    mirrored as the file or its frames say, with square pixels and the size of its first frame. What
+    is interlaced stays so, and what is transparent has the colour stored there. The frames are
+    taken in the decoder's order: AVI files with B-frames have wrong time stamps (1, 2, 4, 3, ...).
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         Anything FFmpeg reads, such as a file with one of `ENDINGS`.
     fps : float, optional
         Resample to this many frames per second by the nearest time stamp: frames are dropped or
-        repeated, never mixed. The video's own frames by default.
+        repeated, never mixed, the last one up to a minute. The video's own frames by default.
     grey : bool
         Return one channel, the luma of ITU-R BT.601; a film without colour keeps its values.
     take : callable, optional
@@ -49,15 +50,15 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     Returns
     -------
     frames : (T, H, W, 3) or (T, H, W, 1) uint8
-        RGB or grey, in the video's own size. Takes 3 bytes a voxel of memory.
+        RGB or grey, as large as it is shown. Takes 3 bytes a voxel of memory.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is empty, no video, broken or cut off, too damaged, or its frame size changes. A film
-        that is damaged a little is kept, with a `DamagedFilm` warning.
+        If it is empty, no video, broken or cut off, or too damaged. A film that is damaged a little
+        is kept, with a `DamagedFilm` warning.
     """
     path = path_of(path)
     if not path.is_file():
@@ -68,10 +69,10 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
     keep = []
     with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
-        keep = _chosen(*_announced(path, fps), fps, take)
+        keep = _chosen(_announced(path, fps), fps, take)
     while True:
-        video, kept, times, step, lost = _read(path, keep, grey, each)
-        chosen = _chosen(times, step, fps, take)
+        video, kept, times, lost = _read(path, keep, grey, each)
+        chosen = _chosen(times, fps, take)
         if set(chosen) <= set(kept):
             break
         keep = chosen  # the file announced other frames than it has
@@ -89,11 +90,12 @@ def header(path):
     """
     container, stream = _opened(path)
     with container:
-        picture = np.empty((stream.height, stream.width))
+        height, width = stream.height, stream.width
         with suppress(av.FFmpegError, StopIteration):
-            picture = _upright(picture, _matrix(next(container.decode(stream))))
+            frame = next(container.decode(stream))
+            height, width, _ = _upright(frame, stream, _matrix(frame)).shape
         rate = float(stream.average_rate or stream.base_rate or 0)
-        return stream.frames, *picture.shape, rate, stream.codec_context.name
+        return stream.frames, height, width, rate, stream.codec_context.name
 
 
 def _opened(path):
@@ -116,16 +118,21 @@ def _opened(path):
     )
 
 
-def _matrix(frame):
+def _matrix(frame, before=(1, 0, 0, 1)):
     """Return (a, b, c, d): what is stored at (x, y) is shown at (a x + c y, b x + d y)."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    return (1, 0, 0, 1) if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
+    return before if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
 
 
-def _upright(picture, matrix):
-    """Return a view of a picture, (H, W, ...), turned and mirrored as it is to be shown."""
-    a, b, c, d = matrix
-    if abs(b) > abs(a):
+def _upright(frame, stream, matrix, size=None):
+    """Return a frame (H, W, 3) turned and mirrored, and so high and wide, or with square pixels."""
+    (a, b, c, d), aspect = matrix, stream.sample_aspect_ratio or 1
+    aspect = aspect if 0.1 < aspect < 10 else 1  # else a damaged header
+    shape = round(frame.height / min(1, aspect)), round(frame.width * max(1, aspect))
+    if size:
+        shape = size if abs(a) > abs(b) else size[::-1]
+    picture = frame.to_ndarray(format="rgb24", height=shape[0], width=shape[1])
+    if abs(b) >= abs(a):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
@@ -141,29 +148,33 @@ def _announced(path, fps):
     container, stream = _opened(path)
     with container:
         if fps is None and stream.frames:
-            return _clock([None] * stream.frames, stream)
-        return _clock([packet.pts for packet in container.demux(stream) if packet.size], stream)
+            return _clock([(None, 0)] * stream.frames, stream)
+        return _clock([(p.pts, p.duration) for p in container.demux(stream) if p.size], stream)
 
 
-def _clock(stamps, stream):
-    """Return the times of frames in the order of showing, from the first (s), and the usual step.
+def _clock(frames, stream):
+    """Return the times of frames in the order of showing, from the first (s), and their end.
 
-    Where time stamps are missing or occur twice, the stated rate tells the times.
+    Takes time stamp and duration of each. Where stamps are missing or occur twice, the stated rate
+    tells the times.
     """
+    stamps, lasting = [stamp for stamp, *_ in frames], 0
     rate = float(stream.average_rate or stream.base_rate or 25)
     if any(stamp is None for stamp in stamps) or len(set(stamps)) < len(stamps):
         times = np.arange(len(stamps)) / rate
     else:  # sorted, because the order of the frames is right where that of the stamps is not
         times = (np.sort(stamps) - min(stamps, default=0)) * float(stream.time_base)
-    return times, float(np.median(np.diff(times))) if len(times) > 1 else 1 / rate
+        lasting = (max(frames, default=(0, 0))[1] or 0) * float(stream.time_base)
+    step = np.median(np.diff(times)) if len(times) > 1 else 1 / rate
+    return np.append(times, times[-1:].sum() + max(step, min(lasting, 60)))
 
 
-def _chosen(times, step, fps, take):
+def _chosen(times, fps, take):
     """Return the indices of the frames wanted: those nearest to the ticks of a clock of `fps`."""
-    chosen = range(len(times))
-    if fps is not None and len(times):
-        n = max(1, round((times[-1] + step) * fps))
-        between = (times[1:] + times[:-1]) / 2
+    chosen = range(len(times) - 1)
+    if fps is not None and chosen:
+        n = max(1, round(times[-1] * fps))
+        between = (times[1:-1] + times[:-2]) / 2
         chosen = np.searchsorted(between, np.arange(n) / fps).tolist()
     return [chosen[i] for i in take(len(chosen))] if take else list(chosen)
 
@@ -171,11 +182,11 @@ def _chosen(times, step, fps, take):
 def _read(path, keep, grey, each):
     """Decode a film, and keep the frames of some indices.
 
-    Returns these frames, which they are, the times of all and the usual step, and in words what is
-    lost of the film, "" for nothing.
+    Returns these frames, which they are, the times of all and their end, and in words what is lost
+    of the film, "" for nothing.
     """
-    wanted, kept, video, shape, spoilt = set(keep), [], None, None, False
-    packets, frames, errors, turns = [], [], [], {}
+    wanted, kept, video, size, spoilt = set(keep), [], None, None, False
+    packets, frames, errors, matrix = [], [], [], (1, 0, 0, 1)
     container, stream = _opened(path)
     with container:
         try:
@@ -195,15 +206,11 @@ def _read(path, keep, grey, each):
                     corrupt, i = frame.is_corrupt, len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
+                    matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
+                    size = size or _upright(frame, stream, matrix).shape[:2]
                     if i not in wanted:
                         continue
-                    if frame.rotation not in turns:  # to look at each is slow
-                        turns[frame.rotation] = _matrix(frame)
-                    picture = frame.to_ndarray(format="rgb24")
-                    picture = _upright(picture, turns[frame.rotation])
-                    shape = shape or picture.shape
-                    if picture.shape != shape:
-                        raise _broken(path, "its frame size changes")
+                    picture = _upright(frame, stream, matrix, size)
                     picture = _grey(picture) if grey else picture
                     if each:
                         picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
@@ -215,11 +222,11 @@ def _read(path, keep, grey, each):
             raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
         if not frames:
             raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
-        times, step = _clock([stamp for stamp, *_ in frames], stream)
-        lost, usable = losses((container, stream), packets, frames, times, step, len(errors))
+        times = _clock(frames, stream)
+        lost, usable = losses((container, stream), packets, frames, times, len(errors))
     if not usable:
         raise _broken(path, lost)
-    return video, kept, times, step, lost
+    return video, kept, times, lost
 
 
 def _broken(path, problem):
