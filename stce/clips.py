@@ -8,7 +8,6 @@ them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,11 @@ from stce.engine.storage import (
     check_there,
     open_array,
     path_of,
+    read_json,
     read_rows,
-    write_clips,
+    read_table,
 )
+from stce.videos.cached import write_clips
 from stce.videos.frames import center_crop, normalise, resize
 
 if TYPE_CHECKING:
@@ -73,11 +74,15 @@ class Clips:
 
     def __post_init__(self):
         # A frozen dataclass sets its own fields through object.__setattr__.
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64).reshape(-1))
-        object.__setattr__(self, "ids", np.asarray(self.ids, np.str_).reshape(-1))
-        object.__setattr__(self, "groups", np.asarray(self.groups, np.str_).reshape(-1))
-        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
-        shape, dtype = tuple(self.frames.shape), self.frames.dtype
+        for name, read in (("labels", _whole), ("ids", _texts), ("groups", _texts), ("classes", _texts)):
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, read(value))
+            except (TypeError, ValueError, OverflowError) as error:
+                what = "whole numbers" if name == "labels" else "text that UTF-8 can hold"
+                raise ValueError(f"Clips.{name} is {value!r:.99}, not {what} ({error}).") from error
+        object.__setattr__(self, "classes", tuple(self.classes.tolist()))
+        shape, dtype = np.shape(self.frames), getattr(self.frames, "dtype", type(self.frames))
         if len(shape) != 5 or dtype != np.uint8 or shape[4] not in (1, 3):
             raise ValueError(
                 f"Clips.frames must be (N, T, H, W, C) uint8 with C = 1 or 3, not {shape} {dtype}; "
@@ -200,16 +205,29 @@ class Clips:
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
         check_sealed(folder, "delete the folder and write the clips again")
-        table = pd.read_parquet(folder / "table.parquet")
+        table = read_table(folder / "table.parquet", "label", "id", "group")
         parts = folder / "parts.zarr"
         return cls(
             open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            json.loads((folder / "classes.json").read_text(encoding="utf-8")),
+            read_json(folder / "classes.json"),
             open_array(parts) if parts.is_dir() else None,
         )
+
+
+def _whole(values):
+    given = np.asarray(values).reshape(-1)
+    if not (given.astype(np.int64) == given).all():
+        raise ValueError("parts of one")
+    return given.astype(np.int64)
+
+
+def _texts(values):
+    given = np.asarray(values, np.str_).reshape(-1)
+    "".join(given.tolist()).encode()
+    return given
 
 
 def as_clips(value, argument, shape=None) -> Clips:

@@ -22,7 +22,16 @@ from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
 from stce.engine.progress import tell
-from stce.engine.storage import check_sealed, new_array, path_of, replacing, seal, write_parts
+from stce.engine.storage import (
+    check_sealed,
+    new_array,
+    path_of,
+    read_json,
+    read_table,
+    replacing,
+    seal,
+    write_parts,
+)
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -153,9 +162,9 @@ class Explanation:
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
         check_sealed(folder, "delete the folder and save the explanation again")
-        facts = json.loads((folder / "explanation.json").read_text("utf-8"))
+        facts = read_json(folder / "explanation.json")
         outcomes = folder / "outcomes.parquet"
-        outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
+        outcomes = read_table(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])

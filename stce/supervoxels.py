@@ -18,7 +18,7 @@ from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, new_array, open_array, write_table
+from stce.engine.storage import check_there, new_array, open_array, read_table, write_table
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
@@ -80,7 +80,7 @@ class Supervoxels:
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        table = pd.read_parquet(folder / "supervoxels.parquet")
+        table = read_table(folder / "supervoxels.parquet")
         return cls(open_array(folder / "labels.zarr"), table)
 
 

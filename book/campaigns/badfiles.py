@@ -55,8 +55,8 @@ def _member(name: str, rng: np.random.Generator, how: str) -> zipfile.ZipInfo:
     return member
 
 
-def _zip(rng: np.random.Generator, path: Path, content: bytes) -> str:
-    """Write a zip archive with something bad in it, and say what."""
+def _zip(rng: np.random.Generator, path: Path, content: bytes) -> tuple[str, bytes]:
+    """Write a zip archive with something bad in it; say what, and what its film holds."""
     kinds = ("path", "path", "link", "pipe", "device", "folder", "twice", "bytes", "bytes", "locked",
              "method", "fields", "bomb", "many", "inside", "text")  # fmt: skip
     kind, film = str(rng.choice(kinds)), str(rng.choice(WANTED[:2]))
@@ -94,14 +94,14 @@ def _zip(rng: np.random.Generator, path: Path, content: bytes) -> str:
                 for place in rng.integers(at + 4, at + 30, size=3):
                     data[place] = int(rng.choice([0, 1, 127, 255]))
     elif kind == "inside":
-        outer = io.BytesIO()
+        outer, content = io.BytesIO(), bytes(data)
         with zipfile.ZipFile(outer, "w") as file:
-            file.writestr(film, bytes(data))
+            file.writestr(film, content)
         data = outer.getvalue()
     elif kind == "text":
         data = b"<html>404</html>"
     path.write_bytes(data)
-    return f"zip: {kind}"
+    return f"zip: {kind}", content
 
 
 def _tar(rng: np.random.Generator, path: Path, content: bytes) -> str:
@@ -162,7 +162,7 @@ def archives(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     content = stocked(stock)["xvid.avi"].read_bytes()
     if rng.random() < 0.6:
         path = place / "in" / "boxing.zip"
-        what = _zip(rng, path, content)
+        what, content = _zip(rng, path, content)
 
         def act():
             unpack(path, place / "out" / "boxing", WANTED)
@@ -291,8 +291,9 @@ def _open_groups(path: Path) -> list:
 
 
 def _open_kinetics(path: Path) -> list:
-    found = datasets.load("kinetics", "train", folder=path.parent / "kinetics", annotations=path)
-    return [found.table.to_csv()]
+    given = {"folder": path.parent / "kinetics", "annotations": path, "n_classes": 2}
+    found = datasets.load("kinetics", "train", **given)
+    return [found.table.drop(columns="path").to_csv()]
 
 
 OPENED = {

@@ -270,6 +270,7 @@ def _objections(path: Path) -> list[str]:
     said = []
     before, options = av.logging.get_level(), {"err_detect": "crccheck+bitstream+buffer+careful"}
     av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # a repeated line is told with the next film's
     try:
         with av.logging.Capture() as heard:
             try:

@@ -57,13 +57,13 @@ KEYS = sorted({name for one in PARAMETERS.values() for name in one})
 HEADS = ("description", "groups", "tables", "seeds", "also")
 BASE = {"description": "A small study.", "groups": ["own"], "seeds": [0, 1], "epochs": 3, "width": 0.25,
         "n_segments": [4, 8], "n_concepts": 5, "q_max": 3, "flip": False, "network": "r3d18",
-        "dataset": "actors", "dataset_options": {"n_train": 2}, "class_name": "wave"}  # fmt: skip
+        "dataset": "actors", "dataset_options": {"takes": 2}, "class_name": "wave"}  # fmt: skip
 
 
 def _spelled(key: str, rng: np.random.Generator) -> str:
     at = int(rng.integers(len(key)))
     return str(rng.choice([key[:at] + key[at + 1 :], key.upper(), key.replace("_", "-"), f" {key}",
-                           key[:at] + "é" + key[at:], "", "a.b", "__class__", "self", key * 200]))  # fmt: skip
+                           key[:at] + "é" + key[at:], "", "a.b", "__class__", "self", key * 20]))  # fmt: skip
 
 
 def _file(rng: np.random.Generator, path: Path) -> tuple[str, bool]:
@@ -499,6 +499,8 @@ def _folder(name: bytes, place: Path, stock: Path, as_class: bool) -> str:
     videos = datasets.load(
         "folder", "train", folder=films, test_groups=["b"], group_pattern=r"_(\w)\.avi$"
     )
+    if as_class and name[:1] in b"._":  # put aside on purpose
+        return "" if videos.classes == ("clap",) else "it was taken"
     if len(videos) != 2:
         return f"{len(videos)} films of 2"
     kept = cache(videos, place / "out" / "cache", (24, 24), progress=False)

@@ -101,7 +101,7 @@ def command(main: Callable, arguments: list, printed: io.StringIO | None = None)
         said = ear.getvalue()
         if said.startswith("usage:"):  # of argparse: the last line is the sentence
             raise Refused(said.splitlines()[-1])
-        raise Refused(said) from ear.heard
+        raise Refused(said[max(0, said.find("error: ")) :]) from ear.heard
 
 
 @functools.cache

@@ -56,6 +56,8 @@ class Parameter:
         alike = isinstance(value, bool) == isinstance(self.default, bool)
         if not (isinstance(value, kinds) and alike) or self.choices and value not in self.choices:
             return False
+        if isinstance(value, int | float) and not abs(value) < 2**63:  # or is no number at all
+            return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 

@@ -101,10 +101,10 @@ def _opened(path):
     try:
         # "file:", as a name may have a colon. No frame depends on a title that is not UTF-8.
         container = av.open(f"file:{path}", metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
+        best = container.streams.best("video")
+    except (av.FFmpegError, OSError, IndexError) as error:  # of a stream that comes late
         problem = error
     else:
-        best = container.streams.best("video")
         known = [stream for stream in container.streams.video if stream.codec_context]
         if films := [stream for stream in known if not stream.disposition & STILLS]:
             return container, best if best in films else films[0]
