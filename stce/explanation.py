@@ -162,7 +162,7 @@ class Explanation:
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
         check_sealed(folder, "delete the folder and save the explanation again")
-        facts = read_json(folder / "explanation.json")
+        facts = read_json(folder / "explanation.json", "class_name", "settings")
         outcomes = folder / "outcomes.parquet"
         outcomes = read_table(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")

@@ -515,6 +515,8 @@ def saved(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
         return ""
 
     parts = [part for part in path.relative_to(folder).parts if "." in part or part == which]
+    # Of text that can be read, but is other text, what it is about is named.
+    parts += ["n_classes"] if which == "kinetics.csv" else ["Labels"] if seal == "no seal" else []
     return Trial(f"{which}: {what}, {'verify' if verify else seal}", act, (path.name, *parts))
 
 

@@ -64,11 +64,11 @@ MADE = {
 
 
 def _pictures(size: tuple[int, int]) -> np.ndarray:
-    """Blocks of grey that move, before others that do not."""
+    """Noise over blocks of grey, and a bright one that moves."""
     rng = np.random.default_rng(0)
     height, width = size
     still = np.kron(rng.integers(60, 200, (height // 8, width // 8)), np.ones((8, 8)))
-    frames = np.repeat(still[None], LENGTH, 0).astype(np.uint8)
+    frames = (still + rng.normal(0, 12, (LENGTH, height, width))).astype(np.uint8)
     for t in range(LENGTH):
         frames[t, 12:36, t : t + 16] = 255 - 3 * t
     return np.repeat(frames[..., None], 3, -1)

@@ -522,6 +522,7 @@ def names(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     told = f"{kind} {ascii(name)[:24]}"
     if kind == "shown":
         return Trial(told, lambda: _shown(name), ())
+    name = name if kind != "run" or name != ".." else "...."  # that is the folder above
     if kind in ("kept", "network", "run"):
         use = {"kept": _kept, "network": _network, "run": _run}[kind]
         return Trial(told, lambda: use(name, place / "out"), ())

@@ -41,10 +41,12 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
 def explain_read(path, remedy=ANEW, problem="cannot be read", but=()):
     """Re-raise what a reader says of a file as one sentence that names it, and the remedy.
 
-    Whatever is in a file, and whoever reads it: it is a ValueError, or the file is not there. Errors
-    of the kinds `but` are left as they are.
+    Whatever is in a file, and whoever reads it: it is a ValueError, or the file is not there. The
+    errors `but` are left as they are.
     """
     try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise OSError("it is no file but a pipe or a device")
         yield
     except but:
         raise
@@ -314,10 +316,13 @@ def read_table(path, *columns):
     return table
 
 
-def read_json(path):
-    """Read a small JSON file."""
+def read_json(path, *keys):
+    """Read a small JSON file, which must have some keys."""
     with explain_read(path):
-        return json.loads(Path(path).read_text("utf-8"))
+        facts = json.loads(Path(path).read_text("utf-8"))
+        for key in keys:
+            facts[key]
+    return facts
 
 
 def read_rows(array, indices):
@@ -366,7 +371,8 @@ def open_array(path, mode="r"):
     root = Path(path).absolute()
     with zarr.config.set(FULL), explain_read(root):
         array = _Array(zarr.open_array(root, mode=mode).async_array)
-    there = {part.relative_to(root).as_posix() for part in root.glob("c/**/*")}
+        parts = [part for part in root.glob("c/**/*") if part.is_file()]
+    there = {part.relative_to(root).as_posix() for part in parts}
     for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
             raise FileNotFoundError(

@@ -55,7 +55,7 @@ PRETRAINED = {
 
 def near(name: str, known: Iterable[str], n: int = 1) -> str:
     """Say which known names are near to one, or else which there are, for a message."""
-    close = difflib.get_close_matches(name, known, n, 0.6 if n == 1 else 0.4)
+    close = difflib.get_close_matches(str(name), known, n, 0.6 if n == 1 else 0.4)
     some = f"choose from {', '.join([*known][:99])}."
     return f"did you mean {' or '.join(map(repr, close))}?" if close else some
 

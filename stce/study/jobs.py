@@ -198,7 +198,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
         remedy = f"put text with special signs into quotes, as in --set '{key}=\"...\"'"
-        overrides[key] = parsed(value, "cannot be read", remedy, f"The value in --set {pair!r}")
+        overrides[key] = parsed(value, "cannot be read", remedy, f"The value in --set {pair!r:.99}")
     # Typed on a command line, a path is meant from where the user stands.
     options, file = overrides.get("dataset_options"), Path(str(overrides.get("weights")))
     typed = [*((options, key) for key in PATHS), (overrides, "random_folder")]

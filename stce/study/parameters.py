@@ -252,7 +252,7 @@ def check(
             if isinstance(kind, str) or kind == []:
                 hint = " Text that looks like a number, or yes, no, on, off, needs quotes in YAML."
             raise ValueError(
-                f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
+                f"Parameter {name!r} of {stage!r} is {value!r:.999} ({type(value).__name__}); "
                 f"it takes {known[name].allowed()}.{hint}"
             )
     chosen = {name: values.get(name, entry.default) for name, entry in known.items()}

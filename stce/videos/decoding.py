@@ -183,7 +183,7 @@ def _read(path, keep, grey, each):
                 start = packet.dts if packet.pts is None else packet.pts
                 one = packet.stream_index, start, packet.duration, packet.pos, packet.size
                 packets.append(one)
-                if one[0] != stream.index:
+                if packet.stream is not stream:
                     continue
                 try:
                     decoded = packet.decode()
