@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from stce.engine.device import typed
 from stce.engine.storage import (
     check_sealed,
     check_there,
     open_array,
     path_of,
-    read_json,
+    read_file,
     read_rows,
-    read_table,
 )
 from stce.videos.cached import write_clips
 from stce.videos.frames import center_crop, normalise, resize
@@ -74,14 +74,16 @@ class Clips:
 
     def __post_init__(self):
         # A frozen dataclass sets its own fields through object.__setattr__.
-        for name, read in (("labels", _whole), ("ids", _texts), ("groups", _texts), ("classes", _texts)):
-            value = getattr(self, name)
+        for name in ("labels", "ids", "groups", "classes"):
+            kind, value = np.int64 if name == "labels" else np.str_, getattr(self, name)
             try:
-                object.__setattr__(self, name, read(value))
+                given = np.asarray(value, kind).reshape(-1)
+                "".join(map(str, given)).encode()
             except (TypeError, ValueError, OverflowError) as error:
-                what = "whole numbers" if name == "labels" else "text that UTF-8 can hold"
-                raise ValueError(f"Clips.{name} is {value!r:.99}, not {what} ({error}).") from error
-        object.__setattr__(self, "classes", tuple(self.classes.tolist()))
+                told = "whole numbers" if name == "labels" else "text in UTF-8"
+                told = f"Clips.{name} is {value!r:.99}; give {told} ({error})."
+                raise ValueError(told) from error
+            object.__setattr__(self, name, tuple(given.tolist()) if name == "classes" else given)
         shape, dtype = np.shape(self.frames), getattr(self.frames, "dtype", type(self.frames))
         if len(shape) != 5 or dtype != np.uint8 or shape[4] not in (1, 3):
             raise ValueError(
@@ -205,29 +207,16 @@ class Clips:
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
         check_sealed(folder, "delete the folder and write the clips again")
-        table = read_table(folder / "table.parquet", "label", "id", "group")
+        table = read_file(folder / "table.parquet", "label", "id", "group")
         parts = folder / "parts.zarr"
         return cls(
             open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            read_json(folder / "classes.json"),
+            read_file(folder / "classes.json"),
             open_array(parts) if parts.is_dir() else None,
         )
-
-
-def _whole(values):
-    given = np.asarray(values).reshape(-1)
-    if not (given.astype(np.int64) == given).all():
-        raise ValueError("parts of one")
-    return given.astype(np.int64)
-
-
-def _texts(values):
-    given = np.asarray(values, np.str_).reshape(-1)
-    "".join(given.tolist()).encode()
-    return given
 
 
 def as_clips(value, argument, shape=None) -> Clips:
@@ -257,6 +246,7 @@ def of_class(clips, name, names, argument) -> Clips:
     return as_clips(replace(clips, labels=labels, classes=names), argument)
 
 
+@typed
 def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None) -> Clips:
     """Take the middle frames of each video and the centre of each frame (section 4.1).
 

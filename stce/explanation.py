@@ -26,8 +26,7 @@ from stce.engine.storage import (
     check_sealed,
     new_array,
     path_of,
-    read_json,
-    read_table,
+    read_file,
     replacing,
     seal,
     write_parts,
@@ -162,9 +161,9 @@ class Explanation:
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
         check_sealed(folder, "delete the folder and save the explanation again")
-        facts = read_json(folder / "explanation.json", "class_name", "settings")
+        facts = read_file(folder / "explanation.json", "class_name", "settings")
         outcomes = folder / "outcomes.parquet"
-        outcomes = read_table(outcomes) if outcomes.exists() else None
+        outcomes = read_file(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])

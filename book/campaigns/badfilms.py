@@ -4,8 +4,8 @@ What can be known of a damaged film at all? Most codecs carry no checksum: a fli
 picture is another picture, and nobody can tell. A film cut off where its container states no length
 is a shorter film. So a film counts as wrong in silence only where its frames are not those of the
 intact one (or fewer by more than decoders keep back) without a warning or an error, although FFmpeg
-itself, asked to look at everything that it can check (``err_detect``), objects to it while it reads
-it, which it does not to the intact one.
+itself, asked to look at everything that it can check (``err_detect``), reports an error while it
+reads it, which it does not of the intact one.
 """
 
 from __future__ import annotations
@@ -269,10 +269,10 @@ def _objections(path: Path) -> list[str]:
     """Return what FFmpeg says of a film while it decodes it and checks all that it can."""
     said = []
     before, options = av.logging.get_level(), {"err_detect": "crccheck+bitstream+buffer+careful"}
-    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)  # a repeated line is told with the next film's
     try:
-        with av.logging.Capture() as heard:
+        with av.logging.Capture(local=False) as heard:
             try:
                 with av.open(f"file:{path}", metadata_errors="replace", options=options) as film:
                     for packet in film.demux(video=0):

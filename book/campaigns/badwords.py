@@ -402,7 +402,7 @@ CALLS = {
     "random_clips": (_drawn, ("", "n folder n_frames size channels exclude seed")),
     "build": (_built, ("", "name n_classes width in_channels input_size layer dropout seed")),
     "textures": (_textured, ("", "n n_frames size channels seed")),
-    "film.html": (_encoded, ("frames", "fps scale width alt")),
+    "film.html": (_encoded, ("frames", "")),
     "fitted": (_cut, ("frames", "size how")),
 }  # fmt: skip
 

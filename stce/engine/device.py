@@ -1,10 +1,75 @@
-"""Where the networks run: the CPU or one GPU."""
+"""What calls are given: a device, the CPU or one GPU; numbers and sizes."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
+import numbers
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+# How long sizes are, what stands for the default of an argument without one, what others have to
+# have, and the least of whole numbers where it is not 0.
+LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
+LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
+HOLDS, LEAST = {"clips": "frames", "frames": "dtype"}, {"n_jobs": -1, "batch_size": 1}
+
+
+def typed(function: Callable) -> Callable:
+    """Refuse numbers, sizes and text that are not what their defaults are, before anything starts.
+
+    Other arguments, and what is left out, are the function's own business.
+
+    Examples
+    --------
+    >>> typed(lambda size, n=1: n)((8, 8), n="3")
+    Traceback (most recent call last):
+    ValueError: n must be a whole number, at least 0, not '3' (str).
+    """
+    defaults = {name: one.default for name, one in inspect.signature(function).parameters.items()}
+
+    @functools.wraps(function)
+    def call(*given, **named):
+        for name, value in [*zip(defaults, given, strict=False), *named.items()]:
+            like = LIKE.get(name, defaults.get(name))
+            if value is not defaults.get(name) and (wanted := _wanted(name, value, like)):
+                said = f"{name} must be {wanted}, not {value!r:.99} ({type(value).__name__})."
+                raise ValueError(said)
+        return function(*given, **named)
+
+    return call
+
+
+def _wanted(name: str, value: object, like: object) -> str:
+    """Say what an argument must be; "" if it is that, or may be anything."""
+    if name == "device":
+        return ""
+    if name in LENGTHS:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        fits = isinstance(value, list | tuple) and len(value) == LENGTHS[name]
+        fits = fits and not any(_wanted("", v, 1.0 if name == "spacing" else 1) for v in value)
+        whole = value is None and name == "crop"
+        return "" if fits or whole else f"{LENGTHS[name]} numbers, at least 0"
+    if name in HOLDS:
+        return "" if hasattr(value, HOLDS[name]) else "Clips" if name == "clips" else "an array"
+    if isinstance(like, tuple) and not like:
+        alike = isinstance(value, list | tuple | set | frozenset)
+        return "" if alike and all(isinstance(v, str) for v in value) else "a list of text"
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if isinstance(like, bool):
+        return "" if str(value) in ("True", "False", "0", "1") else "True or False"
+    if isinstance(like, str):
+        return "" if isinstance(value, str) else "text"
+    if isinstance(like, float):
+        return "" if number and math.isfinite(value) else "a number"
+    low = LEAST.get(name, 0)
+    whole = number and isinstance(value, numbers.Integral) and low <= value < 2**63
+    return "" if whole or not isinstance(like, int) else f"a whole number, at least {low}"
 
 
 def named(name: str | torch.device) -> str:
@@ -31,6 +96,8 @@ def resolve(name: str | torch.device = "auto") -> torch.device:
     >>> resolve("cpu")
     device(type='cpu')
     """
+    import torch  # only here: who cuts clips or decodes films need not wait for it
+
     text = named(name)
     torch.set_flush_denormal(True)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

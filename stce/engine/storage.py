@@ -303,26 +303,17 @@ def read_parts(folder, *names):
     """Yield what :func:`write_parts` wrote."""
     for name in names:
         other = Path(folder) / f"{name}.safetensors"
-        with explain_read(other):
-            part = load_file(other) if other.exists() else None
-        yield read_table(Path(folder) / f"{name}.parquet") if part is None else part
+        yield read_file(other if other.exists() else other.with_suffix(".parquet"))
 
 
-def read_table(path, *columns):
-    """Read a table from a parquet file, which must have some columns."""
+def read_file(path, *names):
+    """Read a parquet, safetensors or JSON file, which must have some columns or keys."""
     with explain_read(path):
-        table = pd.read_parquet(path)
-        table[list(columns)]
-    return table
-
-
-def read_json(path, *keys):
-    """Read a small JSON file, which must have some keys."""
-    with explain_read(path):
-        facts = json.loads(Path(path).read_text("utf-8"))
-        for key in keys:
-            facts[key]
-    return facts
+        how = {".parquet": pd.read_parquet, ".safetensors": load_file}.get(Path(path).suffix)
+        found = how(path) if how else json.loads(Path(path).read_text("utf-8"))
+        for name in names:
+            found[name]
+    return found
 
 
 def read_rows(array, indices):

@@ -53,19 +53,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
             f"there is no network file {path}; train writes last.safetensors and "
             "best.safetensors, save writes any other."
         )
-    with _ours(path), safe_open(path, framework="pt") as file:
+    remedy = "a pretrained one is brought by `python -m stce.models fetch NAME`; for other weights "
+    how = f"{remedy}build a network and load them into it", "is not a network saved by stce"
+    with explain_read(path, *how), safe_open(path, framework="pt") as file:
         header = json.loads((file.metadata() or {})["stce"])
         header["settings"]  # each of our files has some
         return {key: file.get_tensor(key) for key in file.keys()}, header
-
-
-def _ours(path: Path):
-    return explain_read(
-        path,
-        "a pretrained one is brought by `python -m stce.models fetch NAME`; for other weights build "
-        "a network and load them into it",
-        "is not a network saved by stce",
-    )
 
 
 def load(
@@ -102,7 +95,7 @@ def load(
     path, device = located(path), resolve(device)
     tensors, header = read_tensors(path)
     size = {"input_size": input_size} if input_size else {}
-    with _ours(path):
+    with explain_read(path):
         settings = complete(header["settings"])
         network = assemble(settings, header["classes"])
     if layer or size:

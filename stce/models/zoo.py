@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from stce.engine.device import typed
 from stce.models.architectures import c3d, i3d, r3d
 from stce.models.network import Network
 
 NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 
+@typed
 def build(
     name: str,
     n_classes: int,

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from stce.datasets import PATHS
-from stce.engine.storage import path_of
+from stce.engine.storage import explain_read, path_of
 from stce.engine.workers import stoppable
-from stce.study.known import find, known, parsed
+from stce.study.known import Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
 
@@ -198,7 +199,8 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
         remedy = f"put text with special signs into quotes, as in --set '{key}=\"...\"'"
-        overrides[key] = parsed(value, "cannot be read", remedy, f"The value in --set {pair!r:.99}")
+        with explain_read(f"The value in --set {pair!r:.99}", remedy):
+            overrides[key] = yaml.load(value, Loader)
     # Typed on a command line, a path is meant from where the user stands.
     options, file = overrides.get("dataset_options"), Path(str(overrides.get("weights")))
     typed = [*((options, key) for key in PATHS), (overrides, "random_folder")]

@@ -97,14 +97,9 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
 
 
-def parsed(source: Path | str, problem: str, remedy: str, of: str = ""):
-    """Read YAML from a file, or text that somebody typed; `of` is what errors call it."""
-    with explain_read(of or source, remedy, problem):
-        return yaml.load(source.read_bytes() if isinstance(source, Path) else source, Loader)
-
-
 def _read(path: Path) -> Known:
-    values = parsed(path, "is not YAML", "write one `name: value` a line") or {}
+    with explain_read(path, "write one `name: value` a line", "is not YAML"):
+        values = yaml.load(path.read_bytes(), Loader) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")
     head = {}

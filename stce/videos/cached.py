@@ -10,6 +10,7 @@ import numpy as np
 from zarr.codecs import ZstdCodec
 
 from stce.engine import storage
+from stce.engine.device import typed
 from stce.engine.progress import bar
 from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import FITS
@@ -51,8 +52,8 @@ class CachedVideos(Videos):
             )
         storage.check_sealed(folder, "delete the folder, and `stce.videos.cache` makes it again")
         files = folder / "classes.json", folder / "skipped.json"
-        table = storage.read_table(folder / "table.parquet", "index", "label")
-        return cls(folder, table, *map(storage.read_json, files))
+        table = storage.read_file(folder / "table.parquet", "index", "label")
+        return cls(folder, table, *map(storage.read_file, files))
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
@@ -76,6 +77,7 @@ class CachedVideos(Videos):
         return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
 
 
+@typed
 def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progress=True):
     """Read and resize each video once, and keep the frames on disk.
 
@@ -158,7 +160,7 @@ def _start(folder, settings):
     """Make the folder, or check that the cache in it is of the same videos and settings."""
     path, settings = folder / "cache.json", json.loads(json.dumps(settings))
     if path.is_file():
-        there = storage.read_json(path)
+        there = storage.read_file(path)
         both = [(name, there.get(name), settings.get(name)) for name in there | settings]
         if changed := [f"{n}: {old} there, {new} asked" for n, old, new in both if old != new]:
             raise ValueError(

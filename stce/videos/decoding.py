@@ -1,11 +1,12 @@
 """Reading a video file (`stce.videos.decode`)."""
 
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import av
 import numpy as np
 
+from stce.engine.device import typed
 from stce.engine.storage import path_of
 from stce.videos.damage import losses
 
@@ -23,6 +24,7 @@ class DamagedFilm(UserWarning):
     """A film is kept although a few of its frames are lost or corrupt."""
 
 
+@typed
 def decode(path, fps=None, grey=False, take=None, each=None):
     """Decode a video file as a player shows it.
 
@@ -140,7 +142,7 @@ def _announced(path, fps):
     """Return times as `_clock` gives them, as the file states them before it is decoded."""
     container, stream = _opened(path)
     with container:
-        if fps is None and stream.frames:
+        if fps is None and 0 < stream.frames <= container.size:
             return _clock([None] * stream.frames, stream)
         return _clock([packet.pts for packet in container.demux(stream) if packet.size], stream)
 
@@ -176,8 +178,9 @@ def _read(path, keep, grey, each):
     """
     wanted, kept, video, shape, spoilt = set(keep), [], None, None, False
     packets, frames, errors, turns = [], [], [], {}
-    container, stream = _opened(path)
-    with container:
+    with _listening() as said, ExitStack() as stack:
+        container, stream = _opened(path)
+        stack.enter_context(container)
         try:
             for packet in container.demux():
                 start = packet.dts if packet.pts is None else packet.pts
@@ -192,7 +195,7 @@ def _read(path, keep, grey, each):
                     spoilt = True
                     continue
                 for frame in decoded:
-                    corrupt, i = frame.is_corrupt, len(frames)
+                    corrupt, i = frame.is_corrupt or packet.is_corrupt, len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     if i not in wanted:
@@ -208,7 +211,10 @@ def _read(path, keep, grey, each):
                     if each:
                         picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
                     if video is None:
-                        video = np.empty((len(wanted), *picture.shape), np.uint8)
+                        with suppress(MemoryError):
+                            video = np.empty((len(wanted), *picture.shape), np.uint8)
+                        if video is None:
+                            raise _broken(path, f"{len(wanted)} frames of it need too much memory")
                     video[len(kept)] = picture
                     kept.append(i)
         except av.FFmpegError as error:
@@ -219,7 +225,21 @@ def _read(path, keep, grey, each):
         lost, usable = losses((container, stream), packets, frames, times, step, len(errors))
     if not usable:
         raise _broken(path, lost)
+    if said and not lost:
+        lost = f"FFmpeg says of it {said[0][2].strip()!r}"
     return video, kept, times, step, lost
+
+
+@contextmanager
+def _listening():
+    """Collect FFmpeg's errors about what it goes on with, and marks in no frame."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False) as said:  # slices have threads
+            yield said
+    finally:
+        av.logging.set_level(before)
 
 
 def _broken(path, problem):
