@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from stce.engine import storage
 from stce.engine.device import typed
-from stce.engine.storage import (
-    check_sealed,
-    check_there,
-    open_array,
-    path_of,
-    read_file,
-    read_rows,
-)
 from stce.videos.cached import write_clips
 from stce.videos.frames import center_crop, normalise, resize
 
@@ -160,7 +153,7 @@ class Clips:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        check_there(self.frames)
+        storage.check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])
@@ -177,12 +170,12 @@ class Clips:
         """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
         indices = np.arange(len(self))[indices]
         return Clips(
-            read_rows(self.frames, indices),
+            storage.read_rows(self.frames, indices),
             self.labels[indices],
             self.ids[indices],
             self.groups[indices],
             self.classes,
-            None if self.parts is None else read_rows(self.parts, indices),
+            None if self.parts is None else storage.read_rows(self.parts, indices),
         )
 
     def save(self, folder):
@@ -200,22 +193,22 @@ class Clips:
     @classmethod
     def load(cls, folder):
         """Open what `save` or `middle_clips` wrote, read as it is used; or FileNotFoundError."""
-        folder = path_of(folder)
+        folder = storage.path_of(folder)
         if not (folder / "table.parquet").is_file() or not (folder / "frames.zarr").is_dir():
             raise FileNotFoundError(
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
-        check_sealed(folder, "delete the folder and write the clips again")
-        table = read_file(folder / "table.parquet", "label", "id", "group")
+        storage.check_sealed(folder, "delete the folder and write the clips again")
+        table = storage.read_file(folder / "table.parquet", "label", "id", "group")
         parts = folder / "parts.zarr"
         return cls(
-            open_array(folder / "frames.zarr"),
+            storage.open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            read_file(folder / "classes.json"),
-            open_array(parts) if parts.is_dir() else None,
+            storage.read_file(folder / "classes.json"),
+            storage.open_array(parts) if parts.is_dir() else None,
         )
 
 

@@ -39,7 +39,8 @@ __all__ = ["archives", "saved", "shelf"]
 # --- archives ----------------------------------------------------------------------------------
 
 WANTED = ("person01_boxing_d1_uncomp.avi", "Person02.avi", "person02.avi")
-ODD = ("../{}", "../../../../{}", "/{}", "a/../../{}", "C:\\{}", "..\\..\\{}", "\\\\host\\{}", "./{}",
+ODD = ("../{}", "../../../../{}", "/{}", "a/../../{}", "C:\\{}", "..\\..\\{}", "\\\\host\\{}",
+"./{}",
        "{}/", "{}\0.txt", "~/{}", "-{}", "\n{}", "caf\xe9/{}", "日本/{}", ".{}", "{}:stream",
        "a//{}", "CON/{}", "{}" + "x" * 250, "d/" * 300 + "{}")  # fmt: skip
 
@@ -57,7 +58,8 @@ def _member(name: str, rng: np.random.Generator, how: str) -> zipfile.ZipInfo:
 
 def _zip(rng: np.random.Generator, path: Path, content: bytes) -> tuple[str, bytes]:
     """Write a zip archive with something bad in it; say what, and what its film holds."""
-    kinds = ("path", "path", "link", "pipe", "device", "folder", "twice", "bytes", "bytes", "locked",
+    kinds = ("path", "path", "link", "pipe", "device", "folder", "twice", "bytes", "bytes",
+    "locked",
              "method", "fields", "bomb", "many", "inside", "text")  # fmt: skip
     kind, film = str(rng.choice(kinds)), str(rng.choice(WANTED[:2]))
     with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as file:
@@ -383,8 +385,8 @@ def _worse(path: Path, rng: np.random.Generator, shelf: Path) -> str:
         return f"parquet {kind} {column}"
     if own and ending == ".safetensors":
         (n,) = struct.unpack_from("<Q", data)
-        header, kind = json.loads(data[8 : 8 + n]), str(rng.choice(["claims", "length", "meta", "keys",
-                                                                    "dtype", "settings"]))  # fmt: skip
+        header = json.loads(data[8 : 8 + n])
+        kind = str(rng.choice(["claims", "length", "meta", "keys", "dtype", "settings"]))
         keys = [key for key in header if key != "__metadata__"]
         key = str(rng.choice(keys))
         if kind == "length":
@@ -405,7 +407,8 @@ def _worse(path: Path, rng: np.random.Generator, shelf: Path) -> str:
             kind += f" {some} {str(told['settings'][some])[:9]}"
             header["__metadata__"]["stce"] = json.dumps(told)
         else:
-            wrong = ({}, {"stce": "{"}, {"stce": "[]"}, {"stce": "{}"}, {"stce": '{"settings": {}}'},
+            wrong = ({}, {"stce": "{"}, {"stce": "[]"}, {"stce": "{}"},
+            {"stce": '{"settings": {}}'},
                      {"stce": '{"settings": 3, "classes": 4, "metadata": 5}'})  # fmt: skip
             header["__metadata__"] = wrong[int(rng.integers(len(wrong)))]
         text = json.dumps(header).encode()
@@ -414,7 +417,8 @@ def _worse(path: Path, rng: np.random.Generator, shelf: Path) -> str:
     if own and ending == ".csv":
         lines = data.decode().splitlines()
         wrong = {
-            "nul": data.replace(b"a", b"\0"), "quote": data + b'"', "utf-16": data.decode().encode("utf-16"),
+            "nul": data.replace(b"a", b"\0"), "quote": data + b'"',
+            "utf-16": data.decode().encode("utf-16"),
             "latin-1": data.replace(b"wave", b"w\xe4ve"), "empty": b"", "head": lines[0].encode(),
             "no head": "\n".join(lines[1:]).encode(), "semicolons": data.replace(b",", b";"),
             "twice": data + "\n".join(lines[1:]).encode(), "wide": b"file" + b",group" * 50_000,

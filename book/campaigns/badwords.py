@@ -44,33 +44,42 @@ __all__ = ["arguments", "names", "parameters"]
 
 WORDS = [
     "", "~", "null", "yes", "-1", "0", "1e3", "1.5", ".inf", "-.inf", ".nan", "010", "1:30", "0x1F",
-    "1_000", "9" * 400, "9" * 5000, "1e400", "[]", "{}", "[1, [2, [3]]]", "[" * 3000, "[" * 3000 + "]" * 3000,
-    "{a: {b: c}}", "{1: 2, 1: 3}", "{[a]: b}", "? [a]\n: b", "!!python/object/apply:os.system [true]",
-    "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a, b}", "!!float x", "!!int x", "!!int ''",
-    "!!timestamp x", "!!timestamp 2026-13-45", "2026-13-45", "!own x", "&a [*a]", "*nobody", "&a [1, 2]",
-    "{<<: 3}", "'", '"', '"\\ud800"', "\x00", "\x07", "\u2028", "\ufeff5", "é", "日本", "a: b: c", "- 1\n- 2",
-    "%YAML 9.9\n---\n1", "--- 1\n--- 2", "|", "> x", "@x", "`x`", "\t5", "5\t", "$HOME", "~/x", "../../x",
-    "<script>", "True", "None", "nan", "1,5", "1 000", "0.1.2", "2026-11-28", "[1, 02]", "[.nan]", "[.inf, 1]",
+    "1_000", "9" * 400, "9" * 5000, "1e400", "[]", "{}", "[1, [2, [3]]]", "[" * 3000,
+    "[" * 3000 + "]" * 3000,
+    "{a: {b: c}}", "{1: 2, 1: 3}", "{[a]: b}", "? [a]\n: b",
+    "!!python/object/apply:os.system [true]",
+    "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a, b}", "!!float x", "!!int x",
+    "!!int ''",
+    "!!timestamp x", "!!timestamp 2026-13-45", "2026-13-45", "!own x", "&a [*a]", "*nobody",
+    "&a [1, 2]",
+    "{<<: 3}", "'", '"', '"\\ud800"', "\x00", "\x07", "\u2028", "\ufeff5", "é", "日本", "a: b: c",
+    "- 1\n- 2",
+    "%YAML 9.9\n---\n1", "--- 1\n--- 2", "|", "> x", "@x", "`x`", "\t5", "5\t", "$HOME", "~/x",
+    "../../x",
+    "<script>", "True", "None", "nan", "1,5", "1 000", "0.1.2", "2026-11-28", "[1, 02]", "[.nan]",
+    "[.inf, 1]",
     "!!null x", "!!bool x", "!!map [a]", "!!seq {a: b}", "!!str [a]", "!!omap [a]", "!!pairs [a]",
 ]  # fmt: skip
 KEYS = sorted({name for one in PARAMETERS.values() for name in one})
 HEADS = ("description", "groups", "tables", "seeds", "also")
-BASE = {"description": "A small study.", "groups": ["own"], "seeds": [0, 1], "epochs": 3, "width": 0.25,
+BASE = {"description": "A small study.", "groups": ["own"], "seeds": [0, 1], "epochs": 3,
+    "width": 0.25,
         "n_segments": [4, 8], "n_concepts": 5, "q_max": 3, "flip": False, "network": "r3d18",
         "dataset": "actors", "dataset_options": {"takes": 2}, "class_name": "wave"}  # fmt: skip
 
 
 def _spelled(key: str, rng: np.random.Generator) -> str:
     at = int(rng.integers(len(key)))
-    return str(rng.choice([key[:at] + key[at + 1 :], key.upper(), key.replace("_", "-"), f" {key}",
-                           key[:at] + "é" + key[at:], "", "a.b", "__class__", "self", key * 20]))  # fmt: skip
+    near = [key[:at] + key[at + 1 :], key.upper(), key.replace("_", "-"), f" {key}", key * 20]
+    return str(rng.choice([*near, key[:at] + "é" + key[at:], "", "a.b", "__class__", "self"]))
 
 
 def _file(rng: np.random.Generator, path: Path) -> tuple[str, bool]:
     """Write a bad parameter file; say what is bad, and whether it must be refused."""
     text = yaml.safe_dump(BASE, allow_unicode=True, sort_keys=False)
     key = str(rng.choice([*KEYS, *HEADS]))
-    kind = str(rng.choice(["value"] * 6 + ["spelling", "spelling", "encoding", "encoding", "twice", "bomb",
+    kind = str(rng.choice(["value"] * 6 + ["spelling", "spelling", "encoding", "encoding", "twice",
+        "bomb",
         "bytes", "bytes", "node", "keys", "top", "deep"]))  # fmt: skip
     must = False
     if kind == "value":
@@ -89,7 +98,8 @@ def _file(rng: np.random.Generator, path: Path) -> tuple[str, bool]:
         ]
         text, must = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(rows), True
     elif kind == "keys":
-        text += str(rng.choice(["1: 2\n", "null: 3\n", "[a, b]: 3\n", "{a: b}: 3\n", "1.5: x\n", "yes: no\n",
+        text += str(rng.choice(["1: 2\n", "null: 3\n", "[a, b]: 3\n", "{a: b}: 3\n", "1.5: x\n",
+            "yes: no\n",
                                 "? |\n  a\n: 3\n"]))  # fmt: skip
         must = True
     elif kind == "top":
@@ -176,9 +186,12 @@ def parameters(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     path.write_text(yaml.safe_dump(BASE), "utf-8")
     word = str(rng.choice(WORDS))
     if kind == "papermill":
-        values = [None, "3", b"3", 3.0, -1, math.nan, math.inf, 10**400, True, [], {}, [[1]], (1, 2), {1, 2},
-                  np.int64(3), np.float32(0.5), np.array([1, 2]), Decimal("0.5"), Fraction(1, 2), "\ud800",
-                  Path("x"), object(), 1j, range(3), "x" * 10**5, [math.nan], [None], {"a": {"b": 1}}]  # fmt: skip
+        values = [None, "3", b"3", 3.0, -1, math.nan, math.inf, 10**400, True, [], {}, [[1]], (1,
+            2), {1, 2},
+                  np.int64(3), np.float32(0.5), np.array([1, 2]), Decimal("0.5"), Fraction(1, 2),
+                  "\ud800",
+                  Path("x"), object(), 1j, range(3), "x" * 10**5, [math.nan], [None],
+                  {"a": {"b": 1}}]  # fmt: skip
         value = values[int(rng.integers(len(values)))]
         stages = {**PARAMETERS, **NOTEBOOKS}
         stage = str(rng.choice(list(stages)))
@@ -238,22 +251,31 @@ def _net(classes: int = 2) -> torch.nn.Module:
     return net.extend([torch.nn.Flatten(), torch.nn.Linear(4, classes)])
 
 
-SCALARS = [None, "3", "", "x", b"x", -1, 0, 1, 2.5, -0.5, math.nan, math.inf, -math.inf, 10**30, True, (), [],
-           {}, set(), [1, 2], (3, 3), (0, 0), (-1, 5), (8, 4), [math.nan], ["a", "b"], range(3), object(), 1j,
-           np.int64(2), np.float32(1.5), np.array(3), np.array([]), np.array([1, 2]), Decimal(2), Fraction(1, 2),
-           torch.tensor(2), Path("x"), len, "cuda:99", ("a", 1), {"a": 1}, iter([4, 8])]  # fmt: skip
+SCALARS = [None, "3", "", "x", b"x", -1, 0, 1, 2.5, -0.5, math.nan, math.inf, -math.inf, 10**30,
+    True, (), [],
+           {}, set(), [1, 2], (3, 3), (0, 0), (-1, 5), (8, 4), [math.nan], ["a", "b"], range(3),
+           object(), 1j,
+           np.int64(2), np.float32(1.5), np.array(3), np.array([]), np.array([1, 2]), Decimal(2),
+           Fraction(1, 2), torch.tensor(2), Path("x"), len, "cuda:99", ("a", 1), {"a": 1},
+           iter([4, 8])]  # fmt: skip
 
 
 def _arrays(rng: np.random.Generator) -> list:
     good = rng.integers(0, 256, (4, 4, 24, 24, 1), np.uint8)
     wild = np.where(rng.random(good.shape) < 0.01, np.nan, 0.5).astype("f4")
-    return [good[0], good[:0], good[:1], good[..., :0], good[:, :0], good.astype("f8"), good.astype("i8"), -good / 255,
-            wild, np.full(good.shape, np.inf), good.astype(bool), good.astype(object), good.astype(str),
-            good.astype(complex), good.tolist(), np.repeat(good, 4, -1), np.repeat(good, 3, -1), good[:, :1],
-            good[:, :, :2, :2], good[:, :, ::2], torch.from_numpy(good), torch.from_numpy(good / 255).half(),
-            torch.from_numpy(good).permute(0, 4, 1, 2, 3), (x for x in good), list(good), np.float16(good / 255),
-            np.ma.masked_array(good, good > 9), np.asfortranarray(good), pd.DataFrame(good[0, 0, ..., 0]),
-            "frames.npy", None, 7, {}, set(), np.zeros((2, 3, 4, 3, 3), np.uint8), memoryview(good)]  # fmt: skip
+    return [good[0], good[:0], good[:1], good[..., :0], good[:, :0], good.astype("f8"),
+        good.astype("i8"), -good / 255,
+            wild, np.full(good.shape, np.inf), good.astype(bool), good.astype(object),
+            good.astype(str),
+            good.astype(complex), good.tolist(), np.repeat(good, 4, -1), np.repeat(good, 3, -1),
+            good[:, :1],
+            good[:, :, :2, :2], good[:, :, ::2], torch.from_numpy(good),
+                torch.from_numpy(good / 255).half(),
+            torch.from_numpy(good).permute(0, 4, 1, 2, 3), (x for x in good), list(good),
+            np.float16(good / 255),
+            np.ma.masked_array(good, good > 9), np.asfortranarray(good), pd.DataFrame(good[0, 0, :, :, 0]),
+            "frames.npy", None, 7, {}, set(), np.zeros((2, 3, 4, 3, 3), np.uint8),
+            memoryview(good)]  # fmt: skip
 
 
 FEW = {
@@ -307,7 +329,8 @@ def _ablated(which: str, **given) -> str:
     found = Explanation.load(STOCK[0] / "explanation")
     network = adapt(_net(), "0", clip_shape=(1, 4, 24, 24))
     clips = found.clips
-    base = {"network": network, "clips": clips, "supervoxels": found.supervoxels, "concepts": found.concepts,
+    base = {"network": network, "clips": clips, "supervoxels": found.supervoxels,
+        "concepts": found.concepts,
             "rankings": {found.class_name: found.ranking}}  # fmt: skip
     subject = ablation.Subject(**base, **(given if which == "subject" else {}))
     orders = [ablation.ranked(**{"n_random": 2, "seed": 0, **(given if which == "order" else {})})]
@@ -386,19 +409,21 @@ def _cut(**given) -> str:
 
 NUMBERS, ANY = "numbers", "arrays"
 CALLS = {
-    "explain": (_explained, ("model clips random test_clips", "layer target_class mean std classes n_segments "
-        "n_concepts n_keep n_groups compactness sigma target features concept_layer stretch pool q_max random "
-        "n_random_orders n_matched seed batch_size device random_from test_clips")),
+    "explain": (_explained, ("model clips random test_clips",
+        "layer target_class mean std classes n_segments n_concepts n_keep n_groups compactness "
+        "sigma target features concept_layer stretch pool q_max random n_random_orders n_matched seed batch_size device random_from test_clips")),
     "adapt": (_adapted, ("model", "layer clip_shape mean std classes channel_axis pool")),
     "Clips": (_clipped, ("frames parts labels", "labels ids groups classes frames")),
-    "segment": (_segmented, ("clips", "n_segments compactness sigma spacing min_fraction threshold")),
+    "segment": (_segmented, ("clips",
+    "n_segments compactness sigma spacing min_fraction threshold")),
     "ablation.Subject": (lambda **g: _ablated("subject", **g), ("", "stretch batch_size device")),
     "ablation.ranked": (lambda **g: _ablated("order", **g), ("", "n_random seed")),
     "ablation.run": (lambda **g: _ablated("run", **g), ("", "q_max seed")),
     "cache": (_cached, ("", "size min_frames max_frames")),
     "middle_clips": (_middle, ("", "n_frames crop indices")),
     "decode": (_decoded, ("", "path fps")),
-    "load": (_loaded, ("", "split test_groups group_pattern groups_file fps stride fit window window_frames parts")),
+    "load": (_loaded, ("",
+    "split test_groups group_pattern groups_file fps stride fit window window_frames parts")),
     "random_clips": (_drawn, ("", "n folder n_frames size channels exclude seed")),
     "build": (_built, ("", "name n_classes width in_channels input_size layer dropout seed")),
     "textures": (_textured, ("", "n n_frames size channels seed")),
@@ -424,11 +449,16 @@ def arguments(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
 # --- names -------------------------------------------------------------------------------------
 
 SCRIPT = "<script>alert(1)</script>"
-NAMES = [SCRIPT, "$x^2$", r"$\frac{$", "🎬 日本", "two\nlines", "a\tb", "é" * 127, "x" * 255, ".hidden", "--help", "-rf",
-         "a b", "%s %d {0} {x}", "\"quoted\" 'too'", "</script><img src=x onerror=alert(1)>", "&lt;b&gt;", "a&b",
-         "`rm`", "$(true)", "con", "nul", "a;b|c", "*?[a]", "\\back\\slash", "\u202eright to left", "\u0301accent",
-         "\x1b[31mred", "__init__", "null", "1e5", "010", "yes", "#hash", "a,b", "=1+1", "[link](javascript:alert(1))",
-         "a/b", "..", "", " ", "\x00", "\ud800", "\udce9", "{{x}}", "<b>", "]]>", "'''", "<!--", "javascript:alert(1)"]  # fmt: skip
+NAMES = [SCRIPT, "$x^2$", r"$\frac{$", "🎬 日本", "two\nlines", "a\tb", "é" * 127, "x" * 255,
+    ".hidden", "--help", "-rf",
+         "a b", "%s %d {0} {x}", "\"quoted\" 'too'", "</script><img src=x onerror=alert(1)>",
+         "&lt;b&gt;", "a&b",
+         "`rm`", "$(true)", "con", "nul", "a;b|c", "*?[a]", "\\back\\slash", "\u202eright to left",
+         "\u0301accent",
+         "\x1b[31mred", "__init__", "null", "1e5", "010", "yes", "#hash", "a,b", "=1+1",
+         "[link](javascript:alert(1))",
+         "a/b", "..", "", " ", "\x00", "\ud800", "\udce9", "{{x}}", "<b>", "]]>", "'''", "<!--",
+         "javascript:alert(1)"]  # fmt: skip
 
 
 def _is_raw(page: str, name: str) -> str:
@@ -447,7 +477,8 @@ def _shown(name: str) -> str:
     score = {"score": [0.9], "ci_low": [0.8], "ci_high": [1.0], "verdict": ["for"]}
     scores = row[["class", "concept"]].assign(rank=1, **score)
     table = pd.DataFrame({name: [name]}, index=[name])
-    pages = [explorer.page(clips, cut, Concepts(row, None, {}), scores), film.html(clips.frames[0], alt=name),
+    pages = [explorer.page(clips, cut, Concepts(row, None, {}), scores), film.html(clips.frames[0],
+        alt=name),
              tables.style(table, name).to_html()]  # fmt: skip
     made = [charts.score_chart(scores), figures.clip_sheet(clips.frames, [name])]
     for figure in made:

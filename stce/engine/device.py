@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import numbers
 import re
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-# How long sizes are, what stands for the default of an argument without one, what others have to
-# have, and the least of whole numbers where it is not 0.
+# How long sizes are; what stands for a default where there is none; what others have to have.
 LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
-LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
-HOLDS, LEAST = {"clips": "frames", "frames": "dtype"}, {"n_jobs": -1, "batch_size": 1}
+LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": "", "device": None}
+HOLDS = {"clips": "frames", "frames": "dtype"}
 
 
 def typed(function: Callable) -> Callable:
@@ -47,29 +46,32 @@ def typed(function: Callable) -> Callable:
 
 def _wanted(name: str, value: object, like: object) -> str:
     """Say what an argument must be; "" if it is that, or may be anything."""
-    if name == "device":
-        return ""
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if name in LENGTHS:
-        value = value.tolist() if hasattr(value, "tolist") else value
-        fits = isinstance(value, list | tuple) and len(value) == LENGTHS[name]
-        fits = fits and not any(_wanted("", v, 1.0 if name == "spacing" else 1) for v in value)
-        whole = value is None and name == "crop"
-        return "" if fits or whole else f"{LENGTHS[name]} numbers, at least 0"
-    if name in HOLDS:
-        return "" if hasattr(value, HOLDS[name]) else "Clips" if name == "clips" else "an array"
-    if isinstance(like, tuple) and not like:
-        alike = isinstance(value, list | tuple | set | frozenset)
-        return "" if alike and all(isinstance(v, str) for v in value) else "a list of text"
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if isinstance(like, bool):
-        return "" if str(value) in ("True", "False", "0", "1") else "True or False"
-    if isinstance(like, str):
-        return "" if isinstance(value, str) else "text"
-    if isinstance(like, float):
-        return "" if number and math.isfinite(value) else "a number"
-    low = LEAST.get(name, 0)
-    whole = number and isinstance(value, numbers.Integral) and low <= value < 2**63
-    return "" if whole or not isinstance(like, int) else f"a whole number, at least {low}"
+        size, one = getattr(value, "tolist", lambda: value)(), 1.0 if name == "spacing" else 1
+        fits = isinstance(size, list | tuple) and len(size) == LENGTHS[name]
+        fits = (
+            fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
+        )
+        wanted = f"{LENGTHS[name]} numbers, at least 0"
+    elif name in HOLDS:
+        fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
+    elif isinstance(like, bool):
+        fits, wanted = str(value) in ("True", "False", "0", "1"), "True or False"
+    elif isinstance(like, str):
+        fits, wanted = isinstance(value, str), "text"
+    elif isinstance(like, float):
+        fits, wanted = number and math.isfinite(value), "a number"
+    elif isinstance(like, int):
+        low = {"n_jobs": -1, "batch_size": 1}.get(name, 0)
+        fits = number and isinstance(value, Integral) and low <= value < 2**63
+        wanted = f"a whole number, at least {low}"
+    elif isinstance(like, tuple) and not like:
+        fits = isinstance(value, list | tuple | set) and all(isinstance(v, str) for v in value)
+        wanted = "a list of text"
+    else:
+        return ""
+    return "" if fits else wanted
 
 
 def named(name: str | torch.device) -> str:

@@ -57,21 +57,22 @@ class CachedVideos(Videos):
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
-        path = self._path(i, ".npy")
-        with storage.explain_read(path):
-            return np.load(path, mmap_mode="r")
+        return self._open(self._path(i, ".npy"))
 
     def parts(self, i):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         path = self._path(i, ".parts.npy")
-        with storage.explain_read(path):
-            return np.load(path, mmap_mode="r") if path.is_file() else None
+        return self._open(path) if path.is_file() else None
 
     def damaged(self):
         """Return ``{"id": ..., "note": ...}`` of each video that was kept although damaged."""
         notes = {name: self._path(i, ".damage.txt") for i, name in enumerate(self.table["id"])}
         there = {name: path for name, path in notes.items() if path.is_file()}
         return [{"id": name, "note": path.read_text("utf-8")} for name, path in there.items()]
+
+    def _open(self, path):
+        with storage.explain_read(path):
+            return np.load(path, mmap_mode="r")
 
     def _path(self, i, ending):
         return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
