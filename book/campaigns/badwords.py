@@ -273,7 +273,8 @@ def _arrays(rng: np.random.Generator) -> list:
                 torch.from_numpy(good / 255).half(),
             torch.from_numpy(good).permute(0, 4, 1, 2, 3), (x for x in good), list(good),
             np.float16(good / 255),
-            np.ma.masked_array(good, good > 9), np.asfortranarray(good), pd.DataFrame(good[0, 0, :, :, 0]),
+            np.ma.masked_array(good, good > 9), np.asfortranarray(good),
+            pd.DataFrame(good[0, 0, :, :, 0]),
             "frames.npy", None, 7, {}, set(), np.zeros((2, 3, 4, 3, 3), np.uint8),
             memoryview(good)]  # fmt: skip
 
@@ -407,15 +408,18 @@ def _cut(**given) -> str:
     return "" if made.size else "no frames"
 
 
-NUMBERS, ANY = "numbers", "arrays"
+OF_EXPLAIN = (
+    "layer target_class mean std classes n_segments n_concepts n_keep n_groups compactness sigma "
+    "target features concept_layer stretch pool q_max random n_random_orders n_matched seed "
+    "batch_size device random_from test_clips"
+)
+# What tries a call, which of its arguments are given arrays, and which are given other values.
 CALLS = {
-    "explain": (_explained, ("model clips random test_clips",
-        "layer target_class mean std classes n_segments n_concepts n_keep n_groups compactness "
-        "sigma target features concept_layer stretch pool q_max random n_random_orders n_matched seed batch_size device random_from test_clips")),
+    "explain": (_explained, ("model clips random test_clips", OF_EXPLAIN)),
     "adapt": (_adapted, ("model", "layer clip_shape mean std classes channel_axis pool")),
     "Clips": (_clipped, ("frames parts labels", "labels ids groups classes frames")),
     "segment": (_segmented, ("clips",
-    "n_segments compactness sigma spacing min_fraction threshold")),
+        "n_segments compactness sigma spacing min_fraction threshold")),
     "ablation.Subject": (lambda **g: _ablated("subject", **g), ("", "stretch batch_size device")),
     "ablation.ranked": (lambda **g: _ablated("order", **g), ("", "n_random seed")),
     "ablation.run": (lambda **g: _ablated("run", **g), ("", "q_max seed")),
