@@ -30,13 +30,14 @@ def typed(function: Callable) -> Callable:
     Traceback (most recent call last):
     ValueError: n must be a whole number, at least 0, not '3' (str).
     """
-    defaults = {name: one.default for name, one in inspect.signature(function).parameters.items()}
+    signature = inspect.signature(function)
+    defaults = {name: one.default for name, one in signature.parameters.items()}
 
     @functools.wraps(function)
     def call(*given, **named):
-        for name, value in [*zip(defaults, given, strict=False), *named.items()]:
-            like = LIKE.get(name, defaults.get(name))
-            if value is not defaults.get(name) and (wanted := _wanted(name, value, like)):
+        for name, value in signature.bind(*given, **named).arguments.items():
+            like = LIKE.get(name, defaults[name])
+            if value is not defaults[name] and (wanted := _wanted(name, value, like)):
                 said = f"{name} must be {wanted}, not {value!r:.99} ({type(value).__name__})."
                 raise ValueError(said)
         return function(*given, **named)
