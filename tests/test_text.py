@@ -322,9 +322,8 @@ def test_whatever_is_wrong_with_an_archive_it_is_named(tmp_path, kind):
 )
 def test_yaml_that_cannot_be_read_is_one_sentence(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text, "utf-8")
-    with pytest.raises(
-        ValueError, match=rf"own\.yaml is not YAML \(.*{message}.*; write one"
-    ) as told:
+    said = rf"own\.yaml is not YAML .*{message}.*; write one"
+    with pytest.raises(ValueError, match=said) as told:
         known_file(tmp_path / "own.yaml")
     assert "\n" not in str(told.value)
     value = text.partition(": ")[2].strip()
