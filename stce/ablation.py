@@ -21,7 +21,7 @@ from stce import concepts as concepts_module
 from stce import features as features_module
 from stce.clips import Clips
 from stce.concepts import Concepts
-from stce.engine.device import resolve
+from stce.engine.device import resolve, typed
 from stce.engine.progress import bar
 from stce.engine.storage import write_table
 from stce.engine.threads import prepared
@@ -106,6 +106,9 @@ class Subject:
         concept = concepts_module.assign(z, self.concepts.centres[owner])
         labels = np.asarray(self.supervoxels.labels[video])
         return Case(self, video, owner, clip, labels, self.supervoxels.table.iloc[rows], concept)
+
+
+Subject.__init__ = typed(Subject.__init__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +200,7 @@ def concept_orders(
     return [("top", 0, list(ranking)), ("least", 0, list(reversed(ranking))), *random]
 
 
+@typed
 def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
     """Give :func:`run` the orders of the ranking, as :func:`concept_orders` lists them."""
 
@@ -208,6 +212,7 @@ def ranked(n_random: int = 10, seed: int = 0) -> Callable[[Case, int], list[Orde
     return orders
 
 
+@typed
 def matched(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Order]]:
     """Give :func:`run` orders by chance that show as much of a clip as the ranking does.
 
@@ -231,6 +236,7 @@ def matched(n_repeats: int = 10, seed: int = 0) -> Callable[[Case, int], list[Or
     return orders
 
 
+@typed
 def run(
     subject: Subject,
     *orders: Callable[[Case, int], list[Order]],

@@ -7,21 +7,15 @@ them from videos. The variable-length side, `Videos`, `CachedVideos`, `decode`, 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from stce.engine.storage import (
-    check_sealed,
-    check_there,
-    open_array,
-    path_of,
-    read_rows,
-    write_clips,
-)
+from stce.engine import storage
+from stce.engine.device import typed
+from stce.videos.cached import write_clips
 from stce.videos.frames import center_crop
 
 if TYPE_CHECKING:
@@ -69,11 +63,17 @@ class Clips:
 
     def __post_init__(self):
         # A frozen dataclass sets its own fields through object.__setattr__.
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64).reshape(-1))
-        object.__setattr__(self, "ids", np.asarray(self.ids, np.str_).reshape(-1))
-        object.__setattr__(self, "groups", np.asarray(self.groups, np.str_).reshape(-1))
-        object.__setattr__(self, "classes", tuple(str(c) for c in self.classes))
-        shape, dtype = tuple(self.frames.shape), self.frames.dtype
+        for name in ("labels", "ids", "groups", "classes"):
+            kind, value = np.int64 if name == "labels" else np.str_, getattr(self, name)
+            try:
+                given = np.asarray(value, kind).reshape(-1)
+                "".join(map(str, given)).encode()
+            except (TypeError, ValueError, OverflowError) as error:
+                told = "whole numbers" if name == "labels" else "text in UTF-8"
+                told = f"Clips.{name} is {value!r:.99}; give {told} ({error})."
+                raise ValueError(told) from error
+            object.__setattr__(self, name, tuple(given.tolist()) if name == "classes" else given)
+        shape, dtype = np.shape(self.frames), getattr(self.frames, "dtype", type(self.frames))
         if len(shape) != 5 or dtype != np.uint8 or shape[4] not in (1, 3):
             raise ValueError(
                 f"Clips.frames must be (N, T, H, W, C) uint8 with C = 1 or 3, not {shape} {dtype}; "
@@ -149,7 +149,7 @@ class Clips:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        check_there(self.frames)
+        storage.check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])
@@ -166,12 +166,12 @@ class Clips:
         """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
         indices = np.arange(len(self))[indices]
         return Clips(
-            read_rows(self.frames, indices),
+            storage.read_rows(self.frames, indices),
             self.labels[indices],
             self.ids[indices],
             self.groups[indices],
             self.classes,
-            None if self.parts is None else read_rows(self.parts, indices),
+            None if self.parts is None else storage.read_rows(self.parts, indices),
         )
 
     def save(self, folder):
@@ -189,22 +189,22 @@ class Clips:
     @classmethod
     def load(cls, folder):
         """Open what `save` or `middle_clips` wrote, read as it is used; or FileNotFoundError."""
-        folder = path_of(folder)
+        folder = storage.path_of(folder)
         if not (folder / "table.parquet").is_file() or not (folder / "frames.zarr").is_dir():
             raise FileNotFoundError(
                 f"No saved clips in {folder}: frames.zarr and table.parquet are not there; "
                 "write them with Clips.save or middle_clips, or correct the folder."
             )
-        check_sealed(folder, "delete the folder and write the clips again")
-        table = pd.read_parquet(folder / "table.parquet")
+        storage.check_sealed(folder, "delete the folder and write the clips again")
+        table = storage.read_file(folder / "table.parquet", "label", "id", "group")
         parts = folder / "parts.zarr"
         return cls(
-            open_array(folder / "frames.zarr"),
+            storage.open_array(folder / "frames.zarr"),
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            json.loads((folder / "classes.json").read_text(encoding="utf-8")),
-            open_array(parts) if parts.is_dir() else None,
+            storage.read_file(folder / "classes.json"),
+            storage.open_array(parts) if parts.is_dir() else None,
         )
 
 
@@ -235,6 +235,7 @@ def of_class(clips, name, names, argument) -> Clips:
     return as_clips(replace(clips, labels=labels, classes=names), argument)
 
 
+@typed
 def middle_clips(videos, folder=None, n_frames=16, crop=(112, 112), indices=None) -> Clips:
     """Take the middle frames of each video and the centre of each frame (section 4.1).
 

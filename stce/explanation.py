@@ -21,8 +21,8 @@ from stce import concepts as concepts_module
 from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
+from stce.engine import storage
 from stce.engine.progress import tell
-from stce.engine.storage import check_sealed, new_array, path_of, replacing, seal, write_parts
 from stce.engine.threads import prepared
 from stce.evaluation import significance
 from stce.evaluation.verdict import Verdict, verdict
@@ -129,33 +129,33 @@ class Explanation:
 
     def save(self, folder: str | Path) -> None:
         """Write all but the network into a new folder, which appears complete or not at all."""
-        folder = path_of(folder)
+        folder = storage.path_of(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
-        with replacing(folder, folder=True) as partial:
+        with storage.replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
             labels = self.supervoxels.labels
-            new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
+            storage.new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
             self.concepts.save(partial)
             self.tcav.save(partial)
             tables = {"supervoxels": self.supervoxels.table, "outcomes": self.outcomes}
-            write_parts(partial, **{name: t for name, t in tables.items() if t is not None})
+            storage.write_parts(partial, **{name: t for name, t in tables.items() if t is not None})
             facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
             (partial / "explanation.json").write_text(facts, "utf-8")
-            seal(partial)
+            storage.seal(partial)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
         """Read what :meth:`save` wrote; FileNotFoundError if it is not there."""
-        folder = path_of(folder)
+        folder = storage.path_of(folder)
         if not (folder / "explanation.json").is_file():
             raise FileNotFoundError(
                 f"There is no explanation in {folder}; write one with Explanation.save."
             )
-        check_sealed(folder, "delete the folder and save the explanation again")
-        facts = json.loads((folder / "explanation.json").read_text("utf-8"))
+        storage.check_sealed(folder, "delete the folder and save the explanation again")
+        facts = storage.read_file(folder / "explanation.json", "class_name", "settings")
         outcomes = folder / "outcomes.parquet"
-        outcomes = pd.read_parquet(outcomes) if outcomes.exists() else None
+        outcomes = storage.read_file(outcomes) if outcomes.exists() else None
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])

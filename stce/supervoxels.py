@@ -17,8 +17,9 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
+from stce.engine.device import typed
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, new_array, open_array, write_table
+from stce.engine.storage import check_there, new_array, open_array, read_file, write_table
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
@@ -80,7 +81,7 @@ class Supervoxels:
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        table = pd.read_parquet(folder / "supervoxels.parquet")
+        table = read_file(folder / "supervoxels.parquet")
         return cls(open_array(folder / "labels.zarr"), table)
 
 
@@ -99,6 +100,7 @@ def _colour(frames: np.ndarray, sigma: float, spacing: tuple[float, float, float
     return image
 
 
+@typed
 def segment_clip(
     frames: np.ndarray,
     n_segments: tuple[int, ...] = N_SEGMENTS,
@@ -250,6 +252,7 @@ def _table(labels: np.ndarray, kept: list[np.ndarray], min_fraction: float) -> p
     return pd.DataFrame(rows, columns=COLUMNS[1:]).astype({"size": np.int64})
 
 
+@typed
 def segment(
     clips,
     folder: str | Path | None = None,

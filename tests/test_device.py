@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from stce.engine import device
+from stce.engine.device import typed
 
 
 @pytest.fixture
@@ -48,3 +50,22 @@ def test_denormals_are_flushed():
     assert (tiny * 0.5).item() > 0
     device.resolve("cpu")
     assert (tiny * 0.5).item() == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n": "3"}, {"n": -1}, {"n": True}, {"n": 2**70}, {"x": float("nan")}, {"x": "1"}, {"text": 3},
+     {"size": 8}, {"size": (8,)}, {"size": "88"}, {"size": (8, -1)}, {"on": [1, 2]}, {"names": [1]},
+     {"names": "a"}, {"frames": [[1]]}, {"spacing": (1, 2, float("nan"))}],
+)  # fmt: skip
+def test_an_argument_of_another_type_is_named_before_anything_starts(wrong):
+    @typed
+    def call(frames, size, *, n=1, x=0.5, text="a", on=True, names=(), spacing=(1.0, 1.0, 1.0)):
+        return n, x, size
+
+    frames = np.zeros(3)
+    given = {"n": np.int64(2), "x": 1, "names": ("a",), "on": np.True_, "spacing": [1, 1, 2.5]}
+    assert call(frames, np.array([8, 8]), **given)[:2] == (2, 1)
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name} must be .*, not "):
+        call(**{"frames": frames, "size": (8, 8)} | wrong)

@@ -274,6 +274,31 @@ def test_the_note_reaches_the_cache(turned, tmp_path, n_jobs):
     assert "1 of its 100 frames" in json.dumps(again.damaged())
 
 
+def test_what_ffmpeg_complains_of_and_marks_nowhere_is_noted(tmp_path):
+    path = write(tmp_path / "a.gif", textured(20), "gif", fmt="rgb8")
+    place, size = packets(path)[10]
+    data = bytearray(path.read_bytes())
+    data[place + size // 2 : place + size // 2 + 40] = bytes(range(100, 140))
+    path.write_bytes(data)
+    with pytest.warns(DamagedFilm, match="FFmpeg says of it 'LZW decode failed'"):
+        decode(path)
+
+
+def test_a_header_that_claims_more_frames_than_bytes_takes_no_memory(tmp_path):
+    path = write(tmp_path / "a.mp4", textured(8))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 12
+    data[at : at + 4] = struct.pack(">I", 2**30)
+    path.write_bytes(data)
+    assert len(decode(path)) == 8
+
+
+def test_the_end_of_another_stream_is_none_of_the_film(tmp_path):
+    path = write(tmp_path / "a.mov", textured(8), "qtrle", fmt="argb")
+    path.write_bytes(path.read_bytes().replace(b"udta", b"trak"))
+    assert len(decode(path)) == 8
+
+
 # --- which files -------------------------------------------------------------------------------
 
 

@@ -309,6 +309,17 @@ def test_a_file_that_is_not_ours(tmp_path):
             models.load(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("input_size", 3), ("width", {}), ("width", 0), ("name", []), ("layer", 7)]
+)
+def test_settings_that_make_no_network_name_the_file(tmp_path, name, value):
+    network = models.build("c3d", **TINY)
+    network.settings[name] = value
+    models.save(tmp_path / "net", network)
+    with pytest.raises(ValueError, match="net cannot be read .*; get it again, or make it anew"):
+        models.load(tmp_path / "net")
+
+
 def test_weights_that_do_not_fit(tmp_path):
     network = models.build("c3d", **TINY)
     network.settings["n_classes"] = 4

@@ -121,3 +121,11 @@ def test_no_import_hides_a_parameter(stage):
         for alias in node.names
     }
     assert not imported & set(PARAMETERS[stage])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400])
+@pytest.mark.parametrize("name", ["compactness", "n_discovery", "n_segments", "seed"])
+def test_what_no_computer_counts_to_is_refused(name, value):
+    value = [value] if name == "n_segments" else value
+    with pytest.raises(ValueError, match=f"Parameter '{name}' of 'segment' is "):
+        check("segment", {name: value})

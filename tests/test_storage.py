@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from stce.engine.storage import (
     new_array,
     open_array,
     present,
+    read_file,
+    read_rows,
     replacing,
     seal,
     swap,
@@ -147,3 +150,43 @@ def test_what_a_killed_run_of_zarr_has_left_is_no_part_of_a_sealed_folder(tmp_pa
     (tmp_path / "a.zarr" / "c" / "0" / "0.12ab.partial").write_text("half")
     seal(tmp_path, of="test")
     assert not list(tmp_path.rglob("*.partial")) and changed(tmp_path, every=True) == []
+
+
+def spoil(path):
+    path.write_bytes(b"\x00damaged\xff" * 9)
+
+
+def test_whatever_cannot_be_read_is_named_with_a_remedy(tmp_path):
+    new_array(tmp_path / "a.zarr", (2, 3), np.float32)[:] = 1
+    write_table(tmp_path / "table.parquet", frame())
+    chunk = tmp_path / "a.zarr" / "c" / "1" / "0"
+    names_of = ("table.parquet", "facts.json", "arrays.safetensors")
+    spoil(chunk)
+    array = open_array(tmp_path / "a.zarr")
+    assert array[0].sum() == 3
+    with pytest.raises(IndexError):
+        array[2]
+    for rows in (lambda: array[1], lambda: read_rows(array, [1])):
+        with pytest.raises(ValueError, match=r"a\.zarr cannot be read .*; get it again"):
+            rows()
+    with pytest.raises(ValueError, match=r"table\.parquet cannot be read .*label"):
+        read_file(tmp_path / "table.parquet", "id", "label")
+    for name in names_of:
+        spoil(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read .*; get it again, or make"):
+            read_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="none.json cannot be read"):
+        read_file(tmp_path / "none.json")
+
+
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_no_hang(tmp_path):
+    os.mkfifo(tmp_path / "facts.json")
+    with pytest.raises(ValueError, match=r"facts\.json cannot be read .*pipe or a device"):
+        read_file(tmp_path / "facts.json")
+    new_array(tmp_path / "a.zarr", (1, 3), np.float32)[:] = 1
+    (tmp_path / "a.zarr" / "c" / "0" / "0").unlink()
+    os.mkfifo(tmp_path / "a.zarr" / "c" / "0" / "0")
+    with pytest.raises(FileNotFoundError, match="a.zarr/c/0/0 is missing"):
+        open_array(tmp_path / "a.zarr")
+    (tmp_path / "manifest.json").mkdir()
+    assert changed(tmp_path) == [f"{tmp_path / 'manifest.json'} cannot be read"]

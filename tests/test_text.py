@@ -27,6 +27,7 @@ from stce.explanation import explain
 from stce.models import weights
 from stce.study import jobs
 from stce.study.known import Loader
+from stce.study.known import _read as known_file
 from stce.study.parameters import HOME, check
 from stce.study.run import Run
 from stce.viz import charts, figures, tables
@@ -285,3 +286,58 @@ def test_an_archive_cannot_fill_the_disk_or_lead_elsewhere(tmp_path, monkeypatch
 
 def test_home_is_this_checkout():
     assert HOME == ROOT
+
+
+def zipped(path, name="a.avi", at=(), value=0):
+    """Write a zip archive, and bytes into both headers of its member; return what it holds."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, b"film" * 99)
+    data = bytearray(path.read_bytes())
+    for mark, place in zip((b"PK\3\4", b"PK\1\2"), at, strict=False):
+        data[data.rindex(mark) + place] = value
+    path.write_bytes(data)
+    return data
+
+
+@pytest.mark.parametrize("kind", ["locked", "method", "cut off in front", "bzip2"])
+def test_whatever_is_wrong_with_an_archive_it_is_named(tmp_path, kind):
+    how = {"locked": ((6, 8), 1), "method": ((8, 10), 97), "bzip2": ((8, 10), 12)}
+    data = zipped(tmp_path / "films.zip", "a.avi", *how.get(kind, ()))
+    if kind == "cut off in front":
+        (tmp_path / "films.zip").write_bytes(data[40:])
+    with pytest.raises(ValueError, match=r"films\.zip is damaged \(.*; delete it and fetch"):
+        unpack(tmp_path / "films.zip", tmp_path / "out", ["a.avi"])
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nepochs: 300\n", "'epochs' is there twice"),
+        ("lr: !!bool x\n", "KeyError"),
+        ("epochs: " + "9" * 5000 + "\n", "4300 digits"),
+        ("classes: " + "[" * 3000 + "]" * 3000 + "\n", "RecursionError"),
+        ("{[a, b]: 3}\n", "unhashable"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_one_sentence(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text, "utf-8")
+    said = rf"own\.yaml is not YAML .*{message}.*; write one"
+    with pytest.raises(ValueError, match=said) as told:
+        known_file(tmp_path / "own.yaml")
+    assert "\n" not in str(told.value)
+    value = text.partition(": ")[2].strip()
+    if "\n" not in value and not text.startswith("{"):
+        with pytest.raises(ValueError, match="The value in --set .* cannot be read") as told:
+            jobs.assignments([f"lr={value}"])
+        assert len(str(told.value)) < 700
+
+
+def test_a_name_that_utf8_cannot_hold_is_refused_where_it_comes_in():
+    frames = np.zeros((1, 4, 8, 8, 1), np.uint8)
+    for wrong in ({"classes": ("caf\udce9",)}, {"ids": ["\ud800"]}, {"labels": ["x"]}):
+        given = {"labels": [0], "ids": ["a"], "groups": ["p"], "classes": ("w",)} | wrong
+        with pytest.raises(ValueError, match=f"Clips.{next(iter(wrong))} is .*; give "):
+            Clips(frames, **given)
+    with pytest.raises(ValueError, match=r"The path '.ud800' is none .*; give text or a Path"):
+        path_of("\ud800")

@@ -13,7 +13,7 @@ import shlex
 import unicodedata
 from pathlib import Path
 
-from stce.engine.storage import path_of
+from stce.engine.storage import explain_read, path_of
 
 DATASETS = ("actors", "folder", "kth", "kinetics")
 PATHS = ("folder", "groups_file", "annotations")  # options that are paths, whatever the data set
@@ -135,15 +135,13 @@ def text_table(path, option):
         raise FileNotFoundError(
             f"{option} {path} is not there (seen from {Path.cwd()}); correct `{option}`."
         )
-    try:
+    with explain_read(
+        path, "write it as CSV in UTF-8, or remove it", f"cannot be read as {option}"
+    ):
         # As text: an id may look like a number or a missing value.
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
         )
-    except ValueError as error:  # pandas' own and those of decoding are of this kind
-        raise ValueError(
-            f"{path} cannot be read as {option} ({error}); write it as CSV in UTF-8, or remove it."
-        ) from error
     table = table.rename(columns=str.strip)
     return table.apply(lambda column: column.str.strip().str.normalize("NFC"))
 

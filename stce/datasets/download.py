@@ -1,8 +1,8 @@
 """Fetching an archive, and taking files out of it: each complete and checked, or not there."""
 
+import contextlib
 import os
 import zipfile
-import zlib
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import pooch
 
 from stce.engine.progress import bar
-from stce.engine.storage import replacing
+from stce.engine.storage import explain_read, explain_write, replacing
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 18
@@ -131,19 +131,18 @@ def unpack(archive, folder, names):
         If the archive is no zip file, is damaged, or holds a link or a path out of the folder.
     """
     folder, names = Path(folder), set(names)
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            inside = [(_safe(member, archive), member) for member in zipped.infolist()]
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, member in inside:
-                if path.name in names and not member.is_dir():
-                    if member.file_size > 50 * max(member.compress_size, 1 << 20):
-                        raise zipfile.BadZipFile(f"{path.name} is blown up to fill the disk")
-                    _write(zipped, member, folder / path.name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(
-            f"The archive {archive} is damaged ({error}); delete it and fetch it again."
-        ) from error
+    with contextlib.ExitStack() as stack:
+        with _told(archive):
+            zipped = stack.enter_context(zipfile.ZipFile(archive))
+        inside = [(_safe(member, archive), member) for member in zipped.infolist()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, member in inside:
+            if path.name in names and not member.is_dir():
+                _write(folder / path.name, _pieces(archive, zipped, member))
+
+
+def _told(archive):
+    return explain_read(f"The archive {archive}", "delete it and fetch it again", "is damaged")
 
 
 def _safe(member, archive):
@@ -158,7 +157,15 @@ def _safe(member, archive):
     return path
 
 
-def _write(zipped, member, target):
-    with replacing(target) as partial, zipped.open(member) as source, open(partial, "wb") as file:
-        while chunk := source.read(CHUNK):  # the last read checks the CRC
-            file.write(chunk)
+def _pieces(archive, zipped, member):
+    with _told(archive):
+        if member.file_size > 50 * max(member.compress_size, 1 << 20):
+            raise zipfile.BadZipFile(f"{member.filename} is blown up to fill the disk")
+        with zipped.open(member) as source:
+            while chunk := source.read(CHUNK):  # the last read checks the CRC
+                yield chunk
+
+
+def _write(target, pieces):
+    with replacing(target) as partial, explain_write(target.parent), open(partial, "wb") as file:
+        file.writelines(pieces)

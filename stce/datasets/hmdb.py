@@ -23,6 +23,7 @@ from stce.datasets import folder_of, text_of
 from stce.datasets.copies import plain
 from stce.datasets.folder import shuffled
 from stce.datasets.textures import CLASSES, check_clips
+from stce.engine.device import typed
 from stce.engine.storage import path_of
 from stce.videos import decode
 from stce.videos.frames import center_crop, fitted, shrunk
@@ -140,7 +141,8 @@ def _key(name):
     return SYNONYMS.get(key, key)
 
 
-def _videos(folder, exclude):
+@typed
+def _videos(folder, exclude=()):
     """Return the videos of each class, as ``CLASS/NAME``, without the excluded classes."""
     unwanted = {_key(name) for name in exclude}
     videos = {}

@@ -1,10 +1,78 @@
-"""Where the networks run: the CPU or one GPU."""
+"""What calls are given: a device, the CPU or one GPU; numbers and sizes."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
 import re
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+# How long sizes are; what stands for a default where there is none; what others have to have.
+LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
+LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": "", "device": None}
+HOLDS = {"clips": "frames", "frames": "dtype"}
+
+
+def typed(function: Callable) -> Callable:
+    """Refuse numbers, sizes and text that are not what their defaults are, before anything starts.
+
+    Other arguments, and what is left out, are the function's own business.
+
+    Examples
+    --------
+    >>> typed(lambda size, n=1: n)((8, 8), n="3")
+    Traceback (most recent call last):
+    ValueError: n must be a whole number, at least 0, not '3' (str).
+    """
+    signature = inspect.signature(function)
+    defaults = {name: one.default for name, one in signature.parameters.items()}
+
+    @functools.wraps(function)
+    def call(*given, **named):
+        for name, value in signature.bind(*given, **named).arguments.items():
+            like = LIKE.get(name, defaults[name])
+            if value is not defaults[name] and (wanted := _wanted(name, value, like)):
+                said = f"{name} must be {wanted}, not {value!r:.99} ({type(value).__name__})."
+                raise ValueError(said)
+        return function(*given, **named)
+
+    return call
+
+
+def _wanted(name: str, value: object, like: object) -> str:
+    """Say what an argument must be; "" if it is that, or may be anything."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if name in LENGTHS:
+        size, one = getattr(value, "tolist", lambda: value)(), 1.0 if name == "spacing" else 1
+        fits = isinstance(size, list | tuple) and len(size) == LENGTHS[name]
+        fits = (
+            fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
+        )
+        wanted = f"{LENGTHS[name]} numbers, at least 0"
+    elif name in HOLDS:
+        fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
+    elif isinstance(like, bool):
+        fits, wanted = str(value) in ("True", "False", "0", "1"), "True or False"
+    elif isinstance(like, str):
+        fits, wanted = isinstance(value, str), "text"
+    elif isinstance(like, float):
+        fits, wanted = number and math.isfinite(value), "a number"
+    elif isinstance(like, int):
+        low = {"n_jobs": -1, "batch_size": 1}.get(name, 0)
+        fits = number and isinstance(value, Integral) and low <= value < 2**63
+        wanted = f"a whole number, at least {low}"
+    elif isinstance(like, tuple) and not like:
+        fits = isinstance(value, list | tuple | set) and all(isinstance(v, str) for v in value)
+        wanted = "a list of text"
+    else:
+        return ""
+    return "" if fits else wanted
 
 
 def named(name: str | torch.device) -> str:
@@ -31,6 +99,8 @@ def resolve(name: str | torch.device = "auto") -> torch.device:
     >>> resolve("cpu")
     device(type='cpu')
     """
+    import torch  # only here: who cuts clips or decodes films need not wait for it
+
     text = named(name)
     torch.set_flush_denormal(True)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

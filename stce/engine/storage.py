@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ import zarr
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+ANEW = "get it again, or make it anew"
 _MARKS = {"manifest.json", "inputs.json"}  # what says of a folder what it is, and no part of it
 
 
@@ -33,6 +35,27 @@ def explain_write(folder, remedy="free some space or choose another folder, and 
         number = int(told[1]) if told else getattr(error, "errno", None) or errno.EIO
         reason = os.strerror(number) if told else getattr(error, "strerror", None) or str(error)
         raise OSError(number, f"Cannot write into {folder}: {reason}; {remedy}.") from error
+
+
+@contextmanager
+def explain_read(path, remedy=ANEW, problem="cannot be read", but=()):
+    """Re-raise what a reader says of a file as one sentence that names it, and the remedy.
+
+    Whatever is in a file, and whoever reads it: it is a ValueError, or the file is not there. The
+    errors `but` are left as they are.
+    """
+    try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise OSError("it is no file but a pipe or a device")
+        yield
+    except but:
+        raise
+    except Exception as error:
+        absent = isinstance(error, FileNotFoundError)
+        reason = textwrap.shorten(str(error), 300)
+        raise (FileNotFoundError if absent else ValueError)(
+            f"{path} {problem} ({type(error).__name__}: {reason}); {remedy}."
+        ) from error
 
 
 @contextmanager
@@ -218,14 +241,15 @@ def changed(folder, every=False, **facts):
             return [f"{folder / 'manifest.json'} has been edited"]
         if other := [f"{k} {manifest.get(k)!r}" for k, v in facts.items() if manifest.get(k) != v]:
             return [f"{folder / 'manifest.json'} is of {other[0]}"]
-    except (ValueError, AttributeError):
+        files = {name: known.split() for name, known in manifest.get("files", {}).items()}
+        outputs = files or manifest["outputs"]
+    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
         return [f"{folder / 'manifest.json'} cannot be read"]
     there, said = _files(folder), []
-    if "files" not in manifest:
-        whole = not every or manifest["outputs"] == _total({n: _read(there[n]) for n in there})
+    if not files:
+        whole = not every or outputs == _total({n: _read(there[n]) for n in there})
         return [] if whole else [f"a file in {folder} has changed"]
-    for name, known in manifest["files"].items():
-        size, at, digest = known.split()
+    for name, (size, at, digest) in files.items():
         path = there.pop(name, folder / name)
         if not path.is_file():
             said.append(f"{path} is missing")
@@ -278,9 +302,18 @@ def write_parts(folder, **parts):
 def read_parts(folder, *names):
     """Yield what :func:`write_parts` wrote."""
     for name in names:
-        table = Path(folder) / f"{name}.parquet"
-        other = table.with_suffix(".safetensors")
-        yield load_file(other) if other.exists() else pd.read_parquet(table)
+        other = Path(folder) / f"{name}.safetensors"
+        yield read_file(other if other.exists() else other.with_suffix(".parquet"))
+
+
+def read_file(path, *names):
+    """Read a parquet, safetensors or JSON file, which must have some columns or keys."""
+    with explain_read(path):
+        how = {".parquet": pd.read_parquet, ".safetensors": load_file}.get(Path(path).suffix)
+        found = how(path) if how else json.loads(Path(path).read_text("utf-8"))
+        for name in names:
+            found[name]
+    return found
 
 
 def read_rows(array, indices):
@@ -294,38 +327,12 @@ def read_rows(array, indices):
     if isinstance(array, np.ndarray):
         return array[indices]
     if array.chunks[0] > 1:  # each chunk is read once, whatever rows it holds
-        return array.oindex[np.asarray(indices, np.intp)]
+        with explain_read(getattr(array.store, "root", array.store)):
+            return array.oindex[np.asarray(indices, np.intp)]
     rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
     for j, i in enumerate(indices):
         rows[j] = array[int(i)]
     return rows
-
-
-def write_clips(folder, rows, table, classes, shape):
-    """Write clips one by one into a temporary folder, then move it to its place."""
-    folder = path_of(folder)
-    if folder.exists():
-        raise FileExistsError(
-            f"The folder {folder} is there already, and clips are only written into a new one; "
-            "choose another name, delete it, or read it with Clips.load."
-        )
-    names = np.asarray(classes, object)
-    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
-    with replacing(folder, folder=True) as partial:
-        with explain_write(folder.parent):
-            packed = {"dtype": np.uint8, "compressors": zarr.codecs.ZstdCodec(level=1)}
-            frames, parts = new_array(partial / "frames.zarr", shape, **packed), None
-        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
-            with explain_write(folder.parent):
-                frames[i] = row
-                if row_parts is not None:
-                    if parts is None:
-                        parts = new_array(partial / "parts.zarr", shape[:4], **packed)
-                    parts[i] = row_parts
-        with explain_write(folder.parent):
-            table.to_parquet(partial / "table.parquet", index=False)
-            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
-            seal(partial)
 
 
 FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
@@ -338,6 +345,14 @@ def new_array(path, shape, dtype, rows=1, **options):
         return zarr.create_array(Path(path).absolute(), **how, **options)
 
 
+class _Array(zarr.Array):
+    """An array on the disk that says which one it is where it cannot be read."""
+
+    def __getitem__(self, selection):
+        with explain_read(self.store.root, but=IndexError):
+            return super().__getitem__(selection)
+
+
 def open_array(path, mode="r"):
     """Open a zarr array under a path that is the same from every working directory.
 
@@ -345,9 +360,10 @@ def open_array(path, mode="r"):
     is one of zeros: to read an array with one is refused, in the mode "r".
     """
     root = Path(path).absolute()
-    with zarr.config.set(FULL):
-        array = zarr.open_array(root, mode=mode)
-    there = {part.relative_to(root).as_posix() for part in root.glob("c/**/*")}
+    with zarr.config.set(FULL), explain_read(root):
+        array = _Array(zarr.open_array(root, mode=mode).async_array)
+        parts = [part for part in root.glob("c/**/*") if part.is_file()]
+    there = {part.relative_to(root).as_posix() for part in parts}
     for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
             raise FileNotFoundError(
@@ -379,5 +395,6 @@ def path_of(written, base=""):
     >>> path_of("runs/$a/", "/data").as_posix()
     '/data/runs/$a'
     """
-    written = os.fspath(written).encode("utf-8", "surrogateescape")
-    return Path(base, os.path.expanduser(os.fsdecode(written)))
+    with explain_read(f"The path {written!r}", "give text or a Path", "is none"):
+        written = os.fspath(written).encode("utf-8", "surrogateescape")
+        return Path(base, os.path.expanduser(os.fsdecode(written)))

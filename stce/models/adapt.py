@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stce.engine.device import resolve
+from stce.engine.device import resolve, typed
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, Sigmoids, check_logits, probe
@@ -23,6 +23,7 @@ __all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_name",
 __all__ += ["seen"]
 
 
+@typed
 def adapt(
     model: nn.Module,
     layer: str,
@@ -91,6 +92,7 @@ def adapt(
 
 def _each_named(names: Sequence, count: int, model: str) -> tuple[str, ...]:
     """Return names of the logits, if there is one for each."""
+    names = tuple(names) if isinstance(names, Iterable) else (names,)
     if len(names) != count:
         raise ValueError(
             f"classes has {len(names)} names, but {model} has {count} logits; name every one, in "
@@ -345,7 +347,7 @@ def _find(model: nn.Module, layer: str) -> nn.Module:
     known = dict(model.named_modules(remove_duplicate=False))
     known.pop("")
     known = {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()} | known
-    if layer not in known:
+    if not isinstance(layer, str) or layer not in known:
         close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]
         raise ValueError(
             f"{type(model).__name__} has no layer {layer!r}; near to it are {', '.join(close)}. "

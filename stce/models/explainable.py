@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stce.engine.storage import explain_read
+
 
 class Explainable:
     """What the stages of the method need of a network; `Network` and `Adapted` are such.
@@ -86,7 +88,8 @@ class Explainable:
             raise ValueError(f"std is {std}; give values above 0, in units of 0..1.")
 
     def _moment(self, name: str, value) -> Tensor:
-        array = np.asarray(value, np.float32).reshape(-1)
+        with explain_read(f"{name} {value!r:.99}", "give one or one a channel", "is no number"):
+            array = np.asarray(value, np.float32).reshape(-1)
         if array.size not in (1, self.clip_shape[0]) or not np.isfinite(array).all():
             raise ValueError(
                 f"{name} is {value}; give one number, or one a channel ({self.clip_shape[0]}), "

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stce.engine.storage import explain_write, path_of
+from stce.engine.storage import explain_read, explain_write, path_of
 from stce.models.network import Network
 from stce.models.store import save, state_of
 from stce.models.weights import entry, original, place, sha256, torchvisions
@@ -73,21 +73,17 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} to take weights from; check the path.")
-    try:
+    with explain_read(
+        path,
+        "it is damaged, incomplete, or no state dict, numpy arrays or safetensors: get it again, "
+        "or save model.state_dict()",
+        "cannot be read as weights",
+    ):
         found = dict(_flat(_read(path)))
         kinds = [type(v).__name__ for v in found.values() if not isinstance(v, Tensor)]
         if kinds and len(kinds) == len(found):
             raise TypeError(f"it holds {kinds[0]} where arrays by name are needed")
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    except OSError:
-        raise
-    except Exception as error:  # of whichever reader, for whatever bytes
-        reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {reason}); it is damaged, "
-            "incomplete, or no state dict, numpy arrays or safetensors: get it again, or save "
-            "model.state_dict()."
-        ) from error
 
 
 def _read(path: Path) -> Mapping:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from stce.engine.device import resolve
-from stce.engine.storage import path_of, replacing
+from stce.engine.storage import explain_read, path_of, replacing
 from stce.models.network import Network
 from stce.models.weights import located
 from stce.models.zoo import assemble, complete
@@ -58,18 +58,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
             f"there is no network file {path}; train writes last.safetensors and "
             "best.safetensors, save writes any other."
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["stce"])
-            header["settings"]  # each of our files has some
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a network saved by stce ({type(error).__name__}: {error}); a "
-            "pretrained one is brought by `python -m stce.models fetch NAME`; for other weights "
-            "build a network and load them into it."
-        ) from error
-    return tensors, header
+    remedy = "a pretrained one is brought by `python -m stce.models fetch NAME`; for other weights "
+    how = f"{remedy}build a network and load them into it", "is not a network saved by stce"
+    with explain_read(path, *how), safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {})["stce"])
+        header["settings"]  # each of our files has some
+        return {key: file.get_tensor(key) for key in file.keys()}, header
 
 
 @torch.inference_mode(False)
@@ -107,8 +101,12 @@ def load(
     path, device = located(path), resolve(device)
     tensors, header = read_tensors(path)
     size = {"input_size": input_size} if input_size else {}
-    settings = complete(header["settings"] | size)
-    network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
+    with explain_read(path):
+        settings = complete(header["settings"])
+        network = assemble(settings, header["classes"])
+    if layer or size:
+        settings = complete(settings | size)
+        network = assemble({**settings, "layer": layer or settings["layer"]}, header["classes"])
     state = dict(zip(state_of(network), network.state_dict(), strict=True))
     try:
         network.load_state_dict({state.get(k, k): v for k, v in tensors.items()}, assign=True)

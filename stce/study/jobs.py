@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from stce.datasets import PATHS
-from stce.engine.storage import path_of
+from stce.engine.storage import explain_read, path_of
 from stce.engine.workers import stoppable
 from stce.study.known import Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
@@ -198,13 +198,9 @@ def assignments(pairs: list[str]) -> dict[str, object]:
         key, sign, value = pair.partition("=")
         if not sign:
             raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
-        try:
+        remedy = f"put text with special signs into quotes, as in --set '{key}=\"...\"'"
+        with explain_read(f"The value in --set {pair!r:.99}", remedy):
             overrides[key] = yaml.load(value, Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(
-                f"The value in --set {pair!r} cannot be read ({error.problem}); put text with "
-                f"special signs into quotes, as in --set '{key}=\"...\"'."
-            ) from error
     # Typed on a command line, a path is meant from where the user stands.
     options, file = overrides.get("dataset_options"), Path(str(overrides.get("weights")))
     typed = [*((options, key) for key in PATHS), (overrides, "random_folder")]

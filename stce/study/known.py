@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from stce import datasets
+from stce.engine.storage import explain_read
 from stce.study.parameters import check_all
 from stce.study.run import HOME, OPTIONAL
 
@@ -80,6 +81,13 @@ class Known:
 class Loader(yaml.SafeLoader):
     """YAML in which ``010``, ``1:30`` and ``2026-11-28`` are text, not 8, 90 and a date."""
 
+    def construct_mapping(self, node, deep=False):
+        """Return a dict, of which no key is given twice."""
+        keys = [key.value for key, _ in node.value if key.tag.endswith(":str")]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{twice[0]!r} is there twice")
+        return super().construct_mapping(node, deep)
+
     def construct_yaml_int(self, node):
         """Return a whole number that is written as everybody reads it, or else the text."""
         return int(node.value) if re.fullmatch(r"[-+]?(0|[1-9][\d_]*)", node.value) else node.value
@@ -90,10 +98,8 @@ Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
 
 
 def _read(path: Path) -> Known:
-    try:
+    with explain_read(path, "write one `name: value` a line", "is not YAML"):
         values = yaml.load(path.read_bytes(), Loader) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r}; write one `name: value` a line.")
     head = {}

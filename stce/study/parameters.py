@@ -56,6 +56,8 @@ class Parameter:
         alike = isinstance(value, bool) == isinstance(self.default, bool)
         if not (isinstance(value, kinds) and alike) or self.choices and value not in self.choices:
             return False
+        if isinstance(value, int | float) and not abs(value) < 2**63:  # or is no number at all
+            return False
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
@@ -250,7 +252,7 @@ def check(
             if isinstance(kind, str) or kind == []:
                 hint = " Text that looks like a number, or yes, no, on, off, needs quotes in YAML."
             raise ValueError(
-                f"Parameter {name!r} of {stage!r} is {value!r} ({type(value).__name__}); "
+                f"Parameter {name!r} of {stage!r} is {value!r:.999} ({type(value).__name__}); "
                 f"it takes {known[name].allowed()}.{hint}"
             )
     chosen = {name: values.get(name, entry.default) for name, entry in known.items()}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import pandas as pd
+from zarr.codecs import ZstdCodec
 
 from stce.engine import storage
+from stce.engine.device import typed
 from stce.engine.progress import bar
 from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import FITS
@@ -51,17 +52,17 @@ class CachedVideos(Videos):
             )
         storage.check_sealed(folder, "delete the folder, and `stce.videos.cache` makes it again")
         files = folder / "classes.json", folder / "skipped.json"
-        classes, skipped = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-        return cls(folder, pd.read_parquet(folder / "table.parquet"), classes, skipped)
+        table = storage.read_file(folder / "table.parquet", "index", "label")
+        return cls(folder, table, *map(storage.read_file, files))
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
-        return np.load(self._path(i, ".npy"), mmap_mode="r")
+        return self._open(self._path(i, ".npy"))
 
     def parts(self, i):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
         path = self._path(i, ".parts.npy")
-        return np.load(path, mmap_mode="r") if path.is_file() else None
+        return self._open(path) if path.is_file() else None
 
     def damaged(self):
         """Return ``{"id": ..., "note": ...}`` of each video that was kept although damaged."""
@@ -69,10 +70,15 @@ class CachedVideos(Videos):
         there = {name: path for name, path in notes.items() if path.is_file()}
         return [{"id": name, "note": path.read_text("utf-8")} for name, path in there.items()]
 
+    def _open(self, path):
+        with storage.explain_read(path):
+            return np.load(path, mmap_mode="r")
+
     def _path(self, i, ending):
         return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
 
 
+@typed
 def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progress=True):
     """Read and resize each video once, and keep the frames on disk.
 
@@ -110,6 +116,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     Examples
     --------
     >>> import tempfile
+    >>> import pandas as pd
     >>> class Noise(Videos):
     ...     def read(self, i):
     ...         return np.random.default_rng(i).integers(0, 256, (20, 24, 32, 1), np.uint8)
@@ -154,7 +161,7 @@ def _start(folder, settings):
     """Make the folder, or check that the cache in it is of the same videos and settings."""
     path, settings = folder / "cache.json", json.loads(json.dumps(settings))
     if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = storage.read_file(path)
         both = [(name, there.get(name), settings.get(name)) for name in there | settings]
         if changed := [f"{n}: {old} there, {new} asked" for n, old, new in both if old != new]:
             raise ValueError(
@@ -219,3 +226,30 @@ def _finish(videos, folder, reasons):
     storage.write_table(folder / "table.parquet", table, index=False)
     storage.seal(folder)
     return CachedVideos.load(folder)
+
+
+def write_clips(folder, rows, table, classes, shape):
+    """Write clips one by one into a temporary folder, then move it to its place."""
+    folder = storage.path_of(folder)
+    if folder.exists():
+        raise FileExistsError(
+            f"The folder {folder} is there already, and clips are only written into a new one; "
+            "choose another name, delete it, or read it with Clips.load."
+        )
+    names = np.asarray(classes, object)
+    table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
+    with storage.replacing(folder, folder=True) as partial:
+        with storage.explain_write(folder.parent):
+            packed = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
+            frames, parts = storage.new_array(partial / "frames.zarr", shape, **packed), None
+        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
+            with storage.explain_write(folder.parent):
+                frames[i] = row
+                if row_parts is not None:
+                    if parts is None:
+                        parts = storage.new_array(partial / "parts.zarr", shape[:4], **packed)
+                    parts[i] = row_parts
+        with storage.explain_write(folder.parent):
+            table.to_parquet(partial / "table.parquet", index=False)
+            (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
+            storage.seal(partial)

@@ -1,11 +1,12 @@
 """Reading a video file (`stce.videos.decode`)."""
 
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import av
 import numpy as np
 
+from stce.engine.device import typed
 from stce.engine.storage import path_of
 from stce.videos.damage import losses
 
@@ -23,6 +24,7 @@ class DamagedFilm(UserWarning):
     """A film is kept although a few of its frames are lost or corrupt."""
 
 
+@typed
 def decode(path, fps=None, grey=False, take=None, each=None):
     """Decode a video file as a player shows it.
 
@@ -103,10 +105,10 @@ def _opened(path):
     try:
         # "file:", as a name may have a colon. No frame depends on a title that is not UTF-8.
         container = av.open(f"file:{path}", metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
+        best = container.streams.best("video")
+    except (av.FFmpegError, OSError, IndexError) as error:  # of a stream that comes late
         problem = error
     else:
-        best = container.streams.best("video")
         known = [stream for stream in container.streams.video if stream.codec_context]
         if films := [stream for stream in known if not stream.disposition & STILLS]:
             return container, best if best in films else films[0]
@@ -147,7 +149,7 @@ def _announced(path, fps):
     """Return times as `_clock` gives them, as the file states them before it is decoded."""
     container, stream = _opened(path)
     with container:
-        if fps is None and stream.frames:
+        if fps is None and 0 < stream.frames <= container.size:
             return _clock([(None, 0)] * stream.frames, stream)
         return _clock([(p.pts, p.duration) for p in container.demux(stream) if p.size], stream)
 
@@ -187,14 +189,15 @@ def _read(path, keep, grey, each):
     """
     wanted, kept, video, size, spoilt = set(keep), [], None, None, False
     packets, frames, errors, matrix = [], [], [], (1, 0, 0, 1)
-    container, stream = _opened(path)
-    with container:
+    with _listening() as said, ExitStack() as stack:
+        container, stream = _opened(path)
+        stack.enter_context(container)
         try:
             for packet in container.demux():
                 start = packet.dts if packet.pts is None else packet.pts
                 one = packet.stream_index, start, packet.duration, packet.pos, packet.size
                 packets.append(one)
-                if one[0] != stream.index:
+                if packet.stream is not stream:
                     continue
                 try:
                     decoded = packet.decode()
@@ -203,7 +206,7 @@ def _read(path, keep, grey, each):
                     spoilt = True
                     continue
                 for frame in decoded:
-                    corrupt, i = frame.is_corrupt, len(frames)
+                    corrupt, i = frame.is_corrupt or packet.is_corrupt, len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
@@ -215,7 +218,10 @@ def _read(path, keep, grey, each):
                     if each:
                         picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
                     if video is None:
-                        video = np.empty((len(wanted), *picture.shape), np.uint8)
+                        with suppress(MemoryError):
+                            video = np.empty((len(wanted), *picture.shape), np.uint8)
+                        if video is None:
+                            raise _broken(path, f"{len(wanted)} frames of it need too much memory")
                     video[len(kept)] = picture
                     kept.append(i)
         except av.FFmpegError as error:
@@ -226,7 +232,21 @@ def _read(path, keep, grey, each):
         lost, usable = losses((container, stream), packets, frames, times, len(errors))
     if not usable:
         raise _broken(path, lost)
+    if said and not lost:
+        lost = f"FFmpeg says of it {said[0][2].strip()!r}"
     return video, kept, times, lost
+
+
+@contextmanager
+def _listening():
+    """Collect FFmpeg's errors about what it goes on with, and marks in no frame."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False) as said:  # slices have threads
+            yield said
+    finally:
+        av.logging.set_level(before)
 
 
 def _broken(path, problem):

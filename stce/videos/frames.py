@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from stce.engine.device import typed
+
 FITS = ("crop", "pad", "squash")
 
 
+@typed
 def resize(frames, size):
     """Resize frames, bilinear with antialiasing.
 
@@ -88,6 +91,7 @@ def center_crop(frames, size):
     return frames[:, y : y + crop_height, x : x + crop_width]
 
 
+@typed
 def fitted(frames, parts, size, how="squash"):
     """Bring a film, ``(T, H, W, C) uint8``, and its part masks or None to a size.
 

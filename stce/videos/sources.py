@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stce.engine.storage import explain_read
 from stce.videos.decoding import ENDINGS
 from stce.videos.frames import fitted
 
@@ -80,7 +81,8 @@ class Videos(abc.ABC):
 
     def select(self, indices):
         """Return the videos of some rows (slice, ``(n,) int`` or ``(N,) bool``), in that order."""
-        return _Selection(self, np.arange(len(self))[indices])
+        with explain_read(f"indices {indices!r:.99}", f"give some below {len(self)}", "are none"):
+            return _Selection(self, np.arange(len(self))[indices])
 
     def _options(self):
         """Return what decides on the frames besides the table: a seed, a rate, ..."""
