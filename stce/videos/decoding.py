@@ -16,6 +16,8 @@ ENDINGS = tuple(
     ".flv .f4v .wmv .asf .ogv .ogm .qt .mk3d .mjpg .mjpeg .mxf .dv .divx .amv .rm .rmvb .wtv .nut "
     ".ivf .y4m .gif .apng".split()
 )
+# Decoders that mark the frames in which they conceal a loss, and complain of much that is none.
+MARKING = ("h264", "hevc")
 # Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
 STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -206,7 +208,9 @@ def _read(path, keep, grey, each):
                     spoilt = True
                     continue
                 for frame in decoded:
-                    corrupt, i = frame.is_corrupt or packet.is_corrupt, len(frames)
+                    # Parts of a film that were put together are no loss where a key frame begins.
+                    lossy = packet.is_corrupt and not packet.is_keyframe
+                    corrupt, i = frame.is_corrupt or lossy, len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
@@ -232,7 +236,7 @@ def _read(path, keep, grey, each):
         lost, usable = losses((container, stream), packets, frames, times, len(errors))
     if not usable:
         raise _broken(path, lost)
-    if said and not lost:
+    if said and not lost and stream.codec_context.name not in MARKING:
         lost = f"FFmpeg says of it {said[0][2].strip()!r}"
     return video, kept, times, lost
 
@@ -240,13 +244,15 @@ def _read(path, keep, grey, each):
 @contextmanager
 def _listening():
     """Collect FFmpeg's errors about what it goes on with, and marks in no frame."""
-    before = av.logging.get_level()
+    before, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # or one film's words come with the next one's
     try:
         with av.logging.Capture(local=False) as said:  # slices have threads
             yield said
     finally:
         av.logging.set_level(before)
+        av.logging.set_skip_repeated(skipping)
 
 
 def _broken(path, problem):
