@@ -228,7 +228,8 @@ def shelf(stock: Path) -> Path:
     (made / "groups.csv").write_text(groups, "utf-8")
     rows = "".join(f"{c},{p}bcdefghijk,1,11,{s}\n" for c in classes
                    for p, s in (("a", "train"), ("b", "val")))  # fmt: skip
-    (made / "kinetics.csv").write_text("label,youtube_id,time_start,time_end,split\n" + rows)
+    rows = "label,youtube_id,time_start,time_end,split\n" + rows
+    (made / "kinetics.csv").write_text(rows, "utf-8")
     videos = datasets.load(
         "folder", "train", folder=made / "films", test_groups=["b"], parts="motion"
     )

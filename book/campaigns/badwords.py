@@ -447,7 +447,9 @@ def arguments(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     value = values[int(rng.integers(len(values)))]
     told = type(value).__name__
     told += str(value.shape).replace(" ", "") if hasattr(value, "shape") else f" {str(value)[:12]}"
-    return Trial(f"{name}({argument}={told})", lambda: call(**{argument: value}), (argument,))
+    return Trial(
+        f"{name}({argument}={told})", lambda: call(**{argument: value}), (argument, "The path")
+    )
 
 
 # --- names -------------------------------------------------------------------------------------
