@@ -208,9 +208,9 @@ def _read(path, keep, grey, each):
                     spoilt = True
                     continue
                 for frame in decoded:
-                    # Parts of a film that were put together are no loss where a key frame begins.
-                    lossy = packet.is_corrupt and not packet.is_keyframe
-                    corrupt, i = frame.is_corrupt or lossy, len(frames)
+                    # Two films put together have such packets too, and a decoder without complaint.
+                    lossy = packet.is_corrupt and (said or stream.codec_context.name not in MARKING)
+                    corrupt, i = bool(frame.is_corrupt or lossy), len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
