@@ -323,11 +323,26 @@ def test_verify_names_the_file_and_the_command_that_makes_it_again(smoke, tmp_pa
     (line,) = [line for line in answer.stdout.splitlines() if "not as it was" in line]
     assert answer.returncode == 1 and answer.stdout.count("as it was written") == len(STAGES)
     assert f"{chunk} holds something else" in line
-    assert "`python -m stce.study run smoke --from cluster --force`" in line
+    assert f"`python -m stce.study run smoke --folder {folder} --from cluster --force`" in line
     shutil.rmtree(chunk.parent)
     again = _cli("run", "smoke", "--from", "tcav", "--force", "--folder", folder)
     assert again.returncode == 1 and f"{chunk} is missing" in again.stderr
     assert "Traceback" not in again.stderr
+    for stage in STAGES[2:]:
+        shutil.rmtree(folder / stage)
+    part = _cli("verify", folder)
+    assert part.returncode == 1 and part.stdout.count("as it was written") == 2
+    assert "Stage 'ablate' is missing. Make it: `python -m stce.study run smoke --f" in part.stdout
+
+
+def test_the_notebook_of_an_older_stage_is_not_taken_for_that_of_a_new_one(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "smoke", "visualize")
+    shutil.copytree(smoke[0] / "notebooks", folder / "notebooks")
+    shown = folder / "notebooks" / "06_visualize.ipynb"
+    shown.rename(shown.with_suffix(".failed.ipynb"))
+    shown.write_text("of an older stage, since the study was killed before the new one was stored")
+    study.execute("smoke", folder=folder, report=lambda line: None)
+    assert nbformat.read(shown, 4).cells and len(list(shown.parent.iterdir())) == len(STAGES)
 
 
 def test_a_kernel_that_dies_is_one_sentence(tmp_path):

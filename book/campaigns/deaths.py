@@ -162,7 +162,9 @@ def left(folder: Path) -> str:
 def plain(sentence: str, *places: Path) -> str:
     """Return a sentence without what differs from machine to machine and from trial to trial."""
     for place in places:
-        sentence = sentence.replace(str(place.resolve()), "RUN").replace(str(place), "RUN")
+        beside = os.path.relpath(place.resolve(), ROOT / "notebooks")
+        for way in (place.resolve(), place, beside):
+            sentence = sentence.replace(str(way), "RUN")
     sentence = sentence.replace(str(ROOT), "HOME").replace(os.uname().nodename, "HOST")
     sentence = re.sub(r"[^\s(]*/python[\d.]*(?= -m)", "python", sentence)
     return re.sub(r"process \d+", "process N", sentence)
@@ -188,10 +190,10 @@ def plan(rng: np.random.Generator, n: int) -> list[tuple[int, str, float]]:
 
 
 class Watched:
-    """A run's folder as it looks from outside, beside what was there before."""
+    """A run's folder as it looks from outside, of which the first stages were `done` before."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.old = folder, manifests(folder)
+    def __init__(self, folder: Path, done: int = 0):
+        self.folder, self.done, self.old = folder, done, manifests(folder)
 
     def new(self, stage: str) -> float:
         """Return when a stage was finished, if it was since; else 0."""
@@ -200,7 +202,7 @@ class Watched:
 
     def now(self, study: Started) -> tuple[int, str]:
         """Return the number of the stage that is being made, and what it does there."""
-        for number, stage in enumerate(STAGES):
+        for number, stage in list(enumerate(STAGES))[self.done :]:
             notebook, made = self.folder / "notebooks" / notebook_name(stage), self.new(stage)
             with contextlib.suppress(FileNotFoundError):
                 if made and notebook.stat().st_mtime > made:
@@ -365,7 +367,7 @@ def without_room(seed: int, work: Path) -> Iterator[dict]:
     try:
         with Small(folder) as small:
             kept = manifests(beginning(wanted, small.run, n))
-            watched, share = Watched(small.run), float(rng.random())
+            watched, share = Watched(small.run, n), float(rng.random())
             if kind not in MIDWAY:
                 last = n + 1 if rng.random() < 0.5 else len(STAGES)
                 need = sum(_size(wanted / stage) for stage in STAGES[n:last])
@@ -401,7 +403,7 @@ def without_worker(seed: int, work: Path) -> Iterator[dict]:
     stage = ("segment", "cluster", "ablate")[seed % 3]
     wanted, folder = undisturbed(work), work / f"worker-{seed}" / "run"
     beginning(wanted, folder, STAGES.index(stage))
-    kept, watched = manifests(folder), Watched(folder)
+    kept, watched = manifests(folder), Watched(folder, STAGES.index(stage))
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(**how) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
