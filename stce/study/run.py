@@ -221,8 +221,8 @@ class Run:
                 raise
             raise OSError(
                 error.errno,
-                f"Cannot write to {self.folder.resolve()}: {os.strerror(error.errno)}. Free some space, or "
-                "pass a run_folder that can be written; finished stages are kept and are not "
+                f"Cannot write to {self.folder.resolve()}: {os.strerror(error.errno)}. Free some "
+                "space, or pass a run_folder that can be written; finished stages are kept, not "
                 "computed again",
             ) from error
 
