@@ -73,7 +73,7 @@ def test_what_a_page_lacks_or_a_template_does_not_know_is_named():
         templates.render(page | {"parameters": {"number": 7}})
 
 
-@pytest.mark.parametrize("name", sorted({"scale", "speed", "tables", "trust", *MADE_FROM}))
+@pytest.mark.parametrize("name", sorted({"scale", "soak", "speed", "tables", "trust", *MADE_FROM}))
 def test_a_page_narrates_in_at_most_sixty_lines(name):
     cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
     told = [cell for cell in cells if "parameters" not in cell.metadata.get("tags", [])]

@@ -26,7 +26,9 @@ from stce.engine.storage import owner
 from stce.study.run import STAGES, Run, notebook_name
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "stce.study", "run", "smoke")
 TABLES = STAGES[1:5]
+KILLS = 12  # in a study
 LIMIT = 300  # seconds after which a study hangs; undisturbed it takes 45
 STOPPED = "stopped; the same command goes on where this one was."
 REFUSED = r"error: \S+ is being written by process \d+ on \S+ \(.*\); "
@@ -41,7 +43,7 @@ class Started:
         self._out = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._err = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         place = ["--folder", str(folder), *words]
-        command = [*prefix, sys.executable, "-m", "stce.study", "run", "smoke", *place]
+        command = [*prefix, *COMMAND, *place]
         quiet = {"STCE_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         how = {"cwd": ROOT, "env": {**os.environ, **quiet}, "stdin": subprocess.DEVNULL}
         how |= {"stdout": self._out, "stderr": self._err, "start_new_session": True}
@@ -253,7 +255,7 @@ def killed(seed: int, work: Path) -> Iterator[dict]:
         beginning(undisturbed(work, 1), folder, len(STAGES))
     whom = ("tree", "tree", "signal", "tree", "tree", "kernel" if seed % 4 < 2 else "study")
     whom = whom[seed % len(whom)]
-    watched, rows, kept, waiting = Watched(folder), [], {}, plan(rng, 12)
+    watched, rows, kept, waiting = Watched(folder), [], {}, plan(rng, KILLS)
     refused = 0
     while True:
         study, hit = Started(folder), False
