@@ -15,9 +15,11 @@ ask = argparse.ArgumentParser()
 for name in ("--folder", "--seeds", "--set"):
     ask.add_argument(name, default="0")
 given = ask.parse_args()
+wait = 3 if "--seeds" in sys.argv else 0
 run = Run(given.folder)
 try:
     with run.writing(study=True):
+        time.sleep(wait)
         for name in STAGES:
             stage = run.stage(name, {"seed": int(given.seeds)}, READS[name])
             if stage.todo:
