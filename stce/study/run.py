@@ -212,7 +212,8 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if not mine:
                     stack.enter_context(locked(lock))
-                    self._tidy()
+                    with locked(self.folder / ".stage.lock"):  # that of a dead kernel goes, too
+                        self._tidy()
                 if not study:
                     stack.enter_context(locked(self.folder / ".stage.lock"))
                 yield
