@@ -141,6 +141,13 @@ def test_no_room_is_one_clear_error_and_nothing_is_lost(tmp_path, code):
     assert (tmp_path / ".segment.partial" / "one-clip.txt").exists()
 
 
+def test_a_full_disk_is_told_with_the_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=f"Cannot write to {tmp_path}/run: No space left"):
+        with Run("run").stage("train", {}).write():
+            raise OSError(errno.ENOSPC, "from the disk")
+
+
 def test_a_run_folder_that_is_a_file(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(OSError, match="run"), Run(tmp_path / "run").stage("train", {}).write():
@@ -217,7 +224,9 @@ def test_what_a_killed_writer_had_yet_to_remove_is_gone_after_the_next(tmp_path)
         shutil.copytree(tmp_path / "segment", tmp_path / left)
     (tmp_path / "train" / "inputs.json").write_text("")
     (tmp_path / "cluster").rename(tmp_path / ".cluster.old")  # killed between two calls
-    _make(run, "segment", {})
+    (tmp_path / ".stage.lock").write_text(f"{2**22 - 1}\n{socket.gethostname()}\n")  # nobody's
+    with run.writing(study=True):
+        pass
     assert _names(tmp_path) == sorted(STAGES[:3])
     assert _names(tmp_path / "train") == ["manifest.json", "result.txt"]
     assert all(run.verify(name) == "" for name in STAGES[:3])

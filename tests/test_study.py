@@ -312,6 +312,38 @@ def test_a_study_is_stopped_in_one_line_at_any_moment(tmp_path, sign, seconds, n
     assert (started.returncode, said) == (130, STOPPED)
 
 
+EARLY = """
+import os, runpy, signal, sys
+class First:
+    def find_spec(self, name, path, target=None):
+        if name == "argparse":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, First())
+runpy.run_module("stce.study", run_name="__main__")
+"""
+
+
+def test_ctrl_c_is_one_line_from_the_first_import_on():
+    answer = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (130, STOPPED)
+
+
+LATE = """
+import os, runpy, signal, sys
+class Last:
+    def __del__(self, kill=os.kill, number=signal.SIGINT, process=os.getpid()):
+        kill(process, number)
+last = Last()
+sys.argv = ["study", "list"]
+runpy.run_module("stce.study", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_python_ends_changes_nothing():
+    answer = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "") and "smoke" in answer.stdout
+
+
 def test_verify_names_the_file_and_the_command_that_makes_it_again(smoke, tmp_path):
     folder = tmp_path / "smoke"
     shutil.copytree(smoke[0], folder)
@@ -351,6 +383,15 @@ def test_a_kernel_that_dies_is_one_sentence(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
     with pytest.raises(make.StageFailed, match="dies.ipynb failed: its process was ended from out"):
         make.run_notebook(source, tmp_path / "out.ipynb", {})
+
+
+def test_a_kernel_that_dies_while_it_starts_is_one_sentence_too(tmp_path, monkeypatch, caplog):
+    (tmp_path / "ipykernel_launcher.py").write_text("import os; os._exit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    source = make.HOME / "notebooks" / "06_visualize.ipynb"
+    with pytest.raises(make.StageFailed, match="06_visualize.ipynb failed: its process was ended"):
+        make.run_notebook(source, tmp_path / "out.ipynb", {})
+    assert not caplog.records
 
 
 def test_the_list_of_runs():

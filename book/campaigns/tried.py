@@ -50,14 +50,16 @@ def _judged(name: str, table: pd.DataFrame) -> pd.DataFrame:
         lost |= table.get("ended", 0) != 0
         if name == "kills":
             asked = table["whom"] == "signal"
-            unclear = (asked | (table["whom"] == "kernel")) & failed & ~table["one"].astype(bool)
+            told = asked | ((table["whom"] == "kernel") & (table["code"] > 0))
+            unclear = told & failed & ~table["one"].astype(bool)
             unclear |= asked & ~table["code"].isin([0, 130])
             found = {"tried": table["whom"].map(VICTIMS)}
         elif name == "disk":
             unclear, found = failed & ~table["one"].astype(bool), {"tried": table["kind"]}
             found["tried"] = "disk: " + table["kind"]
         elif name == "worker":
-            unclear = failed
+            told = table["sentence"].fillna("").str.count("(?m)^error: ") == 1
+            unclear, lost = failed & ~told, lost & ~told
             words = np.where(table["killed"] > 1, "all workers", "a worker")
             found = {"tried": pd.Series(words, table.index) + " of a Dask cluster killed"}
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ def _listen(handler) -> None:
 
 if __name__ == "__main__":  # before the imports, which take seconds
     _listen(_leave)
+    atexit.register(_listen, signal.SIG_IGN)  # Python takes its handlers away before it has ended
 
 # ruff: noqa: E402
 import argparse
