@@ -68,6 +68,12 @@ def bench(session: nox.Session) -> None:
 
 
 @job
+def soak(session: nox.Session) -> None:
+    """Try to break it: ``-- kills``, ``disk``, ``worker``, ``together``, ``inputs``, or all."""
+    session.run(PYTHON, "-m", "book.campaigns.soak", *session.posargs)
+
+
+@job
 def tests(session: nox.Session) -> None:
     """Run the tests and the examples in the docstrings."""
     session.run(PYTHON, "-m", "pytest", *session.posargs)

@@ -46,6 +46,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
     },
     "tables": _RESULTS,
     "wild": _RESULTS,
+    "soak": _RESULTS,
     "table": {"number": Parameter(1, "Which of the paper's tables.", 1, 6), **_RESULTS},
 }
 

@@ -250,7 +250,7 @@ def extract(
         features, done = np.empty(shape, np.float32), set()
     else:
         path = Path(folder) / "features.zarr"
-        if not path.exists():
+        if not (path / "zarr.json").exists():  # a killed run may have left the folder alone
             new_array(path, shape, np.float32, min(chunk_rows, total))
         features = open_array(path, mode="r+")
         done = {int(chunk.parent.name) for chunk in (path / "c").glob("*/0")}

@@ -304,7 +304,7 @@ def segment(
 
     folder, rows = Path(folder), Path(folder) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
-    if not (folder / "labels.zarr").exists():
+    if not (folder / "labels.zarr" / "zarr.json").exists():  # as of features.extract
         new_array(folder / "labels.zarr", shape, dtype)
     volumes = open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]

@@ -128,3 +128,16 @@ def test_a_chunk_that_was_never_written_is_computed(world, tmp_path, monkeypatch
     (tmp_path / "features.zarr" / "c" / "1" / "0").unlink()  # as when the disk was full
     again = features.extract(network, clips, supervoxels, tmp_path, progress=False)
     assert np.array_equal(again[:], whole)
+
+
+def test_arrays_that_a_killed_run_had_only_begun_are_made_again(world, tmp_path):
+    network, clips, supervoxels = world
+    for name in ("features.zarr", "labels.zarr"):
+        (tmp_path / name).mkdir()  # what zarr makes first
+        (tmp_path / name / "zarr.json.12ab.partial").write_text("{")
+    cut = segment(clips, tmp_path, n_segments=(4, 9), progress=False)
+    np.testing.assert_array_equal(cut.labels[:], supervoxels.labels)
+    made = features.extract(network, clips, cut, tmp_path, progress=False)
+    np.testing.assert_array_equal(
+        made[:], features.extract(network, clips, supervoxels, progress=False)
+    )

@@ -7,17 +7,20 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from stce.study import run as run_module
-from stce.study.run import STAGES, Run, notebook_name
+from stce.study.run import HOME, STAGES, Run, notebook_name
 
 
 def _make(run, name, parameters, reads=(), text="done"):
@@ -138,6 +141,13 @@ def test_no_room_is_one_clear_error_and_nothing_is_lost(tmp_path, code):
     assert (tmp_path / ".segment.partial" / "one-clip.txt").exists()
 
 
+def test_a_full_disk_is_told_with_the_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=f"Cannot write to {tmp_path}/run: No space left"):
+        with Run("run").stage("train", {}).write():
+            raise OSError(errno.ENOSPC, "from the disk")
+
+
 def test_a_run_folder_that_is_a_file(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(OSError, match="run"), Run(tmp_path / "run").stage("train", {}).write():
@@ -187,6 +197,51 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_one_of_another_machine_is_
     with pytest.raises(RuntimeError, match=f"process 12 on elsewhere.*delete {tmp_path}/.stage.lo"):
         _make(run, "train", {})
     assert (tmp_path / ".stage.lock").exists()
+
+
+def test_the_lock_of_a_zombie_and_one_that_nobody_signed_are_taken_over(tmp_path):
+    for lock in (".study.lock", ".stage.lock"):
+        if not (child := os.fork()):
+            os._exit(0)
+        while psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        (tmp_path / lock).write_text(f"{child}\n{socket.gethostname()}\n")
+        _make(Run(tmp_path), "train", {})
+        os.waitpid(child, 0)
+        (tmp_path / lock).write_text("")
+        with pytest.raises(RuntimeError, match="written by process unknown"):  # not signed yet
+            _make(Run(tmp_path), "train", {})
+        os.utime(tmp_path / lock, (0, time.time() - 3))
+        _make(Run(tmp_path), "train", {})
+        assert _names(tmp_path) == ["train"]
+
+
+def test_what_a_killed_writer_had_yet_to_remove_is_gone_after_the_next(tmp_path):
+    run = Run(tmp_path)
+    for name in STAGES[:3]:
+        _make(run, name, {}, text=name)
+    for left in (".train.old", ".tcav.borrowed"):
+        shutil.copytree(tmp_path / "segment", tmp_path / left)
+    (tmp_path / "train" / "inputs.json").write_text("")
+    (tmp_path / "cluster").rename(tmp_path / ".cluster.old")  # killed between two calls
+    (tmp_path / ".stage.lock").write_text(f"{2**22 - 1}\n{socket.gethostname()}\n")  # nobody's
+    with run.writing(study=True):
+        pass
+    assert _names(tmp_path) == sorted(STAGES[:3])
+    assert _names(tmp_path / "train") == ["manifest.json", "result.txt"]
+    assert all(run.verify(name) == "" for name in STAGES[:3])
+
+
+def test_the_command_that_makes_a_run_names_its_seed_and_its_folder(tmp_path):
+    for folder, words in (
+        (HOME / "data" / "runs" / "smoke", "smoke"),
+        (HOME / "data" / "runs" / "smoke" / "seed-3", "smoke --seeds 3"),
+        (tmp_path / "smoke", f"smoke --folder {tmp_path}/smoke"),
+        (tmp_path / "my runs" / "smoke" / "seed-1", f"smoke --seeds 1 --folder '{tmp_path}/my ru"),
+    ):
+        assert Run(folder).command.startswith(f"python -m stce.study run {words}")
+    with pytest.raises(FileNotFoundError, match=f"smoke --folder {tmp_path}/smoke --from train`"):
+        Run(tmp_path / "smoke").manifest("train")
 
 
 def test_a_forked_process_does_not_take_its_parents_lock_away(tmp_path):
@@ -336,7 +391,7 @@ def test_what_is_not_as_it_was_written_is_named_with_its_remedy(tmp_path, kind, 
             np.save(folder / "inner" / "b.npy", np.arange(1, 2))
     assert run.verify("train") == ""
     _damage(kind, run.folder / "train", run.folder / "segment")
-    again = "Make it again: `python -m stce.study run smoke --from train --force`"
+    again = f"Make it again: `python -m stce.study run smoke --folder {run.folder} --from train --f"
     message = rf"Stage 'train' is not as.*train/{file} {what}.*{again}"
     again = Run(run.folder)
     for read in (

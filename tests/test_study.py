@@ -312,6 +312,38 @@ def test_a_study_is_stopped_in_one_line_at_any_moment(tmp_path, sign, seconds, n
     assert (started.returncode, said) == (130, STOPPED)
 
 
+EARLY = """
+import os, runpy, signal, sys
+class First:
+    def find_spec(self, name, path, target=None):
+        if name == "argparse":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, First())
+runpy.run_module("stce.study", run_name="__main__")
+"""
+
+
+def test_ctrl_c_is_one_line_from_the_first_import_on():
+    answer = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (130, STOPPED)
+
+
+LATE = """
+import os, runpy, signal, sys
+class Last:
+    def __del__(self, kill=os.kill, number=signal.SIGINT, process=os.getpid()):
+        kill(process, number)
+last = Last()
+sys.argv = ["study", "list"]
+runpy.run_module("stce.study", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_python_ends_changes_nothing():
+    answer = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "") and "smoke" in answer.stdout
+
+
 def test_verify_names_the_file_and_the_command_that_makes_it_again(smoke, tmp_path):
     folder = tmp_path / "smoke"
     shutil.copytree(smoke[0], folder)
@@ -323,11 +355,26 @@ def test_verify_names_the_file_and_the_command_that_makes_it_again(smoke, tmp_pa
     (line,) = [line for line in answer.stdout.splitlines() if "not as it was" in line]
     assert answer.returncode == 1 and answer.stdout.count("as it was written") == len(STAGES)
     assert f"{chunk} holds something else" in line
-    assert "`python -m stce.study run smoke --from cluster --force`" in line
+    assert f"`python -m stce.study run smoke --folder {folder} --from cluster --force`" in line
     shutil.rmtree(chunk.parent)
     again = _cli("run", "smoke", "--from", "tcav", "--force", "--folder", folder)
     assert again.returncode == 1 and f"{chunk} is missing" in again.stderr
     assert "Traceback" not in again.stderr
+    for stage in STAGES[2:]:
+        shutil.rmtree(folder / stage)
+    part = _cli("verify", folder)
+    assert part.returncode == 1 and part.stdout.count("as it was written") == 2
+    assert "Stage 'ablate' is missing. Make it: `python -m stce.study run smoke --f" in part.stdout
+
+
+def test_the_notebook_of_an_older_stage_is_not_taken_for_that_of_a_new_one(smoke, tmp_path):
+    folder = _copy_until(smoke[0], tmp_path / "smoke", "visualize")
+    shutil.copytree(smoke[0] / "notebooks", folder / "notebooks")
+    shown = folder / "notebooks" / "06_visualize.ipynb"
+    shown.rename(shown.with_suffix(".failed.ipynb"))
+    shown.write_text("of an older stage, since the study was killed before the new one was stored")
+    study.execute("smoke", folder=folder, report=lambda line: None)
+    assert nbformat.read(shown, 4).cells and len(list(shown.parent.iterdir())) == len(STAGES)
 
 
 def test_a_kernel_that_dies_is_one_sentence(tmp_path):
@@ -336,6 +383,15 @@ def test_a_kernel_that_dies_is_one_sentence(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
     with pytest.raises(make.StageFailed, match="dies.ipynb failed: its process was ended from out"):
         make.run_notebook(source, tmp_path / "out.ipynb", {})
+
+
+def test_a_kernel_that_dies_while_it_starts_is_one_sentence_too(tmp_path, monkeypatch, caplog):
+    (tmp_path / "ipykernel_launcher.py").write_text("import os; os._exit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    source = make.HOME / "notebooks" / "06_visualize.ipynb"
+    with pytest.raises(make.StageFailed, match="06_visualize.ipynb failed: its process was ended"):
+        make.run_notebook(source, tmp_path / "out.ipynb", {})
+    assert not caplog.records
 
 
 def test_the_list_of_runs():

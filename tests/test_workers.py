@@ -108,6 +108,38 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster, clips, alone, tmp_
     assert killed and killed[0] not in _pids(cluster)
 
 
+def test_the_arrays_of_a_task_are_not_lost_with_a_worker(cluster, tmp_path):
+    def total(array, mark):
+        if array[0] == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return array.sum()
+
+    rows = [np.full(2000, i) for i in range(12)]
+    with connect(cluster.scheduler_address):
+        run = joblib.Parallel()
+        sums = run(joblib.delayed(total)(row, tmp_path / "mark") for row in rows)
+    assert sums == [row.sum() for row in rows] and (tmp_path / "mark").exists()
+
+
+def test_what_all_tasks_need_is_not_lost_with_all_workers(cluster):
+    with connect(cluster.scheduler_address):
+        future = spread(np.arange(5000))
+        for pid in _pids(cluster):
+            os.kill(pid, signal.SIGKILL)
+        sums = joblib.Parallel()(joblib.delayed(np.sum)(future) for _ in range(3))
+    assert sums == [np.arange(5000).sum()] * 3
+
+
+def test_a_single_worker_of_one_thread_is_a_cluster():
+    how = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**how) as one, connect(one.scheduler_address):
+        future = spread(np.arange(5000))
+        pids = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(2))
+        sums = joblib.Parallel()(joblib.delayed(np.sum)(future) for _ in range(3))
+    assert sums == [np.arange(5000).sum()] * 3 and os.getpid() not in pids
+
+
 def _pids(cluster) -> list[int]:
     with distributed.Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(2)

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,6 +68,7 @@ def locked(path, patience=0.2):
     """
     # Soft: made by a call that network file systems know, too, and not by flock, which some lack.
     lock = filelock.SoftFileLock(path, timeout=patience)
+    _drop_abandoned(path)
     try:
         lock.acquire()
     except filelock.Timeout as error:
@@ -83,6 +85,18 @@ def locked(path, patience=0.2):
         yield
     finally:
         lock.release()
+
+
+def _drop_abandoned(path):
+    """Remove the lock of a process that is dead but a zombie, or that died before it signed it."""
+    with suppress(OSError, psutil.Error):
+        os.stat(path)
+        with filelock.SoftFileLock(f"{path}.gone", timeout=1):  # one at a time looks and removes
+            process, host = owner(path) or (0, socket.gethostname())
+            unsigned = not process and time.time() - os.stat(path).st_mtime > 2
+            zombie = process and psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+            if host == socket.gethostname() and (unsigned or zombie):
+                os.unlink(path)
 
 
 def owner(path):

@@ -17,8 +17,8 @@ def spread(value):
     """Return what tasks are given for something that all of them need, such as a network.
 
     That is the value itself, which can be anything that can be pickled; with a Dask cluster its
-    future, in whose place each task finds the value. All workers are sent a copy at once: one that
-    is lost takes nothing with it.
+    future, in whose place each task finds the value. All workers are sent a copy at once, and the
+    scheduler keeps one: workers that are lost take nothing with them.
 
     Examples
     --------
@@ -27,7 +27,35 @@ def spread(value):
     """
     backend, _ = joblib.parallel.get_active_backend()
     client = getattr(backend, "client", None)
-    return value if client is None else client.scatter([value], broadcast=True, hash=False)[0]
+    if client is None:
+        return value
+    future = client.submit(lambda: value, pure=False)  # scattered, it could not be made again
+    with contextlib.suppress(OSError, KeyError):  # of a worker that is lost meanwhile
+        client.replicate([future])
+    return future
+
+
+def _whole(client):
+    """Return joblib's backend, but that it sends tasks with their arrays, also to a single worker.
+
+    It would lay arrays on one worker first, with which they are lost, and run here instead of on
+    one worker, where nobody puts a value in the place of its future.
+    """
+    from joblib._dask import DaskDistributedBackend
+
+    class Whole(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs):
+            return max(2, super().effective_n_jobs(n_jobs))
+
+        def start_call(self):
+            super().start_call()
+            self.call_data_futures = None
+
+        def stop_call(self):
+            self.call_data_futures = {}
+            super().stop_call()
+
+    return Whole(client=client, wait_for_workers_timeout=60)
 
 
 def connect(scheduler: str = "") -> contextlib.ExitStack:
@@ -73,7 +101,9 @@ def connect(scheduler: str = "") -> contextlib.ExitStack:
             f"scheduler is {scheduler!r}, which has no workers; start some with "
             f"`dask worker {scheduler} --nthreads 1`."
         )
-    connection.enter_context(joblib.parallel_config(backend="dask"))
+    large = {"distributed.admin.large-graph-warning-threshold": "1 GB"}  # networks are
+    connection.enter_context(importlib.import_module("dask").config.set(large))
+    connection.enter_context(joblib.parallel_config(backend=_whole(client)))
     return connection
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+import atexit
 import os
 import signal
 import sys
-from pathlib import Path
 
 STOPPED = "stopped; the same command goes on where this one was."
 
@@ -24,8 +23,12 @@ def _listen(handler) -> None:
 
 if __name__ == "__main__":  # before the imports, which take seconds
     _listen(_leave)
+    atexit.register(_listen, signal.SIG_IGN)  # Python takes its handlers away before it has ended
 
 # ruff: noqa: E402
+import argparse
+from pathlib import Path
+
 from stce.study import jobs
 from stce.study.known import groups, known
 from stce.study.make import StageFailed, make
@@ -58,16 +61,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _verify(name: str) -> int:
-    """Print a line a stage; returns 1 if one is not as it was written, or there is none."""
+    """Print a line a stage; returns 1 if one is missing, or not as it was written."""
     there = Path(name).is_dir()
     folders = [Path(name)] if there else [job.folder for job in jobs.plan(name)]
-    runs = [(run, s) for run in map(Run, folders) for s in (*STAGES, *OPTIONAL) if run.holds(s)]
-    if not runs:
-        raise ValueError(Run(folders[0]).missing())
-    said = [run.verify(stage) for run, stage in runs]
-    for (run, stage), damage in zip(runs, said, strict=True):
-        print(f"{run.folder}  {stage:<10} {damage or 'as it was written'}")
-    return any(said)
+    runs, code = [Run(folder) for folder in folders], 0
+    if not any(run.holds(stage) for run in runs for stage in STAGES):
+        raise ValueError(runs[0].missing())
+    for run in runs:
+        for stage in (*STAGES, *filter(run.holds, OPTIONAL)):
+            damage = f"Stage {stage!r} is missing. Make it: `{run.command}`."
+            damage = run.verify(stage) if run.holds(stage) else damage
+            print(f"{run.folder}  {stage:<10} {damage or 'as it was written'}")
+            code |= bool(damage)
+    return code
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -44,8 +45,8 @@ def run_notebook(
         If a cell raises an error, or the kernel dies.
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it says is said below
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_suffix(".failed.ipynb")
     how = {"cwd": place or source.parent, "kernel_name": "python3", "progress_bar": False}
@@ -53,7 +54,9 @@ def run_notebook(
     try:
         with stoppable() as pool:
             pool.submit(papermill.execute_notebook, source, draft, parameters, **how).result()
-    except DeadKernelError as error:
+    except RuntimeError as error:
+        if "died" not in str(error):  # so nbclient says of a kernel at work, and of one that starts
+            raise
         raise StageFailed(
             f"Notebook {source.name} failed: its process was ended from outside, most often since "
             "the memory was full; close other programs or lower n_jobs, and run it again."
@@ -123,7 +126,8 @@ def make(
             if name == "tcav":
                 for line in _stand_in(Run(folder), stage, parameters):
                     report(f"{job.name}  {name:<10} {line}")
-            if not stage.todo and executed.exists():
+            cut_short = executed.with_suffix(".failed.ipynb").exists()  # and that of an older stage
+            if not stage.todo and executed.exists() and not cut_short:
                 report(f"{job.name}  {name:<10} finished before")
                 continue
             alone.enter_context(Run(folder).writing(study=True))  # from here to the last stage

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import socket
 import subprocess
@@ -211,6 +212,8 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if not mine:
                     stack.enter_context(locked(lock))
+                    with locked(self.folder / ".stage.lock"):  # that of a dead kernel goes, too
+                        self._tidy()
                 if not study:
                     stack.enter_context(locked(self.folder / ".stage.lock"))
                 yield
@@ -219,10 +222,19 @@ class Run:
                 raise
             raise OSError(
                 error.errno,
-                f"Cannot write to {self.folder}: {os.strerror(error.errno)}. Free some space, or "
-                "pass a run_folder that can be written; finished stages are kept and are not "
+                f"Cannot write to {self.folder.resolve()}: {os.strerror(error.errno)}. Free some "
+                "space, or pass a run_folder that can be written; finished stages are kept, not "
                 "computed again",
             ) from error
+
+    def _tidy(self) -> None:
+        """Finish what a killed writer had yet to remove, or to put in its place."""
+        for place in (self.folder / name for name in (*STAGES, *OPTIONAL)):
+            shutil.rmtree(place.with_name(f".{place.name}.borrowed"), ignore_errors=True)
+            if (old := present(place)) != place:
+                old.rename(place)
+            shutil.rmtree(place.with_name(f".{place.name}.old"), ignore_errors=True)
+            (place / "inputs.json").unlink(missing_ok=True)
 
     def stage(self, name: str, parameters: Mapping, reads: tuple[str, ...] = ()) -> Stage:
         """Prepare one stage.
@@ -277,7 +289,7 @@ class Run:
             reader = f"Stage {needed_by!r} reads" if needed_by else "This step reads"
             raise FileNotFoundError(
                 f"{reader} stage {name!r}, which {self.folder} does not hold. Make it with "
-                f"`python -m stce.study run {self.name} --from {name}`, or run notebook "
+                f"`{self.command} --from {name}`, or run notebook "
                 f"{notebook_name(name)} with the same run_folder."
             )
         if name not in self._checked and (damage := self.verify(name, every=False)):
@@ -297,7 +309,7 @@ class Run:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         return (
             f"Stage {name!r} is not as it was written: {found[0]}{more}. "
-            f"Make it again: `python -m stce.study run {self.name}{also} --from {name} --force`, "
+            f"Make it again: `{self.command}{also} --from {name} --force`, "
             f"or run notebook {notebook_name(name)} with force=True and the same run_folder."
         )
 
@@ -306,6 +318,15 @@ class Run:
         """The run's name; one seed's folder lies below that of its run."""
         folder = self.folder.resolve()
         return folder.parent.name if folder.name.startswith("seed-") else folder.name
+
+    @property
+    def command(self) -> str:
+        """The command that makes it, with its seed, and its folder where that is not the usual."""
+        folder, usual = self.folder.resolve(), HOME / "data" / "runs" / self.name
+        words = f"python -m stce.study run {self.name}"
+        if folder.name.startswith("seed-"):
+            words, usual = f"{words} --seeds {folder.name[5:]}", usual / folder.name
+        return words if folder == usual else f"{words} --folder {shlex.quote(str(folder))}"
 
     def stale(self, stages: Iterable[str]) -> str:
         """Say in a sentence that a stage was made from another one than is there; "" if none was.
@@ -318,8 +339,8 @@ class Run:
                 if digest != outputs.get(read, digest):
                     return (
                         f"Stage {stage!r} in {self.folder} was made from another {read!r} than is "
-                        "there now, so the two do not belong together. Make it again: `python -m "
-                        f"stce.study run {self.name}`, or run notebook {notebook_name(stage)} and "
+                        "there now, so the two do not belong together. Make it again: "
+                        f"`{self.command}`, or run notebook {notebook_name(stage)} and "
                         "those after it with the same run_folder."
                     )
         return ""
@@ -328,7 +349,7 @@ class Run:
         """Say in a sentence what the run lacks, and how to make it; "" if it is complete."""
         if all(map(self.holds, STAGES)):
             return self.stale(STAGES)
-        return f"Run {self.name!r} was never made here: `python -m stce.study run {self.name}`."
+        return f"Run {self.name!r} was never made here: `{self.command}`."
 
 
 def notebook_name(stage: str) -> str:
