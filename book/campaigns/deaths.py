@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from stce.engine.storage import owner
+from stce.engine.workers import owner
 from stce.study.run import STAGES, Run, notebook_name
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,20 +7,18 @@ import json
 import os
 import re
 import shutil
-import socket
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pandas as pd
-import psutil
 import zarr
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+from stce.engine.workers import locked
 
 ANEW = "get it again, or make it anew"
 _MARKS = {"manifest.json", "inputs.json"}  # what says of a folder what it is, and no part of it
@@ -57,53 +55,6 @@ def explain_read(path, remedy=ANEW, problem="cannot be read", but=()):
         raise (FileNotFoundError if absent else ValueError)(
             f"{path} {problem} ({type(error).__name__}: {reason}); {remedy}."
         ) from error
-
-
-@contextmanager
-def locked(path, patience=0.2):
-    """Hold a lock file, which names its owner, for as long as the block runs.
-
-    That of a dead process of this machine is taken over. On any other one `patience` seconds are
-    waited, and then it is a RuntimeError; so it is if another thread, or this one, has the lock.
-    """
-    # Soft: made by a call that network file systems know, too, and not by flock, which some lack.
-    lock = filelock.SoftFileLock(path, timeout=patience)
-    _drop_abandoned(path)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        number, host = owner(path) or ("unknown", "unknown")
-        command = "a command there"
-        with suppress(psutil.Error, ValueError):
-            if host == socket.gethostname():
-                command = " ".join(psutil.Process(number).cmdline())
-        raise RuntimeError(
-            f"{Path(path).parent} is being written by process {number} on {host} ({command}); wait "
-            f"for it or stop it, and if it is not running any more, delete {path}."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _drop_abandoned(path):
-    """Remove the lock of a process that is dead but a zombie, or that died before it signed it."""
-    with suppress(OSError, psutil.Error):
-        os.stat(path)
-        with filelock.SoftFileLock(f"{path}.gone", timeout=1):  # one at a time looks and removes
-            process, host = owner(path) or (0, socket.gethostname())
-            unsigned = not process and time.time() - os.stat(path).st_mtime > 2
-            zombie = process and psutil.Process(process).status() == psutil.STATUS_ZOMBIE
-            if host == socket.gethostname() and (unsigned or zombie):
-                os.unlink(path)
-
-
-def owner(path):
-    """Return the process that a lock file names, and its host; None without one."""
-    with suppress(OSError, ValueError):
-        number, host = Path(path).read_text("utf-8").split()[:2]
-        return int(number), host
 
 
 @contextmanager

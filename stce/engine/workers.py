@@ -1,14 +1,19 @@
-"""Where the maps of the stages run: in this process, in processes here, or on a Dask cluster."""
+"""Where the maps of the stages run, here or on a Dask cluster; and which process may write."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import logging
+import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import filelock
 import joblib
 import psutil
 
@@ -126,3 +131,50 @@ def stoppable(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
                         child.terminate()
                 waiter.join(0.1)
             raise
+
+
+@contextlib.contextmanager
+def locked(path, patience=0.2):
+    """Hold a lock file, which names its owner, for as long as the block runs.
+
+    That of a dead process of this machine is taken over. On any other one `patience` seconds are
+    waited, and then it is a RuntimeError; so it is if another thread, or this one, has the lock.
+    """
+    # Soft: made by a call that network file systems know, too, and not by flock, which some lack.
+    lock = filelock.SoftFileLock(path, timeout=patience)
+    _drop_abandoned(path)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        number, host = owner(path) or ("unknown", "unknown")
+        command = "a command there"
+        with contextlib.suppress(psutil.Error, ValueError):
+            if host == socket.gethostname():
+                command = " ".join(psutil.Process(number).cmdline())
+        raise RuntimeError(
+            f"{Path(path).parent} is being written by process {number} on {host} ({command}); wait "
+            f"for it or stop it, and if it is not running any more, delete {path}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _drop_abandoned(path):
+    """Remove the lock of a process that is dead but a zombie, or that died before it signed it."""
+    with contextlib.suppress(OSError, psutil.Error):
+        os.stat(path)
+        with filelock.SoftFileLock(f"{path}.gone", timeout=1):  # one at a time looks and removes
+            process, host = owner(path) or (0, socket.gethostname())
+            unsigned = not process and time.time() - os.stat(path).st_mtime > 2
+            zombie = process and psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+            if host == socket.gethostname() and (unsigned or zombie):
+                os.unlink(path)
+
+
+def owner(path):
+    """Return the process that a lock file names, and its host; None without one."""
+    with contextlib.suppress(OSError, ValueError):
+        number, host = Path(path).read_text("utf-8").split()[:2]
+        return int(number), host

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stce.engine.storage import changed, locked, owner, path_of, present, seal, swap
+from stce.engine.storage import changed, path_of, present, seal, swap
+from stce.engine.workers import locked, owner
 from stce.models.store import read_tensors
 from stce.models.weights import located, sha256
 from stce.study.parameters import HOME, PARAMETERS, check
