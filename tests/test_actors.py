@@ -276,9 +276,8 @@ def test_shadow_and_ground_leave_the_person():
 
 def test_videos_can_be_seen_again_with_a_change():
     videos = actors.load("test", takes=1, n_frames=8, persons=1)
-    again = videos.changed(without=("arms",))
-    assert again.table.equals(videos.table)
-    assert np.array_equal(again.changed().read(1), videos.read(1))
+    again = actors.ActorVideos(videos.table, 8, 0, "", without=("arms",))
+    assert not np.array_equal(again.read(1), videos.read(1))
     assert not (again.parts(1) == actors.PARTS.index("arms")).any()
 
 

@@ -61,10 +61,6 @@ class ActorVideos(Videos):
             self._last = row["id"], *render(*what, n_frames=self.n_frames, cue=cue, **self.change)
         return self._last[1:]
 
-    def changed(self, **change):
-        """Return the same videos with something drawn otherwise, see :func:`render`."""
-        return ActorVideos(self.table, self.n_frames, self.seed, self.shortcut, **change)
-
     def read(self, i):
         """Return the frames of video `i`, (T, 120, 160, 1) uint8."""
         return self._render(i)[0].copy()
