@@ -11,7 +11,7 @@ from stce.ablation import Subject
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.evaluation.contributions import contributions, explain_clip
+from stce.evaluation.effects.contributions import contributions, explain_clip
 from stce.models.adapt import Functions
 from stce.supervoxels import Supervoxels
 

@@ -8,7 +8,7 @@ import torch
 from stce.ablation import Subject
 from stce.clips import Clips
 from stce.concepts import Concepts
-from stce.evaluation import motion
+from stce.evaluation.effects import motion
 from stce.models.adapt import Functions
 from stce.supervoxels import Supervoxels
 

@@ -21,7 +21,7 @@ from stce.datasets import actors
 from stce.engine.resampling import rank_correlation
 from stce.engine.threads import forward, prepared
 from stce.evaluation import saliency
-from stce.evaluation.contributions import contributions
+from stce.evaluation.effects.contributions import contributions
 from stce.evaluation.variants import some_of_each
 from stce.study.finished import Finished
 from stce.videos import cache

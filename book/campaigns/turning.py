@@ -17,7 +17,8 @@ from book.campaigns import worlds
 from stce import ablation, supervoxels, training
 from stce.clips import Clips, balanced, middle_clips
 from stce.datasets.render.canvas import Canvas
-from stce.evaluation import motion, truth
+from stce.evaluation import truth
+from stce.evaluation.effects import motion
 from stce.videos import Videos
 
 PARTS = ("background", "moving hand", "standing hand", "badge")
@@ -110,7 +111,7 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
     Returns
     -------
     list of dict
-        One row a world, class and concept: the columns of `stce.evaluation.motion.Assessment`,
+        One row a world, class and concept: the columns of `stce.evaluation.effects.motion.Assessment`,
         ``accuracy`` and ``accuracy_shuffled`` (frames in any order) of the network, and for each
         part whether the concept holds more of it than any place would.
     """

@@ -39,7 +39,7 @@ LOOKS = {
     "occlusion": ("#CC79A7", "-.", "P"),
     "grad-cam": ("#E69F00", "-.", "*"),
 }
-# What a concept counts by, see `stce.evaluation.motion`.
+# What a concept counts by, see `stce.evaluation.effects.motion`.
 KINDS = {"motion": "#D55E00", "look": "#0072B2", "both": "#CC79A7", "presence": "#E69F00"}
 KINDS |= {"nothing": PALE, "unseen": PALE}
 
@@ -174,7 +174,7 @@ def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarr
 
     One panel a class, one picture a concept, with 95 % intervals and framed in the colour of its
     kind; concepts that no clip has are left out. Takes the ``concepts`` of
-    :func:`stce.evaluation.motion.assess`, and a picture ``(H, W, C) uint8`` of each class and
+    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each class and
     concept.
     """
     table = table[table["n_clips"] > 0]
