@@ -174,8 +174,8 @@ def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarr
 
     One panel a class, one picture a concept, with 95 % intervals and framed in the colour of its
     kind; concepts that no clip has are left out. Takes the ``concepts`` of
-    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each class and
-    concept.
+    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
+    class and concept.
     """
     table = table[table["n_clips"] > 0]
     names = list(dict.fromkeys(table["class"]))

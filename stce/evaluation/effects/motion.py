@@ -22,7 +22,7 @@ from stce.evaluation.paired import holm
 # What is done to a concept, and what of it tells of its motion; "flat" tells of its look.
 CHANGES = ("remove", "freeze", "reverse", "shuffle", "flat")
 MOTION = ("freeze", "reverse", "shuffle")
-COLUMNS = ["class", "concept", "video", "id", "change", "drop", "lost", "area"]
+CHANGED = ["class", "concept", "video", "id", "change", "drop", "lost", "area"]
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def assess(
     shared = spread(answer)
     made = Parallel(return_as="generator")(delayed(operator.call)(shared, n) for n in todo)
     tables = list(bar(made, show=progress, total=len(todo), desc="change", unit="clip"))
-    outcomes = pd.concat([pd.DataFrame(columns=COLUMNS), *filter(len, tables)], ignore_index=True)
+    outcomes = pd.concat([pd.DataFrame(columns=CHANGED), *filter(len, tables)], ignore_index=True)
     outcomes = outcomes.astype({"concept": int, "video": int, "drop": float, "lost": int})
     seen = set(zip(outcomes["class"], outcomes["concept"], strict=True))
     if concepts and (missing := [(c, k) for c in wanted for k in wanted[c] if (c, k) not in seen]):
@@ -209,7 +209,7 @@ def _changed(case: Case, wanted: Mapping[str, Sequence[int]], seed: int) -> pd.D
     sides = {"drop": logits[0, label] - logits[1:, label], "lost": right[0] - right[1:]}
     table = pd.DataFrame(asked, columns=["concept", "change"]).assign(**sides)
     table = table.assign(video=n, id=str(subject.clips.ids[n]), **{"class": name})
-    return table.assign(area=[float(masks[k].mean()) for k in table["concept"]])[COLUMNS]
+    return table.assign(area=[float(masks[k].mean()) for k in table["concept"]])[CHANGED]
 
 
 def _judged(outcomes, wanted, margin, alpha, n_bootstrap, seed) -> pd.DataFrame:
