@@ -111,9 +111,9 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
     Returns
     -------
     list of dict
-        One row a world, class and concept: those of
-        `stce.evaluation.effects.motion.Assessment`, ``accuracy`` and ``accuracy_shuffled`` (frames in any order) of the network, and for each
-        part whether the concept holds more of it than any place would.
+        One row a world, class and concept: the columns of the `Assessment`, ``accuracy`` and
+        ``accuracy_shuffled`` (frames in any order) of the network, and for each part whether the
+        concept holds more of it than any place would.
     """
     rows = []
     for world in chosen:
