@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from stce.datasets import actors
 from stce.datasets.render import motion
@@ -229,3 +230,61 @@ def test_no_takes_means_as_many_videos_as_kth_has_sequences():
     assert not (
         (every["person"] == 13) & (every["class"] == "handclapping") & (every["scenario"] == 3)
     ).any()  # KTH's missing film
+
+
+WHOLE = 0, 3, 1, 1, 0
+
+
+@pytest.mark.parametrize("part", ["head", "torso", "arms", "legs"])
+def test_a_part_can_be_left_out_and_nothing_else_changes(part):
+    frames, parts = actors.render(*WHOLE)
+    changed, left = actors.render(*WHOLE, without=(part,))
+    index = actors.PARTS.index(part)
+    # A skirt and the hips are of the legs' part but hang on the torso.
+    assert (left == index).sum() < 0.7 * (parts == index).sum()
+    assert part in ("legs", "torso") or not (left == index).any()
+    same = np.array_equal(frames, changed)
+    shown = (parts > 0) & (parts != index)
+    assert not same and (left[shown] == parts[shown]).mean() > 0.95
+    upper = slice(None), slice(0, 25)  # the sky
+    assert np.array_equal(frames[upper], changed[upper])
+
+
+def test_limbs_that_hang_do_not_move():
+    for limb, label, scenario in (("arms", 2, 1), ("legs", 5, 1)):
+        given = 0, 3, scenario, label, 0
+        index = actors.PARTS.index(limb)
+        spread = []
+        for still in ((), (limb,)):
+            _, parts = actors.render(*given, still=still)
+            body = [(p > 0).nonzero()[1].mean() for p in parts]
+            widths = [np.ptp((p == index).nonzero()[1]) for p in parts]
+            assert np.isfinite(body).all()
+            spread.append(np.std(widths))
+        assert spread[1] < 0.35 * spread[0]
+
+
+def test_shadow_and_ground_leave_the_person():
+    frames, parts = actors.render(*WHOLE)
+    for change in ({"without": ("shadow",)}, {"ground": 1}, {"ground": 2}):
+        changed, left = actors.render(*WHOLE, **change)
+        assert np.array_equal(parts, left)
+        inside = ndimage.binary_erosion(parts > 0, iterations=2)
+        apart = np.abs(frames.astype(int) - changed)[..., 0]
+        assert apart[inside].mean() < 3 < apart[parts == 0].max()
+
+
+def test_videos_can_be_seen_again_with_a_change():
+    videos = actors.load("test", takes=1, n_frames=8, persons=1)
+    again = actors.ActorVideos(videos.table, 8, 0, "", without=("arms",))
+    assert not np.array_equal(again.read(1), videos.read(1))
+    assert not (again.parts(1) == actors.PARTS.index("arms")).any()
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    ({"without": ("hat",)}, "without names hat; choose among head, torso, arms, legs, shadow"),
+    ({"still": ("head",)}, "still names head; choose among arms, legs"),
+])  # fmt: skip
+def test_what_cannot_be_changed(change, text):
+    with pytest.raises(ValueError, match=text):
+        actors.render(*WHOLE, **change)

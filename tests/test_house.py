@@ -36,6 +36,7 @@ MAY_IMPORT = {
 # Names that a module gives because somebody calls every such module by them: `datasets.load` the
 # loaders, `models.build` the architectures, Python a command's `main`.
 PROTOCOL = {
+    "assess": "evaluation",
     "load": "datasets",
     "CLASSES": "datasets",
     "PARTS": "datasets",

@@ -63,7 +63,7 @@ class Small(Videos):
 
 def network(videos: Videos, seed: int):
     """Train a small C3D on small videos; half a minute."""
-    net = models.build("c3d", len(CLASSES), 1 / 16, 1, SIZE, dropout=0.2, seed=seed)
+    net = models.build("c3d", len(videos.classes), 1 / 16, 1, SIZE, dropout=0.2, seed=seed)
     how = {"epochs": 30, "batch_size": 32, "lr": 0.03, "schedule": "onecycle", "max_norm": 1.0}
     size = {"n_frames": SIZE[0], "crop": SIZE[1:], "flip": False}
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from stce.datasets import check_split, check_whole
 from stce.datasets.kth import CLASSES, SHAPE, sequences
 from stce.datasets.render.canvas import Canvas
 from stce.datasets.render.figure import CUE, Figure
-from stce.datasets.render.motion import perform
+from stce.datasets.render.motion import hang, perform
 from stce.datasets.render.people import person_body, person_look
 from stce.datasets.render.scenery import MARGIN, expose, film, indoors, outdoors
 from stce.videos import Videos
@@ -29,6 +29,8 @@ from stce.videos import Videos
 PARTS = ("background", "head", "torso", "arms", "legs", "cue")
 PERSONS = tuple(range(1, 26))
 TEST_PERSONS = (2, 3, 5, 6, 7, 8, 9, 10, 22)
+LIMBS = ("arms", "legs")
+HIDEABLE = ("head", "torso", *LIMBS, "shadow")
 RATE = 25.0
 CUE_SIZE = 20
 
@@ -42,19 +44,21 @@ class ActorVideos(Videos):
         One row a video: id, label, class, group, person, scenario (1 to 4), take.
     n_frames, seed, shortcut
         See :func:`load`.
+    **change
+        What is drawn otherwise in all videos, see :func:`render`.
     """
 
-    def __init__(self, table, n_frames, seed, shortcut):
+    def __init__(self, table, n_frames, seed, shortcut, **change):
         super().__init__(table, CLASSES)
         self.n_frames, self.seed, self.shortcut = n_frames, seed, shortcut
-        self._last = None, None, None
+        self.change, self._last = change, (None, None, None)
 
     def _render(self, i):
         row = self.table.iloc[i]
         if self._last[0] != row["id"]:
             what = self.seed, int(row.person), int(row.scenario), int(row.label), int(row["take"])
             cue = row["class"] == self.shortcut
-            self._last = row["id"], *render(*what, n_frames=self.n_frames, cue=cue)
+            self._last = row["id"], *render(*what, n_frames=self.n_frames, cue=cue, **self.change)
         return self._last[1:]
 
     def read(self, i):
@@ -130,8 +134,10 @@ def load(split, *, takes=2, n_frames=32, seed=0, shortcut="", persons=0):
     return ActorVideos(pd.DataFrame(rows, columns=names), int(n_frames), int(seed), shortcut)
 
 
-def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
-    """Draw one video.
+def render(
+    seed, person, scenario, label, take, *, n_frames=32, cue=False, without=(), still=(), ground=0
+):
+    """Draw one video, or the same one but for one thing.
 
     Parameters
     ----------
@@ -141,6 +147,17 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
         Frames T.
     cue : bool
         Whether to plant the spurious badge.
+    without : sequence of str
+        What is not drawn: "head", "torso", "arms", "legs" (each with its shadow) or "shadow".
+    still : sequence of str
+        Limbs, "arms" or "legs", that hang down from the body as it moves.
+    ground : int
+        Another scenery behind the person, one for each number; 0 for the video's own.
+
+    Raises
+    ------
+    ValueError
+        If `without` or `still` names something else.
 
     Returns
     -------
@@ -148,12 +165,19 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
     parts : ndarray, (T, 120, 160) uint8
         Index into `PARTS`. The cast shadow belongs to the background.
     """
+    for name, given, known in (("without", without, HIDEABLE), ("still", still, LIMBS)):
+        if unknown := set(given) - set(known):
+            raise ValueError(
+                f"{name} names {', '.join(sorted(unknown))}; choose among {', '.join(known)}."
+            )
     # Separate streams: how somebody moves can never leak into where it happens.
     key = [seed, person, scenario, label, take]
     stage, acting, camera, sensor = (np.random.default_rng([*key, s]) for s in (1, 2, 3, 4))
     body, look = person_body(seed, person), person_look(seed, person, scenario)
     time = (np.arange(n_frames) - (n_frames - 1) / 2) / RATE
     joints, speed, view = perform(CLASSES[label], acting, body, time)
+    for limb in still:
+        hang(joints, limb, body)
 
     feet = stage.uniform(102, 111)
     height = stage.uniform(72, 84) * (0.94 + 0.12 * np.random.default_rng([seed, person]).random())
@@ -162,7 +186,11 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
     indoor = scenario == 4
     level = _background_level(stage, look)
     size = (SHAPE[0] + 2 * MARGIN[0], SHAPE[1] + 2 * MARGIN[1])
-    scene, wall = (indoors if indoor else outdoors)(stage, size, feet + MARGIN[0], level)
+    scenery = indoors if indoor else outdoors
+    scene, wall = scenery(stage, size, feet + MARGIN[0], level)
+    if ground:
+        another = np.random.default_rng([*key, 5, ground])
+        scene, wall = scenery(another, size, feet + MARGIN[0], level)
     zoom, shift = _camera(camera, scenario, time)
     image = film(scene, SHAPE, shift, zoom)
 
@@ -192,11 +220,12 @@ def render(seed, person, scenario, label, take, *, n_frames=32, cue=False):
     args = height * zoom, view, mirror, body, look
     strength = stage.uniform(0.3, 0.5) if indoor else stage.uniform(0.12, 0.45)
     softness = stage.uniform(2.0, 5.0)
-    shadow = Figure(flat, *args).capsules()
-    canvas.shadows(shadow, np.float32(strength), np.float32(softness))
+    if "shadow" not in without:
+        shadow = Figure(flat, *args, without).capsules()
+        canvas.shadows(shadow, np.float32(strength), np.float32(softness))
     if cue:
         _plant_cue(canvas)
-    Figure(upright, *args).draw(canvas, light=stage.uniform(195, 225))
+    Figure(upright, *args, without).draw(canvas, light=stage.uniform(195, 225))
     noise, flicker = stage.uniform(1.5, 5.0), stage.uniform(0.002, 0.012)
     return expose(sensor, canvas.image, noise, flicker)[..., None], canvas.parts
 

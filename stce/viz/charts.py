@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from stce.viz.pictures import rgb
 from stce.viz.style import (
     COLOURS,
     DOTTED,
@@ -37,6 +39,9 @@ LOOKS = {
     "occlusion": ("#CC79A7", "-.", "P"),
     "grad-cam": ("#E69F00", "-.", "*"),
 }
+# What a concept counts by, see `stce.evaluation.effects.motion`.
+KINDS = {"motion": "#D55E00", "look": "#0072B2", "both": "#CC79A7", "presence": "#E69F00"}
+KINDS |= {"nothing": PALE, "unseen": PALE}
 
 
 def _order_name(order: str) -> str:
@@ -161,6 +166,42 @@ def part_chart(table: pd.DataFrame) -> Figure:
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=[-3, -2, -1, 0, 1, 2, 3])
     bar.set_ticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     bar.set_label("share of the part, relative to the clip")
+    return figure
+
+
+def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarray]) -> Figure:
+    """Plot how much the motion of each concept counts against how much its look does.
+
+    One panel a class, one picture a concept, with 95 % intervals and framed in the colour of its
+    kind; concepts that no clip has are left out. Takes the ``concepts`` of
+    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
+    class and concept.
+    """
+    table = table[table["n_clips"] > 0]
+    names = list(dict.fromkeys(table["class"]))
+    with styled():
+        figure, axes = panels(len(names), 4.4, columns=2, sharey=False)
+        for ax, name in zip(axes.flat, names, strict=False):
+            ax.axhline(0, **DOTTED)
+            ax.axvline(0, **DOTTED)
+            for row in table[table["class"] == name].sort_values("remove").itertuples():
+                colour = KINDS[row.kind]
+                line = {"color": colour, "lw": 1.2, "alpha": 0.6, "zorder": 2}
+                ax.hlines(row.motion, row.look_low, row.look_high, **line)
+                ax.vlines(row.look, row.motion_low, row.motion_high, **line)
+                picture = rgb(thumbnails[name, row.concept])
+                image = OffsetImage(picture, zoom=36 / len(picture))
+                place = {"pad": 0.1, "bboxprops": {"edgecolor": colour, "lw": 2}}
+                ax.add_artist(AnnotationBbox(image, (row.look, row.motion), **place))
+            ax.margins(0.15)
+            ax.set_title(name, fontsize=10)
+            ax.set(
+                xlabel="look: drop of the logit when flat", ylabel="motion: when held or reordered"
+            )
+        for kind in dict.fromkeys(table["kind"]):
+            ax.plot([], [], "s", mfc="none", mew=2, color=KINDS[kind], label=kind)
+        place = {"loc": "outside lower center", "ncols": 5, "frameon": False}
+        figure.legend(*ax.get_legend_handles_labels(), **place)
     return figure
 
 

@@ -24,9 +24,12 @@ class Figure:
         1 where the figure looks to the right, -1 to the left.
     body, look : Body, Look
         Of the person.
+    without : sequence of str
+        Parts that are left out: "head", "torso", "arms", "legs".
     """
 
-    def __init__(self, joints, scale, view, facing, body, look):
+    def __init__(self, joints, scale, view, facing, body, look, without=()):
+        self.drawn = {"head", "torso", "arms", "legs"} - set(without)
         self.j = {name: np.asarray(p, np.float32) for name, p in joints.items()}
         self.scale, self.view = np.asarray(scale, np.float32), view
         self.facing = np.asarray(facing, np.float32)
@@ -48,19 +51,19 @@ class Figure:
         """Return the figure's bulk as ``(a, b, ra, rb)`` in pixels, for its shadow."""
         j, g = self.j, self.body.girth
         wide = 0.085 if self.side else 0.12
-        shapes = [
-            (j["pelvis"], j["chest"], self._r(wide * g), self._r(wide * g)),
-            (j["chest"], self._at("head", up=0.02), self._r(0.05), self._r(0.06)),
-        ]
+        head = j["chest"], self._at("head", up=0.02), self._r(0.05), self._r(0.06)
+        torso = j["pelvis"], j["chest"], self._r(wide * g), self._r(wide * g)
+        shapes = [("torso", torso), ("head", head)]
         for s in SIDES:
-            for a, b, ra, rb in (
-                ("hip", "knee", 0.065, 0.045),
-                ("knee", "ankle", 0.045, 0.03),
-                ("shoulder", "elbow", 0.04, 0.035),
-                ("elbow", "hand", 0.035, 0.03),
+            for part, a, b, ra, rb in (
+                ("legs", "hip", "knee", 0.065, 0.045),
+                ("legs", "knee", "ankle", 0.045, 0.03),
+                ("arms", "shoulder", "elbow", 0.04, 0.035),
+                ("arms", "elbow", "hand", 0.035, 0.03),
             ):
-                shapes.append((j[f"{a}_{s}"], j[f"{b}_{s}"], self._r(ra), self._r(rb)))
-        return shapes
+                limb = j[f"{a}_{s}"], j[f"{b}_{s}"], self._r(ra), self._r(rb)
+                shapes.append((part, limb))
+        return [shape for part, shape in shapes if part in self.drawn]
 
     def draw(self, canvas, light=215.0):
         """Paint the person on `canvas`; `light` is the grey level of a white surface."""
@@ -88,6 +91,8 @@ class Figure:
         self.canvas.panel(*ends, *widths, self._r(corner), tone * self.light, part, **options)
 
     def _arm(self, side, dim):
+        if "arms" not in self.drawn:
+            return
         look, g = self.look, self.body.girth**0.7
         shoulder, elbow, wrist, hand = (
             self.j[f"{joint}_{side}"] for joint in ("shoulder", "elbow", "wrist", "hand")
@@ -108,6 +113,8 @@ class Figure:
         self._limb((elbow, wrist), radii[1:], lower, ARMS, bulge=0.08, halo=False)
 
     def _leg(self, side, dim):
+        if "legs" not in self.drawn:
+            return
         look, g = self.look, self.body.girth**0.6
         hip, knee, ankle, heel, toe = (
             self.j[f"{joint}_{side}"] for joint in ("hip", "knee", "ankle", "heel", "toe")
@@ -124,6 +131,8 @@ class Figure:
         self._limb((hip, knee), (0.076 * g, middle), cloth, LEGS, halo=not self.side, **thigh)
 
     def _trunk(self):
+        if "torso" not in self.drawn:
+            return
         look, g, j, at = self.look, self.body.girth, self.j, self._at
         shoulders = 0.074 * g if self.side else self.body.shoulders
         hips = 0.078 * g if self.side else 0.108 * g
@@ -164,6 +173,8 @@ class Figure:
         self._panel(ends, (wide, wide * 1.05), 0.035, self.look.accent, TORSO)
 
     def _head(self):
+        if "head" not in self.drawn:
+            return
         look, k, at = self.look, self.body.head, self._at
         ahead = 1.0 if self.side else 0.0
         hair = look.skin if look.style == "bald" else look.hair

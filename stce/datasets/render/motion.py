@@ -257,6 +257,26 @@ def frontal(action, rng, body, time):
     return joints, 0.0
 
 
+def hang(joints, limb, body):
+    """Let the arms or the legs of a performance hang straight down from where they are held."""
+    for side in SIDES:
+        if limb == "arms":
+            down = joints[f"shoulder_{side}"]
+            lengths = {"elbow": body.upper_arm, "wrist": body.forearm, "hand": 0.045}
+        else:
+            down = joints[f"hip_{side}"]
+            lengths = {"knee": body.thigh, "ankle": body.shank}
+            foot = {
+                end: joints[f"{end}_{side}"] - joints[f"ankle_{side}"] for end in ("toe", "heel")
+            }
+        for joint, length in lengths.items():
+            down = down - (0.0, length)
+            joints[f"{joint}_{side}"] = down
+        if limb == "legs":
+            for end, way in foot.items():
+                joints[f"{end}_{side}"] = down + np.median(way, axis=0)
+
+
 def perform(action, rng, body, time):
     """Return joints (dict of (T, 2) float64), speed (heights a second) and view of an action."""
     if action in GAITS:

@@ -1,0 +1,1 @@
+"""What concepts and supervoxels do to the logits, found out by experiment."""
