@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stce.evaluation.effects import surrogate
+from book.campaigns import surrogate
 
 CENTRES = {"a": np.array([[0.0, 0], [9, 0]]), "b": np.array([[0.0, 0], [0, 9]])}
 CAVS = {name: np.eye(2) for name in CENTRES}

@@ -1,1 +1,1 @@
-"""What concepts and supervoxels do to the logits, found out by experiment."""
+"""What concepts and supervoxels do to a logit, found out by experiment."""
