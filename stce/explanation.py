@@ -25,6 +25,7 @@ from stce.engine import storage
 from stce.engine.progress import tell
 from stce.engine.threads import prepared
 from stce.evaluation import significance
+from stce.evaluation.effects.contributions import Contributions, explain_clip
 from stce.evaluation.verdict import Verdict, verdict
 from stce.models import FEATURES
 from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
@@ -122,6 +123,13 @@ class Explanation:
         """Return rank and score of a concept in words."""
         row = self.scores.loc[concept]
         return f"rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
+
+    def explain_clip(self, clip, **how) -> Contributions:
+        """Tell what each supervoxel of a clip, or of a longer video, adds to the class's logit.
+
+        For the arguments see :func:`stce.evaluation.effects.contributions.explain_clip`.
+        """
+        return explain_clip(self, clip, **how)
 
     def members(self, concept: int) -> np.ndarray:
         """Return the supervoxels of a concept, nearest to its centre first, ``(m,) int64``."""

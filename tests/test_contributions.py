@@ -93,7 +93,7 @@ def found():
 def test_a_clip_adds_up(found):
     model, it = found
     clip = textures(1, n_frames=4, size=(24, 24), seed=5).frames[0]
-    told = explain_clip(it, clip)
+    told = it.explain_clip(clip)
     x = torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 255
     logits = told.logits.iloc[0]
     with torch.no_grad():
