@@ -48,6 +48,7 @@ class Started:
         quiet = {"STCE_PROGRESS": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         how = {"cwd": ROOT, "env": {**os.environ, **quiet}, "stdin": subprocess.DEVNULL}
         how |= {"stdout": self._out, "stderr": self._err, "start_new_session": True}
+        how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # if in background
         self.process = subprocess.Popen(command, **how)
         self._itself, self._theirs = psutil.Process(self.process.pid), []
 
