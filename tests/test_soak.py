@@ -78,7 +78,7 @@ def test_a_disk_without_room_is_told_and_goes_on_once_there_is(places):
 def test_of_two_studies_in_one_folder_one_wins(places):
     (row,) = repeated(places, "together", 1, seed=1).to_dict("records")
     assert (row["winners"], row["same"], row["left"], row["code"]) == (1, True, "", 1)
-    assert row["sentence"].startswith("error: RUN is being written by process N on HOST (python ")
+    assert row["sentence"].startswith("error: RUN is being written by process N on HOST (")
 
 
 def test_a_worker_is_killed(places):

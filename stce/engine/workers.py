@@ -46,19 +46,14 @@ def _whole(client):
     It would lay arrays on one worker first, with which they are lost, and run here instead of on
     one worker, where nobody puts a value in the place of its future.
     """
-    from joblib._dask import DaskDistributedBackend
+    from joblib._dask import Batch, DaskDistributedBackend
 
     class Whole(DaskDistributedBackend):
         def effective_n_jobs(self, n_jobs):
             return max(2, super().effective_n_jobs(n_jobs))
 
-        def start_call(self):
-            super().start_call()
-            self.call_data_futures = None
-
-        def stop_call(self):
-            self.call_data_futures = {}
-            super().stop_call()
+        async def _to_func_args(self, func):
+            return Batch(func.items), func.items
 
     return Whole(client=client, wait_for_workers_timeout=60)
 
