@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # How long sizes are; what stands for a default where there is none; what others have to have.
 LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
-LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": "", "device": None}
+LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
+LIKE |= dict.fromkeys(("device", "mean", "std"))  # which have checks of their own
 HOLDS = {"clips": "frames", "frames": "dtype"}
 
 
