@@ -55,7 +55,7 @@ def _wanted(name: str, value: object, like: object) -> str:
         fits = (
             fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
         )
-        wanted = f"{LENGTHS[name]} numbers, at least 0"
+        wanted = {2: "a positive (height, width)"}.get(LENGTHS[name], f"{LENGTHS[name]} numbers")
     elif name in HOLDS:
         fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
     elif isinstance(like, bool):
