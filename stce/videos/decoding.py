@@ -69,7 +69,9 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     if fps is not None and not fps > 0:
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
     keep = []
-    with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
+    with suppress(
+        ValueError, IndexError, av.FFmpegError
+    ):  # what is wrong is told when the film is read
         keep = _chosen(*_announced(path, fps), fps, take)
     while True:
         video, kept, times, step, lost = _read(path, keep, grey, each)
@@ -92,7 +94,7 @@ def header(path):
     container, stream = _opened(path)
     with container:
         picture = np.empty((stream.height, stream.width))
-        with suppress(av.FFmpegError, StopIteration):
+        with suppress(av.FFmpegError, IndexError, StopIteration):
             picture = _upright(picture, _matrix(next(container.decode(stream))))
         rate = float(stream.average_rate or stream.base_rate or 0)
         return stream.frames, *picture.shape, rate, stream.codec_context.name
@@ -217,7 +219,7 @@ def _read(path, keep, grey, each):
                             raise _broken(path, f"{len(wanted)} frames of it need too much memory")
                     video[len(kept)] = picture
                     kept.append(i)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, IndexError) as error:
             raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
         if not frames:
             raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
