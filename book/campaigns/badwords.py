@@ -448,7 +448,9 @@ def arguments(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     told = type(value).__name__
     told += str(value.shape).replace(" ", "") if hasattr(value, "shape") else f" {str(value)[:12]}"
     return Trial(
-        f"{name}({argument}={told})", lambda: call(**{argument: value}), (argument, "The path")
+        f"{name}({argument}={told})",
+        lambda: call(**{argument: value}),
+        (argument, "The path", argument[-5:]),
     )
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # How long sizes are; what stands for a default where there is none; what others have to have.
 LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
-LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": "", "device": None}
+LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
+LIKE |= dict.fromkeys(("device", "mean", "std"))  # which have checks of their own
 HOLDS = {"clips": "frames", "frames": "dtype"}
 
 
@@ -54,7 +55,7 @@ def _wanted(name: str, value: object, like: object) -> str:
         fits = (
             fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
         )
-        wanted = f"{LENGTHS[name]} numbers, at least 0"
+        wanted = {2: "a positive (height, width)"}.get(LENGTHS[name], f"{LENGTHS[name]} numbers")
     elif name in HOLDS:
         fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
     elif isinstance(like, bool):

@@ -94,8 +94,8 @@ def sha256(path: Path, wanted: str = "", of: Path | None = None) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(wanted):
         raise ValueError(
-            f"{path.name} (of {of or path}) is damaged, or not the published file: its SHA-256 is "
-            f"{found} and should begin with {wanted}; get it again."
+            f"{path.name} is damaged, or not the published file: its SHA-256 is {found} and should "
+            f"begin with {wanted}; get {of or path} again."
         )
     return found
 

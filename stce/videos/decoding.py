@@ -72,7 +72,7 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     if fps is not None and not fps > 0:
         raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
     keep = []
-    with suppress(ValueError, av.FFmpegError):  # what is wrong is told when the film is read
+    with suppress(ValueError, IndexError, av.FFmpegError):  # it is told when the film is read
         keep = _chosen(_announced(path, fps), fps, take)
     while True:
         video, kept, times, lost = _read(path, keep, grey, each)
@@ -95,7 +95,7 @@ def header(path):
     container, stream = _opened(path)
     with container:
         height, width = stream.height, stream.width
-        with suppress(av.FFmpegError, StopIteration):
+        with suppress(av.FFmpegError, IndexError, StopIteration):
             frame = next(container.decode(stream))
             height, width, _ = _upright(frame, stream, _matrix(frame)).shape
         rate = float(stream.average_rate or stream.base_rate or 0)
@@ -228,7 +228,7 @@ def _read(path, keep, grey, each):
                             raise _broken(path, f"{len(wanted)} frames of it need too much memory")
                     video[len(kept)] = picture
                     kept.append(i)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, IndexError) as error:
             raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
         if not frames:
             raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))

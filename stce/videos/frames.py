@@ -7,7 +7,6 @@ from stce.engine.device import typed
 FITS = ("crop", "pad", "squash")
 
 
-@typed
 def resize(frames, size):
     """Resize frames, bilinear with antialiasing.
 
