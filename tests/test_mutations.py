@@ -1,6 +1,8 @@
 """The campaign of bad inputs: it finds nothing, goes on, and knows a fault when it sees one."""
 
 import io
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from book.campaigns import mutations
 from book.campaigns.mutations import FAULTS, KINDS, Refused, Trial, campaign
 from stce.clips import Clips
 from stce.study.__main__ import main
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_bad_inputs_end_in_success_or_in_one_sentence(tmp_path):
@@ -83,3 +87,16 @@ def test_bytes_are_mutated_by_the_seed_alone():
     data = bytes(range(256)) * 20
     twice = [[mutated(data, np.random.default_rng(k)) for k in range(60)] for _ in range(2)]
     assert twice[0] == twice[1] and len({kind for kind, _ in twice[0]}) == 11
+
+
+def test_no_trial_touches_the_parameter_files_of_this_checkout(tmp_path):
+    here = ROOT / "notebooks" / "parameters"
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    # As `python -m book.campaigns.soak` does: the module that is run imports the study first.
+    words = [sys.executable, "-m", "book.campaigns.soak", "inputs", "--n", "2"]
+    words += ["--folder", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    rows = pd.read_csv(tmp_path / "results" / "inputs.csv")
+    assert list(rows["kind"]) == ["films", "parameters"]
+    assert not rows[["traceback", "hang", "wrong", "outside"]].to_numpy().any()
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before

@@ -166,6 +166,8 @@ def _planned(name: str, words: list[str]) -> str:
 def parameters(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     """Give bad parameters to a study: in a file, after ``--set``, and from papermill."""
     folder = HOME / "notebooks" / "parameters"
+    if not folder.is_relative_to(place.parent):
+        raise RuntimeError(f"{folder} is no folder of the campaign, and is left as it is.")
     for old in os.scandir(os.fsencode(folder)):
         os.unlink(old) if not old.is_dir(follow_symlinks=False) else os.rmdir(old)
     path = folder / "own.yaml"

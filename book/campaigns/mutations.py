@@ -213,14 +213,19 @@ def _seen(folder: Path) -> dict[bytes, tuple]:
     return found
 
 
+def _places(work: Path) -> dict[str, str]:
+    """Return the environment in which all that has a place of its own has it below `work`."""
+    home, scratch, out = (str(work / name) for name in ("home", "scratch", "trial/out"))
+    study = str(work / "study")
+    return {"HOME": home, "TMPDIR": scratch, "MPLCONFIGDIR": scratch, "STCE_WEIGHTS": out,
+            "STCE_HOME": study, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}  # fmt: skip
+
+
 def _serve(pipe, work: Path, stock: Path) -> None:
     """Try what is asked for, in a process of its own."""
     home, scratch = work / "home", work / "scratch"
     for folder in (home, scratch, work / "study" / "notebooks" / "parameters", stock):
         folder.mkdir(parents=True, exist_ok=True)
-    os.environ |= {"HOME": str(home), "TMPDIR": str(scratch), "MPLCONFIGDIR": str(scratch),
-                   "STCE_HOME": str(work / "study"), "STCE_WEIGHTS": str(work / "trial" / "out"),
-                   "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}  # fmt: skip
     sys.dont_write_bytecode = True
     from book.campaigns.badfiles import archives, saved
     from book.campaigns.badfilms import films
@@ -261,7 +266,14 @@ class _Child:
         self._pipe, there = context.Pipe()
         how = {"target": _serve, "args": (there, work, stock), "daemon": True}
         self._process = context.Process(**how)
-        self._process.start()
+        # Before the process begins: what it imports first finds out where its study is.
+        mine = dict(os.environ)
+        os.environ |= _places(work)
+        try:
+            self._process.start()
+        finally:
+            os.environ.clear()
+            os.environ |= mine
         there.close()
         if not self._pipe.poll(300) or self._pipe.recv() != "ready":
             raise RuntimeError("The process that tries bad inputs does not start; see above.")

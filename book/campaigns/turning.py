@@ -17,7 +17,8 @@ from book.campaigns import worlds
 from stce import ablation, supervoxels, training
 from stce.clips import Clips, balanced, middle_clips
 from stce.datasets.render.canvas import Canvas
-from stce.evaluation import motion, truth
+from stce.evaluation import truth
+from stce.evaluation.effects import motion
 from stce.videos import Videos
 
 PARTS = ("background", "moving hand", "standing hand", "badge")

@@ -39,7 +39,8 @@ def typed(function: Callable) -> Callable:
         for name, value in signature.bind(*given, **named).arguments.items():
             like = LIKE.get(name, defaults[name])
             if value is not defaults[name] and (wanted := _wanted(name, value, like)):
-                said = f"{name} must be {wanted}, not {value!r:.99} ({type(value).__name__})."
+                told = " ".join(f"{value!r:.99}".split())
+                said = f"{name} must be {wanted}, not {told} ({type(value).__name__})."
                 raise ValueError(said)
         return function(*given, **named)
 

@@ -128,14 +128,17 @@ def _matrix(frame, before=(1, 0, 0, 1)):
     return before if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]]
 
 
-def _upright(frame, stream, matrix, size=None):
+def _upright(frame, stream, matrix, size=None, scaler=None):
     """Return a frame (H, W, 3) turned and mirrored, and so high and wide, or with square pixels."""
     (a, b, c, d), aspect = matrix, stream.sample_aspect_ratio or 1
     aspect = aspect if 0.1 < aspect < 10 else 1  # else a damaged header
     shape = round(frame.height / min(1, aspect)), round(frame.width * max(1, aspect))
     if size:
         shape = size if abs(a) > abs(b) else size[::-1]
-    picture = frame.to_ndarray(format="rgb24", height=shape[0], width=shape[1])
+    scaler = scaler or av.video.reformatter.VideoReformatter()
+    # One thread: those of a scaler a frame are more than some machines let a process have.
+    how = {"height": shape[0], "width": shape[1], "format": "rgb24", "threads": 1}
+    picture = scaler.reformat(frame, **how).to_ndarray()
     if abs(b) >= abs(a):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -191,6 +194,7 @@ def _read(path, keep, grey, each):
     """
     wanted, kept, video, size, spoilt = set(keep), [], None, None, False
     packets, frames, errors, matrix = [], [], [], (1, 0, 0, 1)
+    scaler = av.video.reformatter.VideoReformatter()
     with _listening() as said, ExitStack() as stack:
         container, stream = _opened(path)
         stack.enter_context(container)
@@ -217,7 +221,7 @@ def _read(path, keep, grey, each):
                     size = size or _upright(frame, stream, matrix).shape[:2]
                     if i not in wanted:
                         continue
-                    picture = _upright(frame, stream, matrix, size)
+                    picture = _upright(frame, stream, matrix, size, scaler)
                     picture = _grey(picture) if grey else picture
                     if each:
                         picture = each(np.ascontiguousarray(picture[None], np.uint8))[0]
