@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# How long sizes are; what stands for a default where there is none; what others have to have.
-LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": 4, "spacing": 3}
+# How long sizes are, if it is not checked later; what stands for a default where there is none;
+# what others have to have.
+LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": None, "spacing": 3}
 LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
 LIKE |= dict.fromkeys(("device", "mean", "std"))  # which have checks of their own
 HOLDS = {"clips": "frames", "frames": "dtype"}
@@ -52,11 +53,13 @@ def _wanted(name: str, value: object, like: object) -> str:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if name in LENGTHS:
         size, one = getattr(value, "tolist", lambda: value)(), 1.0 if name == "spacing" else 1
-        fits = isinstance(size, list | tuple) and len(size) == LENGTHS[name]
+        fits = isinstance(size, list | tuple) and LENGTHS[name] in (None, len(size))
         fits = (
             fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
         )
-        wanted = {2: "a positive (height, width)"}.get(LENGTHS[name], f"{LENGTHS[name]} numbers")
+        wanted = {2: "a positive (height, width)"}.get(
+            LENGTHS[name], f"{LENGTHS[name] or 4} numbers"
+        )
     elif name in HOLDS:
         fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
     elif isinstance(like, bool):

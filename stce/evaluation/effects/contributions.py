@@ -59,7 +59,7 @@ class Contributions:
 
     @property
     def profile(self) -> np.ndarray:
-        """Which frames count: what the voxels of each add, ``(T,) float64``, in logits."""
+        """What the voxels of each frame add to the logit, ``(T,) float64``."""
         return self.voxels.sum((1, 2), dtype=np.float64)
 
 
