@@ -306,7 +306,7 @@ class Refused(OSError):
 
 
 def _call(*words: object) -> None:
-    told = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    told = subprocess.run([str(w) for w in words], capture_output=True, encoding="utf-8")
     if told.returncode:
         raise Refused(f"{words[0]}: {told.stderr.strip() or told.returncode}")
 

@@ -57,9 +57,8 @@ def _wanted(name: str, value: object, like: object) -> str:
         fits = (
             fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
         )
-        wanted = {2: "a positive (height, width)"}.get(
-            LENGTHS[name], f"{LENGTHS[name] or 4} numbers"
-        )
+        wanted = {"input_size": "frames, height and width", "spacing": "3 numbers"}
+        wanted = wanted.get(name, "a positive (height, width)")
     elif name in HOLDS:
         fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
     elif isinstance(like, bool):

@@ -292,7 +292,7 @@ def read_rows(array, indices):
     if isinstance(array, np.ndarray):
         return array[indices]
     if array.chunks[0] > 1:  # each chunk is read once, whatever rows it holds
-        with explain_read(getattr(array.store, "root", array.store)):
+        with explain_read(str(getattr(array.store, "root", array.store))):
             return array.oindex[np.asarray(indices, np.intp)]
     rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
     for j, i in enumerate(indices):
