@@ -217,7 +217,8 @@ def _read(path, keep, grey, each):
                     corrupt, i = bool(frame.is_corrupt or lossy), len(frames)
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
-                    matrix = _matrix(frame, matrix)  # H.264 may tell it once for all that follow
+                    # H.264 may tell it once for all that follow; who is asked is kept for a while.
+                    matrix = _matrix(frame, matrix) if frame.key_frame or not i else matrix
                     size = size or _upright(frame, stream, matrix).shape[:2]
                     if i not in wanted:
                         continue
