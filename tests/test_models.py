@@ -344,3 +344,8 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         models.save(path, network, epoch=2)
     assert models.load(path).metadata == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_network_that_does_not_fit_into_memory_is_one_sentence():
+    with pytest.raises(ValueError, match=r"width is 2000.0 .* does not fit into memory; lower"):
+        models.build("c3d", 2, 2000.0)

@@ -64,7 +64,15 @@ def build(
         "name": name, "n_classes": n_classes, "width": width, "in_channels": in_channels,
         "input_size": input_size, "layer": layer, "dropout": dropout, "seed": seed,
     })  # fmt: skip
-    network = assemble(settings).to_empty(device="cpu")
+    try:
+        network = assemble(settings).to_empty(device="cpu")
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise ValueError(
+            f"width is {width} and input_size {tuple(input_size)}: a {name} of this size does not "
+            "fit into memory; lower one of them."
+        ) from error
     _initialise(network, settings["seed"])
     return network.to(memory_format=torch.channels_last_3d)
 
