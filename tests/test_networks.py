@@ -496,3 +496,12 @@ def test_r3d_is_as_it_was():
         ("avgpool", 512),
     ):
         assert adapt(model, layer, clip_shape=(3, 8, 32, 32)).n_features == width
+
+
+@pytest.mark.parametrize("axis", [np.array(3), 1.0, "1", [1]])
+def test_an_axis_that_is_no_whole_number_is_one_sentence(axis):
+    model = nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    with pytest.raises(ValueError, match="channel_axis"):
+        adapt(model, "0", clip_shape=(1, 4, 16, 16), channel_axis=axis)

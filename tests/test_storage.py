@@ -1,3 +1,4 @@
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -190,3 +191,13 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_no_hang(tmp_path):
         open_array(tmp_path / "a.zarr")
     (tmp_path / "manifest.json").mkdir()
     assert changed(tmp_path) == [f"{tmp_path / 'manifest.json'} cannot be read"]
+
+
+def test_an_array_that_says_it_has_chunks_of_nothing_is_named(tmp_path):
+    new_array(tmp_path / "a.zarr", (2, 3), np.uint8)[:] = 1
+    facts = tmp_path / "a.zarr" / "zarr.json"
+    said = json.loads(facts.read_text("utf-8"))
+    said["chunk_grid"]["configuration"]["chunk_shape"] = [0, 3]
+    facts.write_text(json.dumps(said), "utf-8")
+    with pytest.raises(ValueError, match="a.zarr cannot be read"):
+        open_array(tmp_path / "a.zarr")

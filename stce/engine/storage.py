@@ -327,9 +327,9 @@ def open_array(path, mode="r"):
     root = Path(path).absolute()
     with zarr.config.set(FULL), explain_read(root):
         array = _Array(zarr.open_array(root, mode=mode).async_array)
-        parts = [part for part in root.glob("c/**/*") if part.is_file()]
+        parts, grid = [part for part in root.glob("c/**/*") if part.is_file()], array.cdata_shape
     there = {part.relative_to(root).as_posix() for part in parts}
-    for place in np.ndindex(array.cdata_shape) if mode == "r" else ():
+    for place in np.ndindex(grid) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
             raise FileNotFoundError(
                 f"{root / name} is missing, and zeros would be read in its place; make the array "

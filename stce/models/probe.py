@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,8 @@ def _channel_axis(adapted, a: Tensor, said: list) -> int:
     """
     who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
     asked, own = adapted.channel_axis, _says(adapted.module)
-    if asked is not None and asked not in {*range(1, a.ndim), *range(1 - a.ndim, 0)}:
+    axes = {*range(1, a.ndim), *range(1 - a.ndim, 0)}
+    if asked is not None and not (isinstance(asked, Integral) and asked in axes):
         raise ValueError(
             f"channel_axis is {asked!r} for {who}; give an axis from 1 on, or -1 for the last."
         )

@@ -197,7 +197,7 @@ def assignments(pairs: list[str]) -> dict[str, object]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
-            raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r}.")
+            raise ValueError(f"--set takes KEY=VALUE, for example epochs=30; got {pair!r:.99}.")
         remedy = f"put text with special signs into quotes, as in --set '{key}=\"...\"'"
         with explain_read(f"The value in --set {pair!r:.99}", remedy):
             overrides[key] = yaml.load(value, Loader)
