@@ -284,6 +284,14 @@ def test_what_ffmpeg_complains_of_and_marks_nowhere_is_noted(tmp_path):
         decode(path)
 
 
+def test_a_stream_that_begins_before_its_first_key_frame_is_noted(tmp_path):
+    path = write(tmp_path / "a.ts", textured(36), "libx264", g="12", bf="0")
+    assert len(decode(path)) == 36
+    path.write_bytes(path.read_bytes()[188 * 24 :])  # the first key frame of three is gone
+    with pytest.warns(DamagedFilm, match="a.ts is damaged"):
+        assert len(decode(path)) == 24
+
+
 def test_a_header_that_claims_more_frames_than_bytes_takes_no_memory(tmp_path):
     path = write(tmp_path / "a.mp4", textured(8))
     data = bytearray(path.read_bytes())

@@ -17,7 +17,7 @@ ENDINGS = tuple(
     ".ivf .y4m .gif .apng".split()
 )
 # Decoders that mark the frames in which they conceal a loss, and complain of much that is none.
-MARKING = ("h264", "hevc")
+MARKING, LOST = ("h264", "hevc"), ("non-existing", "no frame!")  # but for what says this
 # Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
 STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -241,8 +241,10 @@ def _read(path, keep, grey, each):
         lost, usable = losses((container, stream), packets, frames, times, len(errors))
     if not usable:
         raise _broken(path, lost)
-    if said and not lost and stream.codec_context.name not in MARKING:
-        lost = f"FFmpeg says of it {said[0][2].strip()!r}"
+    marks = stream.codec_context.name in MARKING
+    told = [text.strip() for *_, text in said if not marks or any(word in text for word in LOST)]
+    if told and not lost:
+        lost = f"FFmpeg says of it {told[0]!r}"
     return video, kept, times, lost
 
 
