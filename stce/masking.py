@@ -136,21 +136,17 @@ def predict(
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none. Masked clips a forward pass; a CPU splits them further.
     """
-    answers = []
-    for start in range(0, len(wanted), batch_size):
-        part = wanted[start : start + batch_size]
 
-        def answer(few: slice, part=part) -> Tensor:
-            seen = visible(places, part[few])
-            mask = seen[:, None]
-            masked = clip * mask if fill is None else torch.where(mask, clip, fill)
-            masked = masked.contiguous(memory_format=torch.channels_last_3d)
-            shares = [seen.flatten(1).float().mean(1)]
-            if region is not None:
-                shares.append(seen[:, region].float().mean(1))
-            return torch.cat([torch.stack(shares, dim=1), network(masked).softmax(1)], dim=1)
+    def answer(few: slice) -> Tensor:
+        seen = visible(places, wanted[few])
+        mask = seen[:, None]
+        masked = clip * mask if fill is None else torch.where(mask, clip, fill)
+        masked = masked.contiguous(memory_format=torch.channels_last_3d)
+        shares = [seen.flatten(1).float().mean(1)]
+        if region is not None:
+            shares.append(seen[:, region].float().mean(1))
+        return torch.cat([torch.stack(shares, dim=1), network(masked).softmax(1)], dim=1)
 
-        told = forward(network, answer, len(part), clip.device).cpu().numpy()
-        n_shares = 1 if region is None else 2
-        answers += [(row[n_shares:], *row[:n_shares].tolist()) for row in told]
-    return answers
+    told = forward(network, answer, len(wanted), clip.device, batch_size).cpu().numpy()
+    n_shares = 1 if region is None else 2
+    return [(row[n_shares:], *row[:n_shares].tolist()) for row in told]

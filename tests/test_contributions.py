@@ -1,5 +1,7 @@
 """What supervoxels add to a logit, where it is known by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,3 +140,12 @@ def test_bad_clips(found, tmp_path):
     with pytest.raises(ValueError, match="pass it as network"):
         explain_clip(kept, video)
     assert explain_clip(kept, video, network=it.network).profile.shape == (4,)
+
+
+def test_a_clip_is_cut_as_the_explanation_of_a_run_was(found):
+    it, clip = found[1], textures(1, n_frames=4, size=(24, 24), seed=5).frames[0]
+    run = replace(
+        it, settings=it.settings | {"concept_layer": "", "min_fraction": 0.2, "jaccard": 0.5}
+    )
+    few, all_of_them = (one.explain_clip(clip).supervoxels for one in (run, it))
+    assert 0 < len(few) < len(all_of_them) and few["size"].min() >= 0.2 * 4 * 24 * 24

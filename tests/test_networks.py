@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gradients import OFF
 from torch import nn
 
 from stce.videos import compat  # noqa: F401
@@ -294,19 +295,6 @@ def test_probabilities_of_features_of_ones_own_are_said(clips):
 
 
 # ----- Gradients that the caller has switched off.
-
-
-class Switched:
-    """Gradients switched off for good, until the block ends."""
-
-    def __enter__(self):
-        torch.set_grad_enabled(False)
-
-    def __exit__(self, *_):
-        torch.set_grad_enabled(True)
-
-
-OFF = {"set": Switched, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
 
 def example():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from gradients import OFF
 from test_saliency import METHODS, noise
 from test_saliency import small as built
 from test_training import Lamps, fit, same, weights
@@ -242,17 +243,6 @@ def test_half_precision_gives_nearly_the_scores_of_single(dtype, clips):
 
 
 # ----- Gradients that the caller has switched off, elsewhere than in explain.
-
-
-class Switched:
-    def __enter__(self):
-        torch.set_grad_enabled(False)
-
-    def __exit__(self, *_):
-        torch.set_grad_enabled(True)
-
-
-OFF = {"set": Switched, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
 
 @pytest.mark.parametrize("how", OFF)

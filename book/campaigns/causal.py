@@ -21,7 +21,7 @@ from stce.datasets import actors
 from stce.engine.resampling import rank_correlation
 from stce.engine.threads import forward, prepared
 from stce.evaluation import saliency
-from stce.evaluation.effects.contributions import contributions
+from stce.evaluation.effects.contributions import contributions, painted
 from stce.evaluation.variants import some_of_each
 from stce.study.finished import Finished
 from stce.videos import cache
@@ -62,18 +62,6 @@ def logits(network, clips: Clips) -> np.ndarray:
         return forward(network, lambda few: network(x[few]), len(x), x.device).cpu().numpy()
 
 
-def painted(case: ablation.Case, values: np.ndarray) -> np.ndarray:
-    """Give each voxel the mean of the values of the supervoxels that hold it, ``(T, H, W)``."""
-    sums, count = (np.zeros(case.labels.shape[1:]) for _ in range(2))
-    for level, volume in enumerate(case.labels):
-        mine = (case.table["level"] == level).to_numpy()
-        for total, each in ((sums, values[mine]), (count, 1.0)):
-            dense = np.zeros(int(volume.max()) + 1)
-            dense[case.table["label"].to_numpy()[mine]] = each
-            total += dense[volume]
-    return sums / np.maximum(count, 1)
-
-
 def concept_maps(it: Finished, case: ablation.Case, seed: int) -> dict[str, np.ndarray]:
     """Return maps of what the concepts of a clip are worth, by several measures."""
     scores = it.tcav.scores[it.tcav.scores["class"] == case.owner].set_index("concept")
@@ -90,8 +78,11 @@ def concept_maps(it: Finished, case: ablation.Case, seed: int) -> dict[str, np.n
         drop = (told[0] - told[1:]).numpy()
         worth[f"concept hidden, {fill}"] = pd.Series(drop, index=present)
     rng = np.random.default_rng([seed, case.video])
-    maps = {name: painted(case, each.loc[case.concept].to_numpy()) for name, each in worth.items()}
-    maps["random"] = painted(case, rng.random(len(case.concept)))
+    each = {name: of.loc[case.concept].to_numpy() for name, of in worth.items()}
+    each["random"] = rng.random(len(case.concept))
+    # A voxel has the mean of its supervoxels.
+    count = np.maximum(painted(case, np.ones(len(case.concept))), 1)
+    maps = {name: painted(case, values) / count for name, values in each.items()}
     maps["contributions"] = contributions(case, seed=seed).voxels
     return maps
 

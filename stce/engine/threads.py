@@ -49,12 +49,14 @@ def prepared(network, frames, device) -> Tensor:
     return network.prepare(torch.from_numpy(frames).to(device))
 
 
-def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
+def forward(
+    network, work: Callable[[slice], Tensor], n: int, device, batch_size: int | None = None
+) -> Tensor:
     """Return what `work` gives for n clips, ``(n, ...)``: on a CPU for a few at a time.
 
     `work` takes a slice of the clips and returns a tensor with a row for each. It runs the network:
     its clips' size says how many are few, and unless it is `threadsafe` there is one call at a
-    time. A GPU, where the `device` is one, is given all clips together.
+    time. A GPU, where the `device` is one, is given `batch_size` clips together, default all.
 
     Examples
     --------
@@ -64,6 +66,15 @@ def forward(network, work: Callable[[slice], Tensor], n: int, device) -> Tensor:
     >>> forward(network, lambda few: network(x[few]), len(x), "cpu").shape
     torch.Size([9, 2])
     """
+    if batch_size and n > batch_size:
+
+        def batch(start: int) -> Tensor:
+            def part(few: slice) -> Tensor:
+                return work(slice(start + few.start, start + few.stop))
+
+            return forward(network, part, min(batch_size, n - start), device)
+
+        return torch.cat([batch(start) for start in range(0, n, batch_size)])
     if torch.device(device).type != "cpu":
         return work(slice(0, n))
     voxels = math.prod(network.clip_shape[1:])

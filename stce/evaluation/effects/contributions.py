@@ -110,34 +110,41 @@ def contributions(case: Case, *, n_orders: int = 8, seed: int = 0) -> Contributi
     error = pairs.std(0, ddof=1) / np.sqrt(len(pairs))
     table = case.table.reset_index(drop=True).drop(columns="video")
     table = table.assign(concept=case.concept, contribution=added.mean(0), error=error)
-    spread = np.zeros(case.labels.shape[1:], np.float32)
-    for level, volume in enumerate(case.labels):
-        mine, size = table[table["level"] == level], np.bincount(volume.ravel())
-        each = np.zeros(len(size), np.float32)
-        each[mine["label"]] = mine["contribution"] / size[mine["label"]]
-        spread += each[volume]
+    spread = painted(case, table["contribution"] / table["size"]).astype(np.float32)
     facts = {"start": 0, "blank": blank, "shown": shown, "whole": whole, "residual": whole - shown}
     table.insert(0, "start", 0)
     frames = np.asarray(case.subject.clips.frames[case.video])
     return Contributions(case.owner, frames, table, pd.DataFrame([facts]), spread)
 
 
+def painted(case: Case, values) -> np.ndarray:
+    """Give each voxel of a clip the sum of the values of the supervoxels that hold it.
+
+    Takes ``(s,)`` values of the kept supervoxels; returns ``(T, H, W) float64``.
+    """
+    sums, values = np.zeros(case.labels.shape[1:]), np.asarray(values)
+    level, label = case.table["level"].to_numpy(), case.table["label"].to_numpy()
+    for i, volume in enumerate(case.labels):
+        dense = np.zeros(int(volume.max()) + 1)
+        dense[label[level == i]] = values[level == i]
+        sums += dense[volume]
+    return sums
+
+
 def _logits(case: Case, place: np.ndarray, steps: list[int]) -> np.ndarray:
     """Return the logit of the clip's class while voxels of a place below each step are shown."""
     subject, device = case.subject, case.clip.device
     places = torch.from_numpy(place)[None].to(device)
-    wanted, told = [("add", 0, int(step)) for step in steps], []
+    wanted = [("add", 0, int(step)) for step in steps]
+
+    def answer(few: slice) -> torch.Tensor:
+        masked = case.clip * visible(places, wanted[few])[:, None]
+        return subject.network(masked.contiguous(memory_format=torch.channels_last_3d))
+
     with torch.inference_mode():
-        for start in range(0, len(wanted), subject.batch_size):
-            part = wanted[start : start + subject.batch_size]
-
-            def answer(few: slice, part=part) -> torch.Tensor:
-                masked = case.clip * visible(places, part[few])[:, None]
-                return subject.network(masked.contiguous(memory_format=torch.channels_last_3d))
-
-            told.append(forward(subject.network, answer, len(part), device))
+        told = forward(subject.network, answer, len(wanted), device, subject.batch_size)
     own = subject.clips.classes.index(case.owner)
-    return torch.cat(told)[:, own].double().cpu().numpy()
+    return told[:, own].double().cpu().numpy()
 
 
 def explain_clip(
@@ -174,10 +181,13 @@ def explain_clip(
     labels = np.full(len(begins), classes.index(found.class_name))
     parts = np.stack([frames[start : start + length] for start in begins])
     clips, given = Clips(parts, labels, ids, ids, classes), found.settings
-    cutting = {key: given[key] for key in ("n_segments", "compactness", "sigma")}
+    # Of a run's explanation all that it was cut by, and "" for no layer of its own.
+    known = {key: key for key in ("n_segments", "compactness", "sigma", "spacing", "min_fraction")}
+    known["jaccard"] = "threshold"
+    cutting = {name: given[key] for key, name in known.items() if key in given}
     how = {"clip_shape": clips.clip_shape}
     with lent(network, None, given["features"], **how) as seen_whole:
-        finder = seen(seen_whole, given["concept_layer"], given["features"])
+        finder = seen(seen_whole, given["concept_layer"] or None, given["features"])
         cut = segment(clips, progress=False, **cutting)
         rankings = {found.class_name: found.ranking}
         how = {"stretch": given["stretch"], "batch_size": batch_size, "device": network.device}

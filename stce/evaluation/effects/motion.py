@@ -192,18 +192,15 @@ def _changed(case: Case, wanted: Mapping[str, Sequence[int]], seed: int) -> pd.D
     asked = [(k, change) for k in masks for change in CHANGES]
     frames = case.clip[0].movedim(0, -1).cpu().numpy()
 
-    def answer(few: list[tuple[int, str]]) -> torch.Tensor:
-        some = [altered(frames, masks[k], change, seed=(seed, n)) for k, change in few]
+    def answer(few: slice) -> torch.Tensor:
+        some = [altered(frames, masks[k], change, seed=(seed, n)) for k, change in asked[few]]
         shown = torch.from_numpy(np.stack(some)).to(device).movedim(-1, 1)
         return network(shown.contiguous(memory_format=torch.channels_last_3d))
 
     with torch.inference_mode():
         told = [network(case.clip)]
-        for start in range(0, len(asked), subject.batch_size):
-            part = asked[start : start + subject.batch_size]
-            told.append(
-                forward(network, lambda few, part=part: answer(part[few]), len(part), device)
-            )
+        if asked:
+            told.append(forward(network, answer, len(asked), device, subject.batch_size))
     logits = torch.cat(told).cpu().numpy()
     right = (logits.argmax(1) == label).astype(int)
     sides = {"drop": logits[0, label] - logits[1:, label], "lost": right[0] - right[1:]}
