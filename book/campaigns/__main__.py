@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from book.campaigns import causal, replays, turning, worlds
 from book.campaigns.repeat import FOLDER, run, seeds
-from book.campaigns.replays import REPLAYS
-from book.campaigns.worlds import TRIALS
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a campaign from the command line."""
-    trials = {**TRIALS, **REPLAYS}
+    trials = worlds.TRIALS | replays.REPLAYS | turning.TRIALS | causal.TRIALS
     parser = argparse.ArgumentParser(prog="python -m book.campaigns", description=__doc__)
     parser.add_argument("name", choices=sorted(trials), help="what is repeated")
     parser.add_argument("--seeds", default="0-19", help="such as 0-19 (default) or 0,3,7")

@@ -7,7 +7,7 @@ how it moves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -141,3 +141,6 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
         table = table.join(held[list(PARTS[1:])], on=["class", "concept"])
         rows += table.assign(world=world, **known).to_dict("records")
     return rows
+
+
+TRIALS: dict[str, Callable[[int], list[dict]]] = {"motion": assessed}
