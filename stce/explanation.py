@@ -20,13 +20,15 @@ from stce import ablation, curves, features, supervoxels, tcav
 from stce import concepts as concepts_module
 from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
-from stce.datasets.textures import textures
+from stce.datasets.negatives import clips_against
 from stce.engine import storage
 from stce.engine.progress import tell
 from stce.engine.threads import prepared
 from stce.evaluation import significance
+from stce.evaluation.effects import motion
 from stce.evaluation.effects.contributions import Contributions, explain_clip
 from stce.evaluation.verdict import Verdict, verdict
+from stce.features import extract
 from stce.models import FEATURES
 from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
 from stce.supervoxels import Supervoxels
@@ -52,6 +54,9 @@ class Explanation:
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
         Rows of :func:`stce.ablation.run` where test clips were given, of ranked and matched orders.
+    motion : pandas.DataFrame or None
+        With ``check``: whether each concept counts by its motion or its look, the ``concepts`` of
+        :func:`stce.evaluation.effects.motion.assess`; `stce.viz.charts.motion_chart` draws them.
     settings : dict
         The arguments, the grey value of hidden voxels (``fill``), and the versions of stce and
         torch, as JSON can hold them.
@@ -67,6 +72,7 @@ class Explanation:
     outcomes: pd.DataFrame | None
     settings: dict
     network: Explainable | None = field(default=None, repr=False, compare=False)
+    motion: pd.DataFrame | None = None
 
     def __repr__(self):
         ranking = ", ".join(map(str, self.ranking))
@@ -146,8 +152,9 @@ class Explanation:
             storage.new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
             self.concepts.save(partial)
             self.tcav.save(partial)
-            tables = {"supervoxels": self.supervoxels.table, "outcomes": self.outcomes}
-            storage.write_parts(partial, **{name: t for name, t in tables.items() if t is not None})
+            tables = {"outcomes": self.outcomes, "motion": self.motion}
+            tables = {name: table for name, table in tables.items() if table is not None}
+            storage.write_parts(partial, supervoxels=self.supervoxels.table, **tables)
             facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
             (partial / "explanation.json").write_text(facts, "utf-8")
             storage.seal(partial)
@@ -162,11 +169,11 @@ class Explanation:
             )
         storage.check_sealed(folder, "delete the folder and save the explanation again")
         facts = storage.read_file(folder / "explanation.json", "class_name", "settings")
-        outcomes = folder / "outcomes.parquet"
-        outcomes = storage.read_file(outcomes) if outcomes.exists() else None
+        files = (folder / f"{name}.parquet" for name in ("outcomes", "motion"))
+        outcomes, moved = (storage.read_file(f) if f.exists() else None for f in files)
         clips = Clips.load(folder / "clips")
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
-        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"])
+        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"], motion=moved)
 
 
 def explain(
@@ -195,6 +202,7 @@ def explain(
     q_max: int = 5,
     n_random_orders: int = 10,
     n_matched: int = 2,
+    check: bool = False,
     seed: int = 0,
     batch_size: int = 64,
     device=None,
@@ -241,6 +249,8 @@ def explain(
     n_groups, target, pool, q_max, n_random_orders, n_matched
         See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes`,
         :func:`stce.models.adapt.adapt`, :func:`stce.ablation.run`, ``ranked`` and ``matched``.
+    check : bool, default False
+        Also ask of each concept, on `test_clips`, whether its motion or its look counts.
     features : {"supervoxels", "pooled"}, optional
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
@@ -278,6 +288,8 @@ def explain(
         "q_max": q_max, "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
     }  # fmt: skip
     _check({**settings, "batch_size": batch_size})
+    if check and test_clips is None:
+        raise ValueError("check is True, but nothing can be changed in test_clips; give some.")
     clips = as_clips(clips, "clips")
     shape = clips.clip_shape
     how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
@@ -295,7 +307,8 @@ def explain(
         if test_clips is not None:
             test_clips = as_clips(test_clips, "test_clips", shape)
             test_clips = of_class(test_clips, name, names, "test_clips")
-        random = _random(n_groups * n_keep if random is None else random, clips, name, seed)
+        random = n_groups * n_keep if random is None else random
+        random = clips_against(random, clips, name, seed)
         settings |= {"n_segments": list(settings["n_segments"]), "q_max": min(q_max, n_concepts)}
         settings |= {"layer": layer, "concept_layer": concept_layer}
         settings |= {"n_random": len(random), "fill": _fill(network)}
@@ -314,11 +327,15 @@ def explain(
         else:
             unseen = supervoxels.segment(test_clips, **cutting)
             given = finder, test_clips, unseen, found, {name: result.ranking(name)}
-            subject = ablation.Subject(*given, stretch=stretch, **running)
+            shown = {"stretch": stretch, **running}
+            # They are asked twice, and embedded once.
+            z = extract(*given[:3], progress=progress, **shown) if check else None
+            subject = ablation.Subject(*given, features=z, **shown)
             orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
             steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
             outcomes = pd.concat(ablation.run(subject, *orders, **steps), ignore_index=True)
-    it = Explanation(name, mine, cut, found, result, outcomes, settings, network)
+        moved = motion.assess(subject, seed=seed, progress=progress).concepts if check else None
+    it = Explanation(name, mine, cut, found, result, outcomes, settings, network, moved)
     tell(str(it.verdict), show=progress)
     return it
 
@@ -335,8 +352,8 @@ def _find(network, finder, clips, random, names, settings, cutting, running):
         groups = tcav.random_groups(len(negatives), n_groups, n_keep, rng)
     cut = supervoxels.segment(clips, **cutting)
     shown = {"stretch": settings["stretch"], "progress": cutting["progress"], **running}
-    z = features.extract(network, clips, cut, **shown)
-    at = z if finder is network else features.extract(finder, clips, cut, **shown)
+    z = extract(network, clips, cut, **shown)
+    at = z if finder is network else extract(finder, clips, cut, **shown)
     rows, number = cut.table["video"].to_numpy(), settings["n_concepts"]
     how = {"n_concepts": number, "n_keep": n_keep, "seed": seed}
     found = concepts_module.cluster(at, clips.labels[rows], rows, names, **how)
@@ -378,20 +395,3 @@ def _check(given: dict) -> None:
     for name, known in CHOICES.items():
         if given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")
-
-
-def _random(random, clips: Clips, name: str, seed: int) -> Clips:
-    """Return the clips to tell concepts apart from: moving textures, of other classes, or given."""
-    if isinstance(random, str):
-        owners = np.asarray(clips.classes)[clips.labels]
-        if random != "others" or name not in owners or (owners == name).all():
-            raise ValueError(
-                f"random is {random!r}; give clips, how many moving textures, or 'others' if clips "
-                f"are of {name!r} and other classes, not of {', '.join(np.unique(owners))!r} alone."
-            )
-        random = clips.select(owners != name)
-    if isinstance(random, (int, np.integer)):
-        channels, n_frames, *size = clips.clip_shape
-        like = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
-        random = textures(int(random), **like)
-    return as_clips(random, "random", clips.clip_shape)

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stce"
-LINES, MODULE_LINES, FOLDER_MODULES, FRONT_LINES, PARAMETERS = 17_100, 400, 11, 3_000, 12
+LINES, MODULE_LINES, FOLDER_MODULES, FRONT_LINES, PARAMETERS = 17_300, 400, 11, 3_000, 12
 
 # The method, in the order of the paper.
 METHOD = ("supervoxels", "features", "concepts", "cav", "tcav", "masking", "ablation", "curves")
@@ -16,7 +16,7 @@ SEEN_BY_METHOD = {"engine", "clips", *METHOD}
 EXPLANATION = SEEN_BY_METHOD | {"models", "videos"}
 # What an explanation is judged by, before it is shown, and what it tells of one clip.
 JUDGES = {"evaluation.verdict", "evaluation.significance", "evaluation.truth"}
-JUDGES |= {"evaluation.effects.contributions"}
+JUDGES |= {"evaluation.effects.contributions", "evaluation.effects.motion"}
 # What each room may import, beside itself. Nobody imports the package as a whole.
 MAY_IMPORT = {
     "engine": set(),
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "datasets": {"engine", "videos", "clips"},
     "training": {"engine", "videos", "models", "clips"},
     **dict.fromkeys(METHOD, SEEN_BY_METHOD),
-    "explanation": EXPLANATION | {"datasets.textures", *JUDGES},
+    "explanation": EXPLANATION | {"datasets.negatives", *JUDGES},
     "evaluation": EXPLANATION | {"explanation"},
     "viz": {"videos.frames"},
     "study": {"engine", "videos", "models", "clips", "datasets", "training", *METHOD}

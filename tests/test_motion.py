@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from stce import explain, supervoxels
 from stce.ablation import Subject
 from stce.clips import Clips
 from stce.concepts import Concepts
+from stce.datasets.textures import textures
 from stce.evaluation.effects import motion
 from stce.models.adapt import Functions
 from stce.supervoxels import Supervoxels
@@ -176,3 +178,32 @@ def test_concepts_that_no_clip_has_and_that_do_not_exist():
         ValueError, match=r"concepts names \[5\] of class 'yes', whose concepts are"
     ):
         motion.assess(subject, {"yes": [5]}, progress=False)
+
+
+def test_explain_asks_it_of_the_concepts_it_found(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool3d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 2),
+    )
+    clips, test = (textures(6, n_frames=4, size=(24, 24), seed=s).frames for s in (0, 1))
+    how = {"random": 10, "n_segments": (4, 8), "n_concepts": 3, "n_keep": 5, "n_groups": 3}
+    how |= {"progress": False, "n_random_orders": 2}
+    found = explain(model, "0", clips, 1, test_clips=test, check=True, **how)
+    unseen = Clips.of_array(test, "test")
+    labelled = Clips(unseen.frames, [1] * 6, unseen.ids, unseen.groups, ("0", "1"))
+    cut = supervoxels.segment(unseen, n_segments=(4, 8), progress=False)
+    given = found.network, labelled, cut, found.concepts, {"1": found.ranking}
+    told = motion.assess(Subject(*given, stretch=False), progress=False).concepts
+    pd.testing.assert_frame_equal(found.motion, told)
+    found.save(tmp_path / "kept")
+    pd.testing.assert_frame_equal(type(found).load(tmp_path / "kept").motion, told)
+    # It changes nothing else.
+    plain = explain(model, "0", clips, 1, test_clips=test, **how)
+    pd.testing.assert_frame_equal(plain.outcomes, found.outcomes)
+    assert plain.motion is None
+    with pytest.raises(ValueError, match="check is True, but .* give some"):
+        explain(model, "0", clips, 1, check=True, **how)

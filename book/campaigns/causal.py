@@ -2,7 +2,8 @@
 
 The person is drawn again without an arm, without its shadow, on other ground: no mask and nothing
 filled in. What the logit loses is the truth; each method's map is averaged over the voxels of the
-same part, and ranked against it.
+same part, and ranked against it. Beside it stands what is usually taken for faithful: the clip's
+supervoxels are shown and hidden in the order of the same map.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from book.campaigns.replays import _runs
+from book.campaigns.replays import laptop_runs
 from stce import ablation, masking
 from stce.clips import Clips, middle_clips
 from stce.datasets import actors
@@ -22,7 +23,7 @@ from stce.engine.resampling import rank_correlation
 from stce.engine.threads import forward, prepared
 from stce.evaluation import saliency
 from stce.evaluation.effects.contributions import contributions, painted
-from stce.evaluation.variants import some_of_each
+from stce.evaluation.validation import Sceptic
 from stce.study.finished import Finished
 from stce.videos import cache
 
@@ -95,10 +96,12 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     list of dict
         One row a clip and change: ``class``, ``id``, ``part``, ``effect`` (by how much the class's
         logit falls when the part is not drawn), ``lost`` (recognised no more), ``area`` (the part's
-        share of the clip) and each method's mean over its voxels, in columns of their names.
+        share of the clip) and each method's mean over its voxels, in columns of their names. And
+        one row a clip and ``method``: ``insertion`` and ``deletion``, the mean probability of the
+        class while supervoxels are shown, or hidden, in the order of its map.
     """
-    chosen = some_of_each(it.test.clips.labels, n_clips)
-    few = it.test.clips.select(chosen)
+    subject, chosen = Sceptic(it, n_clips=n_clips, seed=seed).tested
+    few = subject.clips.select(chosen)
     whole = logits(it.network, few)
     drawn = {name: clips_again(it, chosen, change) for name, change in CHANGES.items()}
     if not np.array_equal(clips_again(it, chosen, {}).frames, few.frames):
@@ -106,16 +109,17 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
             f"{it.run.folder} was made by another version of the actors; run it again."
         )
     after = {name: logits(it.network, clips) for name, clips in drawn.items()}
+    cases = [subject.case(int(n)) for n in chosen]
+    told = [concept_maps(it, case, seed) for case in cases]
     maps = {
         "grad-cam": saliency.grad_cam(it.network, few, progress=False),
         "integrated gradients": saliency.integrated_gradients(it.network, few, progress=False),
         "occlusion": saliency.occlusion(it.network, few, progress=False),
+        **{name: np.stack([each[name] for each in told]) for name in told[0]},
     }
-    subject, rows = it.subject(), []
-    for i, n in enumerate(chosen):
-        case, label = subject.case(int(n)), int(few.labels[i])
-        told = {name: each[i] for name, each in maps.items()} | concept_maps(it, case, seed)
-        parts = np.asarray(few.parts[i])
+    rows = []
+    for i in range(len(few)):
+        label, parts = int(few.labels[i]), np.asarray(few.parts[i])
         apart = np.asarray(few.frames[i]).astype(int) - drawn["shadow"].frames[i]
         shadow = (parts == 0) & (np.abs(apart).max(-1) > FADED)
         places = {name: parts == actors.PARTS.index(name) for name in actors.PARTS[1:-1]}
@@ -127,9 +131,22 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
             row["lost"] = int(whole[i].argmax() == label) - int(changed[i].argmax() == label)
             if place is not None and place.any():
                 row["area"] = float(place.mean())
-                row |= {method: float(each[place].mean()) for method, each in told.items()}
+                row |= {method: float(each[i][place].mean()) for method, each in maps.items()}
             rows.append(row)
-    return rows
+    return rows + curves(subject, maps, chosen, seed)
+
+
+def curves(subject: ablation.Subject, maps: dict, chosen: np.ndarray, seed: int) -> list[dict]:
+    """Show and hide the supervoxels of some clips in the order of each map, as saliency is judged.
+
+    At each step as many voxels as the most important concepts have.
+    """
+    q_max = min(map(len, subject.rankings.values()))
+    how = {"q_max": q_max, "seed": seed, "videos": chosen, "progress": False}
+    outcomes = pd.concat(ablation.run(subject, saliency.along(maps, chosen), **how))
+    mean = outcomes[outcomes["q"] > 0].groupby(["class", "id", "order", "mode"])["probability"]
+    wide = mean.mean().unstack("mode").rename(columns={"add": "insertion", "remove": "deletion"})
+    return wide.rename_axis(["class", "id", "method"]).reset_index().to_dict("records")
 
 
 def agreement(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
@@ -148,7 +165,7 @@ def agreement(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 def effects(seed: int) -> list[dict]:
     """Compare on each run of the group with this seed."""
     rows = []
-    for name, run in _runs(seed).items():
+    for name, run in laptop_runs(seed).items():
         rows += [{"run": name} | row for row in compared(Finished(run), seed=seed)]
     return rows
 

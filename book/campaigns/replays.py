@@ -82,7 +82,7 @@ class Middles(Videos):
         return self.clips.frames[i]
 
 
-def _runs(seed: int) -> dict[str, Run]:
+def laptop_runs(seed: int) -> dict[str, Run]:
     """Return the finished runs of the group with this seed."""
     runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
     for run in runs.values():
@@ -101,7 +101,7 @@ def _sane(seed: int) -> Finished:
 def carriers(seed: int) -> list[dict]:
     """Ask of each run whether its ranking finds the limbs that carry the class."""
     rows = []
-    for name, run in _runs(seed).items():
+    for name, run in laptop_runs(seed).items():
         table = Sceptic(Finished(run)).parts_found()["truth"]
         rows += table.assign(run=name).to_dict("records")
     return rows
@@ -162,7 +162,7 @@ def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
 def trained_again(seed: int) -> list[dict]:
     """Compare each run with the run of the next seed: another training, all else anew too."""
     rows = []
-    first, second = _runs(seed), _runs((seed + 1) % N_SEEDS)
+    first, second = laptop_runs(seed), laptop_runs((seed + 1) % N_SEEDS)
     for name, run in first.items():
         table = between(Finished(run), Finished(second[name])).set_index("class")
         rows.append({"run": name} | table.loc["all"].to_dict())
@@ -172,7 +172,7 @@ def trained_again(seed: int) -> list[dict]:
 def choices(seed: int) -> list[dict]:
     """Try other layers, class outputs and features on each network's run."""
     rows = []
-    runs = _runs(seed)
+    runs = laptop_runs(seed)
     for name, (layer, feature_map, earlier_map) in LAYERS.items():
         tried = [
             Variant(layer, "log_prob", "in place"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,13 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from book.campaigns.causal import logits
+from book.campaigns.replays import laptop_runs
+from stce import features
 from stce.concepts import assign
 from stce.engine import resampling
 from stce.engine.resampling import interval
+from stce.study.finished import Finished
 
 STRENGTHS = np.logspace(-2, 4, 13)
 
@@ -147,3 +151,35 @@ def assess(
     for name, (x, x_unseen) in given.items():
         errors[name], mean = fit((x, known["logits"]), (x_unseen, unseen["logits"]))
     return explained(errors, mean, seed)
+
+
+def of_run(it: Finished, seed: int = 0) -> pd.DataFrame:
+    """Tell how well the concepts of a run predict its logits: learnt on the clips they are from.
+
+    See :func:`assess`; the errors are those of the test clips.
+    """
+    how = {"device": it.device, "progress": False}
+    made = it.run.parameters("cluster")
+    z = features.extract(it.network, *it.test, stretch=made["stretch"], **how)
+    sides = [
+        {
+            "features": of,
+            "table": part.supervoxels.table,
+            "whole": features.extract_clips(it.network, part.clips, device=it.device),
+            "logits": logits(it.network, part.clips),
+        }
+        for of, part in ((np.asarray(it.features[:]), it.discovery), (z, it.test))
+    ]
+    directions = {name: cavs.mean(1) for name, cavs in it.tcav.cavs.items()}
+    return assess(*sides, it.concepts.centres, directions, seed=seed)
+
+
+def explained_logits(seed: int) -> list[dict]:
+    """Ask each run of the group with this seed."""
+    rows = []
+    for name, run in laptop_runs(seed).items():
+        rows += of_run(Finished(run), seed).assign(run=name).to_dict("records")
+    return rows
+
+
+TRIALS: dict[str, Callable[[int], list[dict]]] = {"surrogate": explained_logits}

@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from stce.clips import Clips
+import numpy as np
+
+from stce.clips import Clips, as_clips
 from stce.datasets import hmdb, text_of
 from stce.datasets.copies import plain
 from stce.datasets.textures import textures
@@ -101,3 +103,25 @@ def negatives(
             stacklevel=2,
         )
     return textures(n, **shape), "textures" + (" (no HMDB51)" if source == "hmdb" else "")
+
+
+def clips_against(random, clips: Clips, class_name: str, seed: int = 0) -> Clips:
+    """Return the clips to tell concepts of a class apart from, as :func:`stce.explain` takes them.
+
+    `random` is clips, "others" (those of the other classes in `clips`), or a number of moving
+    textures.
+    """
+    if isinstance(random, str):
+        owners = np.asarray(clips.classes)[clips.labels]
+        if random != "others" or class_name not in owners or (owners == class_name).all():
+            raise ValueError(
+                f"random is {random!r}; give clips, how many moving textures, or 'others' if clips "
+                f"are of {class_name!r} and other classes, not of "
+                f"{', '.join(np.unique(owners))!r} alone."
+            )
+        random = clips.select(owners != class_name)
+    if isinstance(random, (int, np.integer)):
+        channels, n_frames, *size = clips.clip_shape
+        like = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
+        random = textures(int(random), **like)
+    return as_clips(random, "random", clips.clip_shape)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from stce import ablation, concepts, curves, features, tcav
 from stce.evaluation import paired, saliency, sanity, significance, stability, truth
+from stce.evaluation.effects import motion
 from stce.evaluation.variants import Variant, part_of, some_of_each
 from stce.masking import FILLS
 
@@ -32,7 +33,8 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     -------
     dict of str to pandas.DataFrame
         By question: ``significance``, ``composition``, ``truth``, ``sanity``, ``stability``,
-        ``outcomes`` and what :meth:`Sceptic.comparison` makes of them, ``fills``, and ``variants``
+        ``outcomes`` and what :meth:`Sceptic.comparison` makes of them, ``fills``, ``motion`` (of
+        :func:`stce.evaluation.effects.motion.assess`) and ``variants``
         (:meth:`stce.evaluation.variants.Inputs.compare`).
     """
     given = (getattr(asked, name) for name in ("n_null", "n_clips", "n_controls", "seed"))
@@ -49,6 +51,7 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     told["outcomes"] = who.rivals()
     told |= who.comparison(told["outcomes"])
     told["fills"] = who.fills(asked.fills)
+    told["motion"] = who.moved(asked.n_changed).concepts
     if tried := [Variant(*text.split("/")) for text in asked.tried]:
         few = {"n_clips": asked.n_clips, "n_discovery": asked.n_discovery_tried}
         told["variants"] = part_of(it, **few, seed=asked.seed).compare(tried)
@@ -159,8 +162,8 @@ class Sceptic:
         }
 
     @cached_property
-    def _tested(self) -> tuple[ablation.Subject, np.ndarray]:
-        """What is ablated, and a few test clips of each class."""
+    def tested(self) -> tuple[ablation.Subject, np.ndarray]:
+        """What is ablated, and which test clips: a few of each class, embedded once."""
         it, (clips, cut) = self.it, self.it.test
         videos = some_of_each(clips.labels, self.n_clips)
         rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
@@ -177,7 +180,7 @@ class Sceptic:
         :func:`stce.evaluation.saliency.along`; with ``held`` where the parts are known
         (:func:`stce.evaluation.truth.region`).
         """
-        it, (subject, videos) = self.it, self._tested
+        it, (subject, videos) = self.it, self.tested
         if it.test.clips.parts is not None:
             region = truth.region(it.test.clips, it.body["carriers"], it.body["parts"])
             subject = replace(subject, region=region)
@@ -202,7 +205,7 @@ class Sceptic:
         of :func:`stce.curves.difference`, with ``fill`` in front; the last two rows, "mean,
         predicted class", are of clips explained with the concepts of the class that is predicted.
         """
-        subject, videos = self._tested
+        subject, videos = self.tested
         how = {"q_max": min(5, *map(len, self.it.rankings.values()))}
         how |= {"seed": self.seed, "videos": videos}
         ways = {name: (subject, name) for name in names}
@@ -212,6 +215,13 @@ class Sceptic:
             outcomes = pd.concat(ablation.run(who, orders, fill=fill, **how))
             tables[name] = curves.difference(outcomes, seed=self.seed)
         return pd.concat(tables, names=["fill"]).reset_index(0)
+
+    def moved(self, n_clips: int = 12) -> motion.Assessment:
+        """Ask of each concept, on so many test clips a class, whether motion or look counts."""
+        subject = self.it.subject()
+        few = some_of_each(subject.clips.labels, n_clips)
+        shown = {"clips": subject.clips.select(few), "supervoxels": subject.supervoxels.select(few)}
+        return motion.assess(replace(subject, **shown), seed=self.seed)
 
     def comparison(self, outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Sum up the outcomes of :meth:`rivals`.

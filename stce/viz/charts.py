@@ -169,13 +169,15 @@ def part_chart(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarray]) -> Figure:
+def motion_chart(
+    table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarray] | None = None
+) -> Figure:
     """Plot how much the motion of each concept counts against how much its look does.
 
     One panel a class, one picture a concept, with 95 % intervals and framed in the colour of its
     kind; concepts that no clip has are left out. Takes the ``concepts`` of
     :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
-    class and concept.
+    class and concept; without pictures a dot stands for each.
     """
     table = table[table["n_clips"] > 0]
     names = list(dict.fromkeys(table["class"]))
@@ -189,6 +191,9 @@ def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarr
                 line = {"color": colour, "lw": 1.2, "alpha": 0.6, "zorder": 2}
                 ax.hlines(row.motion, row.look_low, row.look_high, **line)
                 ax.vlines(row.look, row.motion_low, row.motion_high, **line)
+                if thumbnails is None:
+                    ax.plot(row.look, row.motion, "o", color=colour, ms=5, zorder=3)
+                    continue
                 picture = rgb(thumbnails[name, row.concept])
                 image = OffsetImage(picture, zoom=36 / len(picture))
                 place = {"pad": 0.1, "bboxprops": {"edgecolor": colour, "lw": 2}}
@@ -202,6 +207,29 @@ def motion_chart(table: pd.DataFrame, thumbnails: dict[tuple[str, int], np.ndarr
             ax.plot([], [], "s", mfc="none", mew=2, color=KINDS[kind], label=kind)
         place = {"loc": "outside lower center", "ncols": 5, "frameon": False}
         figure.legend(*ax.get_legend_handles_labels(), **place)
+    return figure
+
+
+def clip_chart(profile: np.ndarray, concepts: pd.DataFrame) -> Figure:
+    """Plot which frames of a clip or video count, and what each concept adds to the logit.
+
+    Takes the ``profile`` and the ``concepts`` of
+    :class:`stce.evaluation.effects.contributions.Contributions`.
+    """
+    with styled():
+        figure, axes = panels(2, 0.9 + 0.2 * max(8, len(concepts)), sharey=False)
+        left, right = axes[0]
+        values, shade = concepts["contribution"], np.array([COLOURS["least"], COLOURS["top"]])
+        for ax in (left, right):
+            ax.grid(color="#E5E5E5", lw=0.8)
+            ax.set_axisbelow(True)
+        left.bar(range(1, len(profile) + 1), profile, color=shade[(profile > 0).astype(int)])
+        left.axhline(0, color=INK, lw=0.8)
+        left.set(xlabel="frame", ylabel="added to the logit")
+        right.barh(range(len(concepts)), values, color=shade[(values > 0).astype(int)])
+        right.axvline(0, color=INK, lw=0.8)
+        label_rows(right, [f"concept {k}" for k in concepts["concept"]])
+        right.set_xlabel("added to the logit")
     return figure
 
 

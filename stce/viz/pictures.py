@@ -7,6 +7,7 @@ from scipy.ndimage import binary_erosion
 from skimage.segmentation import find_boundaries
 
 EDGE = np.array([255, 176, 0], np.uint8)
+FOR, AGAINST = np.array([213, 94, 0]), np.array([0, 114, 178])
 
 
 def evenly(n: int, count: int) -> np.ndarray:
@@ -84,6 +85,34 @@ def highlight(frames: np.ndarray, mask: np.ndarray, dim: float = 0.3, width: int
     lit = np.where(mask[..., None], colour, (colour * dim).astype(np.uint8))
     lit[_border(mask, width)] = EDGE
     return lit
+
+
+def signed(frames: np.ndarray, values: np.ndarray, dim: float = 0.6) -> np.ndarray:
+    """Colour what speaks for something orange and what speaks against it blue, over dim frames.
+
+    Parameters
+    ----------
+    frames, values : numpy.ndarray
+        ``(T, H, W, C) uint8`` and ``(T, H, W)``. The colour is full at the largest size of a value,
+        but for the largest hundredth, and there is none at 0.
+    dim : float, default 0.6
+        Brightness of the frames, 0 to 1, which lose their own colours.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(T, H, W, 3) uint8``.
+
+    Examples
+    --------
+    >>> signed(np.full((1, 1, 2, 1), 100, np.uint8), np.array([[[0.0, -2.0]]]))[0, 0].tolist()
+    [[60, 60, 60], [12, 103, 154]]
+    """
+    grey = dim * rgb(frames).mean(-1, keepdims=True)
+    most = np.quantile(np.abs(values), 0.99) or 1.0
+    share = 0.8 * np.clip(np.abs(values) / most, 0, 1)[..., None]
+    colour = np.where(values[..., None] > 0, FOR, AGAINST)
+    return ((1 - share) * grey + share * colour).round().astype(np.uint8)
 
 
 def _border(mask: np.ndarray, width: int = 1) -> np.ndarray:
