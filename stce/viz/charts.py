@@ -201,7 +201,7 @@ def motion_chart(
             ax.margins(0.15)
             ax.set_title(name, fontsize=10)
             ax.set(
-                xlabel="look: drop of the logit when flat", ylabel="motion: when held or reordered"
+                xlabel="look: lost when flat as well", ylabel="motion: lost when held or reordered"
             )
         for kind in dict.fromkeys(table["kind"]):
             ax.plot([], [], "s", mfc="none", mew=2, color=KINDS[kind], label=kind)
