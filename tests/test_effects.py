@@ -21,7 +21,7 @@ def test_the_truth_of_a_concept_is_what_its_parts_tell():
     table = pd.DataFrame(
         [
             _concept("motion of a hand", "motion", "moving hand"),
-            _concept("motion of a hand", "nothing", "badge", "standing hand"),
+            _concept("motion of a hand", "unsure", "badge", "standing hand"),
             _concept(BOTH, "both", "moving hand", "badge"),
             _concept(BOTH, "look", "badge"),
             _concept("motion and look of a hand", "motion", "moving hand"),
@@ -31,7 +31,7 @@ def test_the_truth_of_a_concept_is_what_its_parts_tell():
 
 
 def test_what_concepts_are_called():
-    kinds = ["motion"] * 7 + ["both", "look", "nothing"]
+    kinds = ["motion"] * 7 + ["both", "look", "unsure"]
     rows = [_concept("motion of a hand", kind, "moving hand") for kind in kinds]
     rows += [_concept("look of a badge", "look", "badge", seed=1)]
     told = effects.called(pd.DataFrame(rows))

@@ -134,7 +134,7 @@ def _both(x):
 @pytest.mark.parametrize(
     ("network", "moves", "stands"),
     [
-        (_motion, "motion", "nothing"),
+        (_motion, "motion", "unsure"),
         (_texture, "look", "look"),
         (_light, "presence", "presence"),
     ],

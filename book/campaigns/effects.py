@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from book.campaigns import causal, turning
 from stce.engine.resampling import mean_interval, rank_correlation
 
-KINDS = ("motion", "both", "look", "presence", "nothing", "unseen")
+KINDS = ("motion", "both", "look", "presence", "unsure", "unseen")
 TRUTHS = ("motion", "look", "both", "neither")
 
 
@@ -31,13 +31,13 @@ def called(table: pd.DataFrame) -> pd.DataFrame:
     """Count what the concepts of each truth are called, beside the share that is called motion.
 
     Takes the campaign "motion"; returns one row a truth, indexed by it: the ``concepts``, the share
-    of each kind, and of those that count at all (not "nothing", not "unseen") their number
+    of each kind, and of those that count at all (not "unsure", not "unseen") their number
     (``counting``) and the share called "motion" or "both", ``moves``, with its exact 95 % interval
     ``ci_low`` and ``ci_high``; shares are 0 to 1.
     """
     rows = {}
     for truth, mine in truths(table).groupby("truth"):
-        counting = mine[~mine["kind"].isin(["nothing", "unseen"])]
+        counting = mine[~mine["kind"].isin(["unsure", "unseen"])]
         row = {"concepts": len(mine)}
         row |= {kind: (mine["kind"] == kind).mean() for kind in KINDS}
         row["counting"] = len(counting)

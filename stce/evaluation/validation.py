@@ -216,12 +216,13 @@ class Sceptic:
             tables[name] = curves.difference(outcomes, seed=self.seed)
         return pd.concat(tables, names=["fill"]).reset_index(0)
 
-    def moved(self, n_clips: int = 12) -> motion.Assessment:
-        """Ask of each concept, on so many test clips a class, whether motion or look counts."""
+    def moved(self, n_clips: int = 12, n_first: int = 5) -> motion.Assessment:
+        """Ask of the first concepts of each class, on some test clips, for motion and look."""
         subject = self.it.subject()
         few = some_of_each(subject.clips.labels, n_clips)
         shown = {"clips": subject.clips.select(few), "supervoxels": subject.supervoxels.select(few)}
-        return motion.assess(replace(subject, **shown), seed=self.seed)
+        first = {name: ranking[:n_first] for name, ranking in subject.rankings.items()}
+        return motion.assess(replace(subject, **shown, rankings=first), seed=self.seed)
 
     def comparison(self, outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Sum up the outcomes of :meth:`rivals`.

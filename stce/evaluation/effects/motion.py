@@ -38,8 +38,8 @@ class Assessment:
         flat" beyond "freeze"), and without it (``remove``), each with a 95 % interval over clips
         (``motion_low``, ``motion_high``, ...); ``p_motion``, ``p_look`` and ``p_remove``, corrected
         over all of a class; and its ``kind``: "motion", "look" or "both"; "presence" where it
-        counts by neither (but by its place, size or colour); "nothing" where its removal costs
-        nothing that is sure; "unseen" where no clip has it.
+        counts by neither (but by its place, size or colour); "unsure" where not even its removal
+        surely costs something; "unseen" where no clip has it.
     outcomes : pandas.DataFrame
         One row a class, concept, ``video`` (with its ``id``) and ``change``: the ``drop`` of the
         class's logit, ``lost`` (1 if the clip is recognised no more, -1 if only now) and ``area``,
@@ -233,7 +233,7 @@ def _judged(outcomes, wanted, margin, alpha, n_bootstrap, seed) -> pd.DataFrame:
     for _, part in table.groupby("class"):
         table.loc[part.index, tested] = holm(part[tested].to_numpy().ravel()).reshape(-1, 3)
     sure = (table[tested] < alpha).to_numpy() @ [1, 2, 4]
-    kinds = np.array(["nothing", "motion", "look", "both", "presence", "motion", "look", "both"])
+    kinds = np.array(["unsure", "motion", "look", "both", "presence", "motion", "look", "both"])
     return table.assign(kind=np.where(table["n_clips"] > 0, kinds[sure], "unseen"))
 
 
