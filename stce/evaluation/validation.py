@@ -218,11 +218,11 @@ class Sceptic:
 
     def moved(self, n_clips: int = 12, n_first: int = 5) -> motion.Assessment:
         """Ask of the first concepts of each class, on some test clips, for motion and look."""
-        subject = self.it.subject()
+        first = {name: ranking[:n_first] for name, ranking in self.it.rankings.items()}
+        subject = self.it.subject(rankings=first)
         few = some_of_each(subject.clips.labels, n_clips)
         shown = {"clips": subject.clips.select(few), "supervoxels": subject.supervoxels.select(few)}
-        first = {name: ranking[:n_first] for name, ranking in subject.rankings.items()}
-        return motion.assess(replace(subject, **shown, rankings=first), seed=self.seed)
+        return motion.assess(replace(subject, **shown), seed=self.seed)
 
     def comparison(self, outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Sum up the outcomes of :meth:`rivals`.
