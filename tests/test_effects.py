@@ -14,20 +14,23 @@ def _concept(world, kind, *held, seed=0):
     return {"seed": seed, "world": world, "kind": kind} | parts | known
 
 
-BOTH = "motion of a hand, look of a badge"
-
-
 def test_the_truth_of_a_concept_is_what_its_parts_tell():
     table = pd.DataFrame(
         [
             _concept("motion of a hand", "motion", "moving hand"),
             _concept("motion of a hand", "unsure", "badge", "standing hand"),
-            _concept(BOTH, "both", "moving hand", "badge"),
-            _concept(BOTH, "look", "badge"),
+            _concept(effects.MIXED, "both", "moving hand", "badge"),
+            _concept(effects.MIXED, "look", "badge"),
             _concept("motion and look of a hand", "motion", "moving hand"),
         ]
     )
-    assert effects.truths(table)["truth"].tolist() == ["motion", "neither", "both", "look", "both"]
+    assert effects.truths(table)["truth"].tolist() == [
+        "motion",
+        "neither",
+        "both",
+        "look, beside a motion",
+        "both",
+    ]
 
 
 def test_what_concepts_are_called():

@@ -10,20 +10,25 @@ from book.campaigns import causal, turning
 from stce.engine.resampling import mean_interval, rank_correlation
 
 KINDS = ("motion", "both", "look", "presence", "unsure", "unseen")
-TRUTHS = ("motion", "look", "both", "neither")
+MIXED = "motion of a hand, look of a badge"
+TRUTHS = ("motion", "look", "motion, beside a look", "look, beside a motion", "both", "neither")
 
 
 def truths(table: pd.DataFrame) -> pd.DataFrame:
     """Add to concepts of the campaign "motion" what of them tells the classes of their world.
 
     A concept holds the parts of which it has more than any place would. Its ``truth`` is what of
-    these tells the classes: "motion", "look", "both", or "neither".
+    these tells the classes: "motion", "look", "both", or "neither". In the world in which the
+    motion of one part tells them and the look of another, a concept may hold a little of the other
+    part as well: "motion, beside a look", and "look, beside a motion".
     """
     held = table[list(turning.PARTS[1:])].astype(bool)
+    beside = {"motion": "motion, beside a look", "look": "look, beside a motion"}
     told = []
     for world, parts in zip(table["world"], held.to_dict("records"), strict=True):
         found = {how for part, how in turning.WORLDS[world] if parts[part]}
-        told.append("both" if len(found) == 2 else next(iter(found), "neither"))
+        name = "both" if len(found) == 2 else next(iter(found), "neither")
+        told.append(beside.get(name, name) if world == MIXED else name)
     return table.assign(truth=told)
 
 
