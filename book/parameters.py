@@ -33,7 +33,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
     },
     "motion": {
         **_RESULTS,
-        "validated": Parameter("validate", "Run whose concepts are shown."),
+        **_RUN,
         "seed": Parameter(0, "Of the clip that is shown.", low=0),
     },
     "speed": {**_BENCH, **_RESULTS},
