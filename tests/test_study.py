@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from book import publish, published
+from book.campaigns import causal, effects, surrogate
 from stce import datasets, features, study, tcav
 from stce.evaluation import validation
 from stce.study import make
@@ -80,6 +81,7 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
     study.execute("smoke", chosen, folder=folder, also=["validate"], report=lambda line: None)
     found = {file.stem for file in (folder / "validate").glob("*.parquet")}
     asked = {"significance", "truth", "composition", "sanity", "stability", "fills", "variants"}
+    asked |= {"motion"}
     assert found == asked | {"outcomes", "accuracy", "areas", "paired", "pointed"}
     orders = set(pd.read_parquet(folder / "validate" / "outcomes.parquet")["order"])
     assert {"top", "random voxels", "occlusion", "integrated gradients"} < orders
@@ -94,6 +96,26 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
     assert set(published.tables(place)) == found - {"outcomes"}
     with pytest.raises(ValueError, match="choose from validate"):
         study.execute("smoke", folder=folder, also=["validation"])
+
+
+def test_what_parts_truly_do_is_told_beside_what_methods_say_of_them(smoke):
+    it = Finished(smoke[0])
+    table = pd.DataFrame(causal.compared(it, n_clips=1)).assign(run="smoke", seed=0)
+    parts = table.dropna(subset="part")
+    assert set(parts["part"]) == set(causal.CHANGES) and parts["id"].nunique() == 2
+    # What is drawn without the arms is another clip; the logits are those of whole clips.
+    assert (parts.query("part == 'arms'")["effect"] != 0).all()
+    shown = table.dropna(subset="method")
+    assert set(shown["method"]) == set(effects.METHODS)
+    assert shown[["insertion", "deletion"]].stack().between(0, 1).all()
+    told = effects.methods(table)
+    assert set(told["method"]) == set(effects.METHODS.values())
+    assert told["correlation"].between(-1, 1).all()
+
+
+def test_the_concepts_of_a_run_explain_its_logits_to_some_share(smoke):
+    told = surrogate.of_run(Finished(smoke[0])).set_index("description")["explained"]
+    assert set(told.index) >= {"concepts", "shuffled clips", "features"} and (told <= 1).all()
 
 
 def untested(it):
