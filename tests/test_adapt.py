@@ -442,6 +442,9 @@ def test_a_layer_that_does_not_run():
         ({"mean": (0.5, 0.5)}, r"one a channel \(3\)"),
         ({"std": 0}, "std is 0; give values above 0"),
         ({"classes": ["a"]}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": torch.tensor(2)}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": np.array("a")}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": ["a", "b", "a"]}, "classes has 'a' twice; give each logit a name of its own"),
     ],
 )
 def test_wrong_options(small, options, message):
