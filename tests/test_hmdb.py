@@ -112,6 +112,10 @@ def test_what_can_be_wrong(folder, tmp_path):
     for options in ({"n": 0}, {"n_frames": 0}, {"size": (0, 5)}, {"seed": -1}, {"channels": 2}):
         with pytest.raises(ValueError, match="for HMDB51, not|must be a.*, not"):
             random_clips(**{"n": 1, "folder": folder} | options)
+    both = [
+        random_clips(2, folder=folder, frame_size=f) for f in ((120, 160), np.array([120, 160]))
+    ]
+    assert np.array_equal(both[0].frames, both[1].frames)
     some, options = np.array([1, 3]), ("channels", "size", "seed", "stride", "frame_size", "n_jobs")
     for name in (*options, "exclude"):
         for wrong in (some[:0], some.astype(str), some[None], 2.5, object()):

@@ -186,7 +186,7 @@ def _window(path, k, n_frames, size, channels, frame_size=None, fps=None, stride
             raise ValueError(f"It has {len(seen)} frames, fewer than the {n_frames} needed.")
         return seen[start : start + n_frames]
 
-    frame_size = frame_size or size
+    frame_size = size if frame_size is None else frame_size
     smaller = partial(shrunk, size=frame_size, how=fit)
     try:
         with warnings.catch_warnings(record=True, category=DamagedFilm, action="always") as said:
