@@ -71,7 +71,7 @@ def _wanted(name: str, value: object, like: object) -> str:
     elif isinstance(like, float):
         fits, wanted = number and math.isfinite(value), "a number"
     elif isinstance(like, int):
-        low = {"n_jobs": -1, "batch_size": 1, "stride": 1}.get(name, 0)
+        low = {"n_jobs": -1, "batch_size": 1, "n_frames": 1, "stride": 1}.get(name, 0)
         fits = number and isinstance(value, Integral) and low <= value < 2**63
         wanted = f"a whole number, at least {low}"
     elif isinstance(like, tuple) and not like:
