@@ -16,6 +16,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# What the first page shows, made by stage visualize.
+PICTURES = ("result.png", "motion.png")
+
 # What a page needs besides the book's own files: package, files in it, folder in `_static/js`.
 SCRIPTS = {
     "mathjax@3.2.2": ("package/es5/tex-svg.js", "."),
@@ -79,10 +82,10 @@ def stage(notebooks: Path, source: Path, scripts: Path | None) -> None:
     # A chapter that looks across runs is not part of one run: its stored version is used.
     for notebook in [*complete(ROOT / "notebooks"), *complete(notebooks)]:
         shutil.copy(notebook, source / "notebooks")
-    picture = notebooks.parent / "visualize" / "result.png"
-    if picture.is_file():
-        (source / "book" / "_images").mkdir(exist_ok=True)
-        shutil.copy(picture, source / "book" / "_images")
+    (source / "book" / "_images").mkdir(exist_ok=True)
+    for picture in PICTURES:
+        if (made := notebooks.parent / "visualize" / picture).is_file():
+            shutil.copy(made, source / "book" / "_images")
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     if scripts is not None:
         shutil.copytree(scripts / "js", source / "offline" / "js")

@@ -31,6 +31,11 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "validated": Parameter("validate", "Run whose validation is shown."),
         "seed": Parameter(0, "Of the network that is shown.", low=0),
     },
+    "motion": {
+        **_RESULTS,
+        "validated": Parameter("validate", "Run whose concepts are shown."),
+        "seed": Parameter(0, "Of the clip that is shown.", low=0),
+    },
     "speed": {**_BENCH, **_RESULTS},
     "scale": {
         **_BENCH,

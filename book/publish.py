@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 
 from book import parameters, published
+from book.build import PICTURES
 from book.campaigns import repeat
 from book.templates import RENDERED, ROOT, TEMPLATES, pages, render
 from stce.engine.storage import path_of, write_text
@@ -74,7 +75,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def keep(folder: Path) -> None:
-    """Store a run's executed notebooks in ``notebooks``, and its picture in the book.
+    """Store a run's executed notebooks in ``notebooks``, and its pictures in the book.
 
     Raises SystemExit, with nothing stored, if a notebook has been edited since it was executed.
     """
@@ -93,7 +94,8 @@ def keep(folder: Path) -> None:
         write_text(target, nbformat.writes(notebook) + "\n")
     images = ROOT / "book" / "_images"
     images.mkdir(exist_ok=True)
-    shutil.copy(folder.parent / "visualize" / "result.png", images)
+    for picture in PICTURES:
+        shutil.copy(folder.parent / "visualize" / picture, images)
 
 
 def execute(name: str, page: dict | None, asked: dict[str, object]) -> None:

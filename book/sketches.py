@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from stce.videos.frames import cut_and_inner
 from stce.videos.sources import central
-from stce.viz.charts import draw_curves
+from stce.viz.charts import KINDS, draw_curves
 from stce.viz.figures import clip_sheet, concept_frames
 from stce.viz.pictures import highlight, rgb
 from stce.viz.style import (
@@ -23,7 +23,8 @@ from stce.viz.style import (
     styled,
 )
 
-__all__ = ["class_curves", "gains", "high_resolution", "lift", "middle", "settings", "shortcut"]
+__all__ = ["class_curves", "faithful", "gains", "high_resolution", "kinds", "lift", "middle"]
+__all__ += ["settings", "shortcut"]
 
 
 def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
@@ -250,4 +251,46 @@ def shortcut(with_cue: pd.DataFrame, without: pd.DataFrame) -> Figure:
             ax.set(xlabel="seeds, in order", title=title)
             ax.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("cue in the first concept,\nrelative to the clip")
+    return figure
+
+
+def kinds(table: pd.DataFrame) -> Figure:
+    """Plot what concepts of known truth are called, one bar a truth.
+
+    Takes what :func:`book.campaigns.effects.called` returns.
+    """
+    with styled():
+        figure, ((ax,),) = panels(1, 2.6)
+        place, left = np.arange(len(table)), np.zeros(len(table))
+        looks = {"unseen": {"color": "white", "edgecolor": PALE, "hatch": "///", "lw": 0}}
+        for kind in [kind for kind in KINDS if table[kind].any()]:
+            width = 100 * table[kind].to_numpy(float)
+            ax.barh(place, width, left=left, label=kind, **looks.get(kind, {"color": KINDS[kind]}))
+            for y, x, w in zip(place, left, width, strict=True):
+                if w >= 4:
+                    ax.text(x + w / 2, y, f"{w:.0f}", ha="center", va="center", fontsize=9)
+            left = left + width
+        label_rows(ax, [f"{truth} ({n:.0f})" for truth, n in table["concepts"].items()])
+        ax.grid(visible=False)
+        ax.set(xlabel="called (% of concepts)", ylabel="truth (concepts)", xlim=(0, 100))
+        figure.legend(loc="outside upper center", ncols=6, frameon=False)
+    return figure
+
+
+def faithful(table: pd.DataFrame) -> Figure:
+    """Plot how well methods tell the true effects of parts, beside their insertion and deletion.
+
+    One row a method. Takes what :func:`book.campaigns.effects.methods` returns.
+    """
+    sides = {"correlation": ("ci_low", "ci_high"), "gap": ("gap_low", "gap_high")}
+    titles = ("rank correlation with the true effects", "insertion less deletion")
+    with styled():
+        figure, (axes,) = panels(2, 1.1 + 0.33 * len(table))
+        place = np.arange(len(table))
+        for ax, (value, ends), title in zip(axes, sides.items(), titles, strict=True):
+            ax.axvline(0, **DOTTED)
+            ax.hlines(place, *(table[end] for end in ends), color=COLOURS["top"], lw=2)
+            ax.plot(table[value], place, "o", color=COLOURS["top"], ms=6)
+            label_rows(ax, table["method"])
+            ax.set_xlabel(title)
     return figure

@@ -65,6 +65,13 @@ def test_flat_keeps_the_silhouette_and_its_mean_and_remove_hides_it():
     assert (motion.altered(frames, mask, "remove", fill=7)[mask] == 7).all()
 
 
+def test_held_still_and_flat_it_is_a_shape_that_stands():
+    frames, mask = moving(1, 20)
+    still = motion.altered(frames, mask, "freeze, flat")
+    assert (still[:, mask[T // 2]] == GREY + 30).all()
+    assert (still[:, ~mask[T // 2]] == GREY).all()
+
+
 def test_what_is_always_hidden_stays_and_the_rest_is_uncovered_by_the_nearest_frame():
     frames = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1) + np.array([0, 10], np.uint8)[:, None]
     mask = np.array([[1, 0], [1, 1], [1, 1], [1, 0]], bool).reshape(4, 1, 2)
@@ -127,7 +134,7 @@ def _both(x):
 @pytest.mark.parametrize(
     ("network", "moves", "stands"),
     [
-        (_motion, "motion", "nothing"),
+        (_motion, "motion", "unsure"),
         (_texture, "look", "look"),
         (_light, "presence", "presence"),
     ],

@@ -216,9 +216,10 @@ class Sceptic:
             tables[name] = curves.difference(outcomes, seed=self.seed)
         return pd.concat(tables, names=["fill"]).reset_index(0)
 
-    def moved(self, n_clips: int = 12) -> motion.Assessment:
-        """Ask of each concept, on so many test clips a class, whether motion or look counts."""
-        subject = self.it.subject()
+    def moved(self, n_clips: int = 12, n_first: int = 5) -> motion.Assessment:
+        """Ask of the first concepts of each class, on some test clips, for motion and look."""
+        first = {name: ranking[:n_first] for name, ranking in self.it.rankings.items()}
+        subject = self.it.subject(rankings=first)
         few = some_of_each(subject.clips.labels, n_clips)
         shown = {"clips": subject.clips.select(few), "supervoxels": subject.supervoxels.select(few)}
         return motion.assess(replace(subject, **shown), seed=self.seed)

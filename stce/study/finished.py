@@ -257,7 +257,8 @@ class Finished:
     def subject(self, **options) -> Subject:
         """Return what is ablated: the test clips; options are those of the subject."""
         how = {"stretch": self.run.parameters("cluster")["stretch"], "device": self.device}
-        return Subject(self.finder, *self.test, self.concepts, self.rankings, **how, **options)
+        how |= {"rankings": self.rankings, **options}
+        return Subject(self.finder, *self.test, self.concepts, **how)
 
     def explanation(self, class_name: str, split: str = "train") -> Explanation:
         """Return what the run found out about one class, as `stce.explain` would.

@@ -41,7 +41,7 @@ LOOKS = {
 }
 # What a concept counts by, see `stce.evaluation.effects.motion`.
 KINDS = {"motion": "#D55E00", "look": "#0072B2", "both": "#CC79A7", "presence": "#E69F00"}
-KINDS |= {"nothing": PALE, "unseen": PALE}
+KINDS |= {"unsure": PALE, "unseen": PALE}
 
 
 def _order_name(order: str) -> str:
@@ -174,19 +174,25 @@ def motion_chart(
 ) -> Figure:
     """Plot how much the motion of each concept counts against how much its look does.
 
-    One panel a class, one picture a concept, with 95 % intervals and framed in the colour of its
-    kind; concepts that no clip has are left out. Takes the ``concepts`` of
-    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
+    One panel a class, with one scale on both axes; one picture a concept, with 95 % intervals and
+    framed in the colour of its kind; concepts that no clip has are left out. Takes the ``concepts``
+    of :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
     class and concept; without pictures a dot stands for each.
     """
     table = table[table["n_clips"] > 0]
     names = list(dict.fromkeys(table["class"]))
+    values = ["motion", "motion_low", "motion_high", "look", "look_low", "look_high"]
     with styled():
-        figure, axes = panels(len(names), 4.4, columns=2, sharey=False)
+        height, size = (3.5, 28) if len(names) > 1 else (5, 50)
+        figure, axes = panels(len(names), height, columns=3, sharey=False)
         for ax, name in zip(axes.flat, names, strict=False):
+            mine = table[table["class"] == name].sort_values("remove")
+            low, high = min(0, mine[values].min(axis=None)), mine[values].max(axis=None)
+            ends = low - 0.1 * (high - low), high + 0.1 * (high - low)
+            ax.plot(ends, ends, **DOTTED | {"color": PALE}, zorder=1)
             ax.axhline(0, **DOTTED)
             ax.axvline(0, **DOTTED)
-            for row in table[table["class"] == name].sort_values("remove").itertuples():
+            for row in mine.itertuples():
                 colour = KINDS[row.kind]
                 line = {"color": colour, "lw": 1.2, "alpha": 0.6, "zorder": 2}
                 ax.hlines(row.motion, row.look_low, row.look_high, **line)
@@ -195,14 +201,13 @@ def motion_chart(
                     ax.plot(row.look, row.motion, "o", color=colour, ms=5, zorder=3)
                     continue
                 picture = rgb(thumbnails[name, row.concept])
-                image = OffsetImage(picture, zoom=36 / len(picture))
+                image = OffsetImage(picture, zoom=size / len(picture))
                 place = {"pad": 0.1, "bboxprops": {"edgecolor": colour, "lw": 2}}
                 ax.add_artist(AnnotationBbox(image, (row.look, row.motion), **place))
-            ax.margins(0.15)
             ax.set_title(name, fontsize=10)
-            ax.set(
-                xlabel="look: drop of the logit when flat", ylabel="motion: when held or reordered"
-            )
+            ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="look")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("motion (logits)")
         for kind in dict.fromkeys(table["kind"]):
             ax.plot([], [], "s", mfc="none", mew=2, color=KINDS[kind], label=kind)
         place = {"loc": "outside lower center", "ncols": 5, "frameon": False}

@@ -183,6 +183,30 @@ def typical(
     return pairs
 
 
+def examples(found, concepts, n: int = 1, zoom: int = 1) -> list[list[tuple]]:
+    """Return for each concept what :func:`typical` does of the n that last longest.
+
+    Takes a :class:`stce.explanation.Explanation` and some of its concepts.
+    """
+    rows = (lasting(found.supervoxels, found.members(k)) for k in concepts)
+    return [typical(found.clips, found.supervoxels, some, n, zoom) for some in rows]
+
+
+def titled(found, concepts, zoom: int = 1) -> tuple[list[tuple], list[str]]:
+    """Return what :func:`stce.viz.figures.concept_frames` shows: one example a concept, titles."""
+    pairs = [pairs[0] for pairs in examples(found, concepts, zoom=zoom)]
+    return pairs, [f"{found.class_name}: {found.title(k)}" for k in concepts]
+
+
+def thumbnails(explanations) -> dict[tuple[str, int], np.ndarray]:
+    """Return one lit frame ``(H, W, 3) uint8`` of each concept, by class and concept."""
+    return {
+        (found.class_name, concept): fullest(pairs[0][0])
+        for found in explanations
+        for concept, pairs in zip(found.ranking, examples(found, found.ranking), strict=True)
+    }
+
+
 def fullest(lit: np.ndarray) -> np.ndarray:
     """Return the frame of a highlighted clip in which most is lit, ``(H, W, 3) uint8``."""
     # The rest is dimmed, so that frame is the brightest.

@@ -19,8 +19,8 @@ from stce.engine.threads import forward
 from stce.engine.workers import spread
 from stce.evaluation.paired import holm
 
-# What is done to a concept, and what of it tells of its motion; "flat" tells of its look.
-CHANGES = ("remove", "freeze", "reverse", "shuffle", "flat")
+# What is done to a concept, and what of it tells of its motion.
+CHANGES = ("remove", "freeze", "reverse", "shuffle", "flat", "freeze, flat")
 MOTION = ("freeze", "reverse", "shuffle")
 CHANGED = ["class", "concept", "video", "id", "change", "drop", "lost", "area"]
 
@@ -34,12 +34,12 @@ class Assessment:
     concepts : pandas.DataFrame
         One row a ``class`` and ``concept``, in the order of the ranking: ``n_clips`` that have it;
         by how much the class's logit falls without its motion (``motion``, the mean over
-        `MOTION`), by how much more without its look than when it is held still (``look``, "flat"
-        beyond "freeze"), and without it (``remove``), each with a 95 % interval over clips
+        `MOTION`), by how much more without its look too, once it is held still (``look``, "freeze,
+        flat" beyond "freeze"), and without it (``remove``), each with a 95 % interval over clips
         (``motion_low``, ``motion_high``, ...); ``p_motion``, ``p_look`` and ``p_remove``, corrected
         over all of a class; and its ``kind``: "motion", "look" or "both"; "presence" where it
-        counts by neither (but by its place, size or colour); "nothing" where its removal costs
-        nothing that is sure; "unseen" where no clip has it.
+        counts by neither (but by its place, size or colour); "unsure" where not even its removal
+        surely costs something; "unseen" where no clip has it.
     outcomes : pandas.DataFrame
         One row a class, concept, ``video`` (with its ``id``) and ``change``: the ``drop`` of the
         class's logit, ``lost`` (1 if the clip is recognised no more, -1 if only now) and ``area``,
@@ -82,7 +82,7 @@ def altered(
         - "freeze": what they show in the middle one of their frames, where they are then, is held
           through the whole clip; what they covered is uncovered (:func:`behind`).
         - "reverse", "shuffle": their frames come last to first, or in an order drawn by chance.
-        - "flat": their silhouette moves as it did, in its mean colour.
+        - "flat": their silhouette moves as it did, in its mean colour; "freeze, flat": it is held.
     fill, seed : float, default 0, and int, default 0
         Value of what is removed; seeds the shuffled order.
 
@@ -103,10 +103,13 @@ def altered(
         raise ValueError("the clip has one frame, in which nothing moves; take longer clips.")
     if not mask.any():
         raise ValueError("the mask is empty: there is nothing to change in this clip.")
-    if change in ("remove", "flat"):
-        value = fill if change == "remove" else frames[mask].mean(0)
-        return np.where(mask[..., None], np.asarray(value).astype(frames.dtype), frames)
     there = np.flatnonzero(mask.any((1, 2)))
+    flat = np.asarray(fill if change == "remove" else frames[mask].mean(0)).astype(frames.dtype)
+    if change in ("remove", "flat"):
+        return np.where(mask[..., None], flat, frames)
+    if change == "freeze, flat":
+        held = mask[there[len(there) // 2]]
+        return np.where(held[..., None], flat, behind(frames, mask))
     source = {
         "freeze": np.full(len(frames), there[len(there) // 2]),
         "reverse": np.arange(len(frames))[::-1],
@@ -132,8 +135,8 @@ def assess(
     counts if the clips lose more by the loss of its motion than `margin` of what they lose (or
     gain) when it is removed; its look likewise. What the changes do to the picture beside, such as
     edges, costs something too, which the margin allows for. A supervoxel is larger than what moves
-    in it, so that a flat one hides its motion too: its look is what that costs beyond standing
-    still.
+    in it, so that a flat one hides its motion too: its look is what is lost when it is made flat
+    once it stands still.
 
     Parameters
     ----------
@@ -217,7 +220,7 @@ def _judged(outcomes, wanted, margin, alpha, n_bootstrap, seed) -> pd.DataFrame:
             drops = mine.pivot(index="video", columns="change", values="drop")
             row = {"class": name, "concept": concept, "n_clips": len(drops)}
             if len(drops):
-                look = drops["flat"] - drops["freeze"].clip(lower=0)
+                look = drops["freeze, flat"] - drops["freeze"]
                 sides = {"motion": drops[list(MOTION)].mean(axis=1), "look": look}
                 for what, values in (sides | {"remove": drops["remove"]}).items():
                     low, high = mean_interval(values.to_numpy(), n_bootstrap, rng)
@@ -230,7 +233,7 @@ def _judged(outcomes, wanted, margin, alpha, n_bootstrap, seed) -> pd.DataFrame:
     for _, part in table.groupby("class"):
         table.loc[part.index, tested] = holm(part[tested].to_numpy().ravel()).reshape(-1, 3)
     sure = (table[tested] < alpha).to_numpy() @ [1, 2, 4]
-    kinds = np.array(["nothing", "motion", "look", "both", "presence", "motion", "look", "both"])
+    kinds = np.array(["unsure", "motion", "look", "both", "presence", "motion", "look", "both"])
     return table.assign(kind=np.where(table["n_clips"] > 0, kinds[sure], "unseen"))
 
 
