@@ -276,7 +276,7 @@ def explain(
     --------
     >>> model = nn.Sequential(nn.Conv3d(1, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
     ...                       nn.Linear(4, 2))
-    >>> clips = textures(4, n_frames=4, size=(24, 24)).frames
+    >>> clips = np.random.default_rng(0).integers(0, 256, (4, 4, 24, 24, 1), np.uint8)
     >>> found = explain(model, "0", clips, 1, random=10, n_segments=(4, 8), n_concepts=3,
     ...                 n_keep=5, n_groups=3)
     >>> sorted(found.ranking)

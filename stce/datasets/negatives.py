@@ -108,7 +108,7 @@ def negatives(
 
 
 def clips_against(random, clips: Clips, class_name: str, seed: int = 0) -> Clips:
-    """Return the clips to tell concepts of a class apart from, as :func:`stce.explain` takes them.
+    """Return what concepts are told apart from, as :func:`stce.explanation.explain` takes it.
 
     `random` is clips, "others" (those of the other classes in `clips`), or a number of moving
     textures.
