@@ -73,7 +73,10 @@ class Clips:
                 told = f"Clips.{name} is {value!r:.99}; give {told} ({error})."
                 raise ValueError(told) from error
             object.__setattr__(self, name, tuple(given.tolist()) if name == "classes" else given)
-        shape, dtype = np.shape(self.frames), getattr(self.frames, "dtype", type(self.frames))
+        (shape, dtype), parts = (
+            (tuple(getattr(a, "shape", ())), getattr(a, "dtype", type(a)))
+            for a in (self.frames, self.parts)
+        )
         if len(shape) != 5 or dtype != np.uint8 or shape[4] not in (1, 3):
             raise ValueError(
                 f"Clips.frames must be (N, T, H, W, C) uint8 with C = 1 or 3, not {shape} {dtype}; "
@@ -82,8 +85,8 @@ class Clips:
         for name in ("labels", "ids", "groups"):
             if len(getattr(self, name)) != shape[0]:
                 raise ValueError(
-                    f"Clips.{name} has {len(getattr(self, name))} entries for {shape[0]} clips; "
-                    "give one entry for each clip."
+                    f"Clips.{name} has {len(getattr(self, name))} entries for {shape[0]} clips in "
+                    "Clips.frames; give one entry for each clip."
                 )
         if shape[0] and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise ValueError(
@@ -96,12 +99,11 @@ class Clips:
                 f"Clips.ids must be unique, but {str(values[counts.argmax()])!r} occurs "
                 f"{counts.max()} times; add the take or the time to the name."
             )
-        parts = self.parts
-        if parts is not None and (tuple(parts.shape) != shape[:4] or parts.dtype != np.uint8):
-            raise ValueError(
-                f"Clips.parts must be {shape[:4]} uint8 like the frames, "
-                f"not {tuple(parts.shape)} {parts.dtype}."
+        if self.parts is not None and parts != (shape[:4], np.uint8):
+            told = (
+                f"Clips.parts must be {shape[:4]} uint8 like the frames, not {parts[0]} {parts[1]}."
             )
+            raise ValueError(told)
 
     @property
     def clip_shape(self):
@@ -128,7 +130,8 @@ class Clips:
         if isinstance(array, torch.Tensor):
             array = array.detach().cpu()
             array = array.float() if array.is_floating_point() else array  # numpy lacks bfloat16
-        array = np.asarray(array)
+        with storage.explain_read(f"The argument {name}", "give one array of clips", "is none"):
+            array = np.asarray(array)
         shape = array.shape
         if len(shape) != 5 or (shape[1] in (1, 3)) == (shape[-1] in (1, 3)):
             raise ValueError(
@@ -156,7 +159,7 @@ class Clips:
 
     def indices_of(self, class_name):
         """Return the indices of the clips of a class, ``(n,) int64``; ValueError for no class."""
-        if class_name not in self.classes:
+        if not isinstance(class_name, str) or class_name not in self.classes:
             raise ValueError(
                 f"No class {class_name!r} among the clips; choose one of {', '.join(self.classes)}."
             )
@@ -203,7 +206,7 @@ class Clips:
             table["label"].to_numpy(),
             table["id"].to_numpy(),
             table["group"].to_numpy(),
-            storage.read_file(folder / "classes.json"),
+            storage.read_file(folder / "classes.json", kind=list),
             storage.open_array(parts) if parts.is_dir() else None,
         )
 

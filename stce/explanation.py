@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from stce.clips import Clips, as_clips, of_class
 from stce.concepts import Concepts
 from stce.datasets.negatives import clips_against
 from stce.engine import storage
+from stce.engine.device import typed
 from stce.engine.progress import tell
 from stce.engine.threads import prepared
 from stce.evaluation import significance
@@ -34,8 +34,8 @@ from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
-CHOICES = {"target": TARGETS, "features": FEATURES}
-CHOICES["random_from"] = ("clips", "supervoxels", "matched")
+NEGATIVES = ("clips", "supervoxels", "matched")
+CHOICES = {"target": TARGETS, "features": FEATURES, "random_from": NEGATIVES}
 # The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).
 PAPER = {"n_segments": (15, 50, 80), "features": "supervoxels", "random_from": "clips"}
 CONFIRMED = {"n_segments": (50, 150, 300), "features": "pooled", "random_from": "matched"}
@@ -155,7 +155,8 @@ class Explanation:
             tables = {"outcomes": self.outcomes, "motion": self.motion}
             tables = {name: table for name, table in tables.items() if table is not None}
             storage.write_parts(partial, supervoxels=self.supervoxels.table, **tables)
-            facts = json.dumps({"class_name": self.class_name, "settings": self.settings}, indent=1)
+            facts = {"class_name": self.class_name, "settings": self.settings}
+            facts = json.dumps(facts, indent=1, default=np.generic.tolist)  # numbers of numpy
             (partial / "explanation.json").write_text(facts, "utf-8")
             storage.seal(partial)
 
@@ -176,6 +177,7 @@ class Explanation:
         return cls(facts["class_name"], clips, *found, outcomes, facts["settings"], motion=moved)
 
 
+@partial(typed, but=("clips",))
 def explain(
     model: nn.Module | Explainable | str,
     layer: str | None,
@@ -274,7 +276,7 @@ def explain(
     --------
     >>> model = nn.Sequential(nn.Conv3d(1, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(),
     ...                       nn.Linear(4, 2))
-    >>> clips = textures(4, n_frames=4, size=(24, 24)).frames
+    >>> clips = np.random.default_rng(0).integers(0, 256, (4, 4, 24, 24, 1), np.uint8)
     >>> found = explain(model, "0", clips, 1, random=10, n_segments=(4, 8), n_concepts=3,
     ...                 n_keep=5, n_groups=3)
     >>> sorted(found.ranking)
@@ -387,11 +389,9 @@ def _check(given: dict) -> None:
     supervoxels.check_cut(given["n_segments"], given["compactness"], given["sigma"])
     least = {"n_concepts": 1, "n_keep": 1, "n_groups": 2, "q_max": 1, "batch_size": 1, "seed": 0}
     for name, low in least.items():
-        value, high = given[name], 63 if name == "n_concepts" else math.inf
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not low <= value <= high:
-            most = "" if high == math.inf else f", at most {high}"
-            raise ValueError(f"{name} is {value!r}; it takes int, at least {low}{most}.")
+        if given[name] < low or name == "n_concepts" and given[name] > 63:
+            most = ", at most 63" if name == "n_concepts" else ""
+            raise ValueError(f"{name} is {given[name]!r}; it takes int, at least {low}{most}.")
     for name, known in CHOICES.items():
-        if given[name] not in known:
+        if not isinstance(given[name], str) or given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")

@@ -441,7 +441,11 @@ def test_a_layer_that_does_not_run():
         ({"mean": 117}, "mean is 117; give it for pixels in 0..1"),
         ({"mean": (0.5, 0.5)}, r"one a channel \(3\)"),
         ({"std": 0}, "std is 0; give values above 0"),
+        ({"std": 58}, "std is 58; give values above 0, in units of 0..1"),
         ({"classes": ["a"]}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": torch.tensor(2)}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": np.array("a")}, "classes has 1 names, but Small has 3 logits"),
+        ({"classes": ["a", "b", "a"]}, "classes has 'a' twice; give each logit a name of its own"),
     ],
 )
 def test_wrong_options(small, options, message):

@@ -107,6 +107,8 @@ def test_indices_of_a_class():
     assert clips.indices_of("jump").tolist() == []
     with pytest.raises(ValueError, match="No class 'swim'.*walk, run, jump"):
         clips.indices_of("swim")
+    with pytest.raises(ValueError, match=r"No class array.*walk, run, jump"):
+        clips.indices_of(np.array(["walk", "run"]))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,8 @@ def test_indices_of_a_class():
         ({"groups": ["a"]}, "Clips.groups has 1 entries"),
         ({"parts": np.zeros((3, 16, 8, 9), np.uint8)}, "Clips.parts must be"),
         ({"parts": np.zeros((3, 16, 8, 10), np.int64)}, "Clips.parts must be"),
+        ({"parts": 3}, r"Clips.parts must be .*, not \(\) <class 'int'>"),
+        ({"frames": [np.zeros(3), 1]}, r"Clips.frames must be .*, not \(\) <class 'list'>"),
     ],
 )
 def test_clips_check_what_they_are_given(change, message):
@@ -265,6 +269,10 @@ def test_middle_clips_refuse(tmp_path):
         middle_clips(Counting(), n_frames=22, crop=None)
     with pytest.raises(ValueError, match=r"crop \(112, 112\) does not fit"):
         middle_clips(Counting())
+    for call in (middle_clips, lambda videos: cache(videos, tmp_path / "cache", (6, 8))):
+        for wrong in ([1], np.ones(2), None, "films"):
+            with pytest.raises(ValueError, match="videos must be Videos, not"):
+                call(wrong)
     with pytest.raises(ValueError, match="no video to take clips from"):
         middle_clips(Counting(), crop=None, indices=[])
     mixed = Counting()
@@ -561,6 +569,25 @@ def test_black_clips_are_kept_as_they_are(tmp_path):
     black.frames[0] = 0
     black.save(tmp_path / "black")
     assert (Clips.load(tmp_path / "black").frames[:] == black.frames).all()
+
+
+def test_names_that_are_no_list_are_named(tmp_path):
+    cache(Counting(4), tmp_path / "cache", (6, 8))
+    some_clips().save(tmp_path / "clips")
+    wrong = {"cache/classes.json": CachedVideos.load, "cache/skipped.json": CachedVideos.load}
+    for file, load in (wrong | {"clips/classes.json": Clips.load}).items():
+        folder, before = (tmp_path / file).parent, (tmp_path / file).read_bytes()
+        (folder / "manifest.json").unlink(missing_ok=True)
+        for text in ("3", "null", '"wave"'):
+            (tmp_path / file).write_text(text, "utf-8")
+            with pytest.raises(
+                ValueError, match=f"{file} cannot be read .*it holds a .*, not a li"
+            ):
+                load(folder)
+        (tmp_path / file).write_bytes(before)
+    (tmp_path / "cache" / "cache.json").write_text("[]", "utf-8")
+    with pytest.raises(ValueError, match="cache.json cannot be read .*it holds a list, not a dict"):
+        cache(Counting(4), tmp_path / "cache", (6, 8))
 
 
 def test_two_videos_of_a_cache_that_were_exchanged_are_named(tmp_path):

@@ -56,11 +56,23 @@ def test_denormals_are_flushed():
     "wrong",
     [{"n": "3"}, {"n": -1}, {"n": True}, {"n": 2**70}, {"x": float("nan")}, {"x": "1"}, {"text": 3},
      {"size": 8}, {"size": (8,)}, {"size": "88"}, {"size": (8, -1)}, {"on": [1, 2]}, {"names": [1]},
-     {"names": "a"}, {"frames": [[1]]}, {"spacing": (1, 2, float("nan"))}],
+     {"names": "a"}, {"frames": [[1]]}, 
+     {"layer": np.array(["a", "b"])}, {"spacing": (1, 2, float("nan"))}],
 )  # fmt: skip
 def test_an_argument_of_another_type_is_named_before_anything_starts(wrong):
     @typed
-    def call(frames, size, *, n=1, x=0.5, text="a", on=True, names=(), spacing=(1.0, 1.0, 1.0)):
+    def call(
+        frames,
+        size,
+        layer=None,
+        *,
+        n=1,
+        x=0.5,
+        text="a",
+        on=True,
+        names=(),
+        spacing=(1.0, 1.0, 1.0),
+    ):
         return n, x, size
 
     frames = np.zeros(3)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
@@ -308,6 +309,10 @@ def test_saved_and_loaded(model, some, tmp_path, monkeypatch):
         found.save(tmp_path / "kept")
     with pytest.raises(FileNotFoundError, match="There is no explanation in"):
         Explanation.load(tmp_path)
+    numbers = {"seed": np.int64(3), "sigma": np.float32(0.5), "stretch": np.True_}
+    dataclasses.replace(found, settings=found.settings | numbers).save(tmp_path / "numbers")
+    assert Explanation.load(tmp_path / "numbers").settings == found.settings | numbers
+    shutil.rmtree(tmp_path / "numbers")
     broken = dataclasses.replace(found, settings={"layer": object()})
     with pytest.raises(TypeError):
         broken.save(tmp_path / "half")
@@ -408,16 +413,23 @@ def one_of_each(frames):
         ({"test_clips": textures(2, n_frames=8, size=(32, 32)).frames}, "test_clips has clips"),
         ({"target": "loss"}, "target is 'loss'; choose one of logit, log_prob"),
         ({"n_groups": 1}, "n_groups is 1; it takes int, at least 2"),
-        ({"n_groups": "5"}, "n_groups is '5'; it takes int"),
-        ({"n_concepts": 2.5}, "n_concepts is 2.5; it takes int"),
+        ({"n_groups": "5"}, "n_groups must be a whole number, at least 0, not '5'"),
+        ({"n_concepts": 2.5}, "n_concepts must be a whole number"),
         ({"n_concepts": 0}, "n_concepts is 0; it takes int, at least 1"),
         ({"n_keep": 0}, "n_keep is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"q_max": -1}, "q_max is -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, not 0"),
+        ({"q_max": 0}, "q_max is 0; it takes int, at least 1"),
+        ({"q_max": -1}, "q_max must be a whole number"),
         ({"compactness": 0}, "compactness is 0"),
         ({"n_segments": 5}, "n_segments is 5; it takes a list"),
         ({"n_segments": ()}, "n_segments is "),
-        ({"random": 0}, "from 1 to .* textures, not 0"),
+        ({"random": 0}, "random 0 is none .*from 1 to .* textures, not 0.*; give clips, or 2"),
+        ({"random": -1}, "random -1 is none .*; give clips, or 2"),
+        ({"random": [[1], 2]}, "The argument random is none .*; give one array of clips"),
+        ({"clips": lambda c: [[1], 2]}, "The argument clips is none .*; give one array of clips"),
+        ({"classes": torch.tensor(2)}, "classes has 1 names"),
+        ({"classes": ("a", "a")}, "classes has 'a' twice"),
+        ({"target_class": np.array([0, 1])}, "target_class is array"),
         ({"n_concepts": 60}, "has .* supervoxels, fewer than n_concepts=60"),
         ({"layer": "pol"}, "no layer 'pol'; near to it are pool"),
         ({"layer": None}, "no layer None"),
@@ -458,6 +470,20 @@ def test_errors_of_networks_that_have_their_layer(some):
 
 
 # ----- Defaults follow the size of the pictures.
+
+
+@pytest.mark.parametrize("wrong", [np.array(["clips", "pooled"]), np.array([]), torch.ones(2), [1]])
+def test_a_word_or_a_truth_that_is_an_array_is_named(some, wrong):
+    own = Functions(redness, nn.Linear(3, 2), (3, 8, 32, 32))
+    words = ("layer", "concept_layer", "target", "features", "random_from", "stretch", "pool")
+    for name in (*words, "seed", "progress"):
+        with pytest.raises(ValueError, match=f"^{name} (must be .*, not|is .*; choose one of) "):
+            explain(
+                **{"model": own, "layer": None, "clips": some, "target_class": 0} | {name: wrong}
+            )
+    for wrong in (3, torch.tensor(1), np.array("a"), object()):
+        with pytest.raises(ValueError, match="classes has 1 names, but the model has 2 logits"):
+            explain(own, None, some, 0, classes=wrong, **SMALL)
 
 
 @pytest.mark.parametrize(

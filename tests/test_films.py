@@ -14,6 +14,7 @@ import pytest
 from stce import datasets
 from stce.datasets.__main__ import main
 from stce.datasets.hmdb import random_clips
+from stce.datasets.negatives import negatives
 from stce.videos import cache, decode
 from stce.videos.decoding import ENDINGS, DamagedFilm, header
 from stce.viz.film import write_video
@@ -272,6 +273,17 @@ def test_the_note_reaches_the_cache(turned, tmp_path, n_jobs):
     assert [row["id"] for row in cached.damaged()] == ["clap/p1_1.mp4"]
     again = cache(load(turned), tmp_path / "cache", (32, 32))
     assert "1 of its 100 frames" in json.dumps(again.damaged())
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_the_note_reaches_who_asks_for_negatives(turned, n_jobs):
+    slightly(turned / "clap" / "p1_1.mp4")
+    how = {"folder": turned, "n_frames": 8, "size": (16, 16), "n_jobs": n_jobs}
+    with pytest.warns(DamagedFilm, match="1 of its 100 frames"):
+        clips, _ = negatives("folder", 6, notes=(notes := {}), **how)
+    assert len(clips) == 6 and notes["skipped_random"] == []
+    ((name, note),) = [row.values() for row in notes["damaged_random"]]
+    assert name == "clap/p1_1.mp4" and "1 of its 100 frames" in note
 
 
 def test_what_ffmpeg_complains_of_and_marks_nowhere_is_noted(tmp_path):

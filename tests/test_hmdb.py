@@ -88,6 +88,13 @@ def test_broken_and_short_videos_are_skipped_and_others_take_their_place(folder,
     with pytest.warns(UserWarning, match="3 videos of HMDB51 are skipped, broken or shorter than"):
         clips = random_clips(3, folder=tmp_path, size=(24, 24))
     assert sorted(clips.groups) == ["wave/0.avi", "wave/1.avi", "wave/2.avi"]
+    with pytest.warns(UserWarning, match="skipped, broken or shorter than"):
+        random_clips(3, folder=tmp_path, size=(24, 24), notes=(notes := {}))
+    assert list(notes) == ["skipped_random"]
+    reasons = {row["id"]: row["reason"] for row in notes["skipped_random"]}
+    assert sorted(reasons) == ["clap/0.avi", "clap/1.avi", "clap/2.avi"]
+    assert reasons["clap/2.avi"] == "It has 12 frames, fewer than the 16 needed."
+    assert "0.avi is empty" in reasons["clap/0.avi"]
     with (
         pytest.warns(UserWarning, match="3 videos of HMDB51 are skipped"),
         pytest.raises(ValueError, match="give 3 random clips of 16 frames, fewer than n=4"),
@@ -103,8 +110,17 @@ def test_what_can_be_wrong(folder, tmp_path):
     with pytest.raises(ValueError, match="besides the excluded classes .brush_hair, clap"):
         random_clips(1, folder=folder, exclude=CLASSES)
     for options in ({"n": 0}, {"n_frames": 0}, {"size": (0, 5)}, {"seed": -1}, {"channels": 2}):
-        with pytest.raises(ValueError, match="for HMDB51, not"):
+        with pytest.raises(ValueError, match="for HMDB51, not|must be a.*, not"):
             random_clips(**{"n": 1, "folder": folder} | options)
+    both = [
+        random_clips(2, folder=folder, frame_size=f) for f in ((120, 160), np.array([120, 160]))
+    ]
+    assert np.array_equal(both[0].frames, both[1].frames)
+    some, options = np.array([1, 3]), ("channels", "size", "seed", "stride", "frame_size", "n_jobs")
+    for name in (*options, "exclude"):
+        for wrong in (some[:0], some.astype(str), some[None], 2.5, object()):
+            with pytest.raises(ValueError, match=f"{name} must be .*, not"):
+                random_clips(**{"n": 1, "folder": folder, name: wrong})
 
 
 def test_synonyms_know_the_actions_of_kth():

@@ -349,3 +349,5 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_a_network_that_does_not_fit_into_memory_is_one_sentence():
     with pytest.raises(ValueError, match=r"width is 2000.0 .* does not fit into memory; lower"):
         models.build("c3d", 2, 2000.0)
+    with pytest.raises(ValueError, match="width must be above 0 .*, got 1000000000000"):
+        models.build("c3d", 2, 10**30)

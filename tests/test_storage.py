@@ -189,7 +189,14 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_no_hang(tmp_path):
     os.mkfifo(tmp_path / "a.zarr" / "c" / "0" / "0")
     with pytest.raises(FileNotFoundError, match="a.zarr/c/0/0 is missing"):
         open_array(tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / "zarr.json").unlink()
+    os.mkfifo(tmp_path / "a.zarr" / "zarr.json")
+    with pytest.raises(ValueError, match="a.zarr cannot be read .*pipe or a device"):
+        open_array(tmp_path / "a.zarr")
     (tmp_path / "manifest.json").mkdir()
+    assert changed(tmp_path) == [f"{tmp_path / 'manifest.json'} cannot be read"]
+    (tmp_path / "manifest.json").rmdir()
+    os.mkfifo(tmp_path / "manifest.json")
     assert changed(tmp_path) == [f"{tmp_path / 'manifest.json'} cannot be read"]
 
 

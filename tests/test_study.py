@@ -270,8 +270,11 @@ def test_films_of_a_folder_are_negatives(smoke, tmp_path, monkeypatch):
         film.write_video(path, actors.read(i).repeat(3, axis=-1), fps=25)
     chosen = {"random_source": "folder", "random_folder": str(tmp_path / "films")}
     chosen |= {"random_from": "supervoxels"}
+    (tmp_path / "films" / "broken.avi").write_bytes(b"no film")
     study.execute("smoke", chosen, start="tcav", folder=folder, report=lambda line: None)
-    assert Run(folder).manifest("tcav")["notes"]["random_clips"] == "films of a folder"
+    notes = Run(folder).manifest("tcav")["notes"]
+    assert notes["random_clips"] == "films of a folder"
+    assert [row["id"] for row in notes["skipped_random"]] == ["broken.avi"]
     it = Finished(folder)
     assert set(it.negatives.clips.groups) == {f"park/{i}.avi" for i in range(6)}
     assert it.samples.random.shape == (32, it.network.n_features)

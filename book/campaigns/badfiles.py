@@ -502,7 +502,7 @@ def saved(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
             seal = "sealed" if seal == "no seal" else seal
         if seal == "no seal":
             for manifest in target.rglob("manifest.json"):
-                manifest.unlink()
+                manifest.rmdir() if manifest.is_dir() else manifest.unlink()
         elif seal == "same time" and path.is_file():
             data = path.read_bytes()[: before.st_size].ljust(before.st_size, b"\0")
             path.write_bytes(data)

@@ -389,7 +389,7 @@ def _built(**given) -> str:
         "in_channels": 1,
         "input_size": (4, 16, 16),
     }
-    net = models.build(**{**base, **given})
+    net = models.build(**{**base, **given}).eval()
     return (
         ""
         if net(torch.zeros(1, net.settings["in_channels"], 4, 16, 16)).isfinite().all()
@@ -452,7 +452,7 @@ def arguments(rng: np.random.Generator, place: Path, stock: Path) -> Trial:
     return Trial(
         f"{name}({argument}={told})",
         lambda: call(**{argument: value}),
-        (argument, "The path", argument[-5:]),
+        (argument, "The path", argument[-5:], *([repr(value)] if isinstance(value, str) else [])),
     )
 
 

@@ -85,7 +85,7 @@ def check_options(name, options):
 
 def module(name):
     """Return a data set's module; its ``PARTS``, if any, are what ``parts`` of its videos index."""
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}; choose one of {', '.join(DATASETS)}.")
     return importlib.import_module(f"{__name__}.{name}")
 
@@ -110,7 +110,7 @@ def command(name, action, folder):
 
 def check_split(split, of=""):
     """Refuse a split that is neither "train" nor "test"; `of` says for what data set."""
-    if split not in ("train", "test"):
+    if not isinstance(split, str) or split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test'{of}, not {split!r}.")
 
 

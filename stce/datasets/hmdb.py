@@ -26,6 +26,7 @@ from stce.datasets.textures import CLASSES, check_clips
 from stce.engine.device import typed
 from stce.engine.storage import path_of
 from stce.videos import decode
+from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import center_crop, fitted, shrunk
 from stce.videos.sources import is_film
 
@@ -42,6 +43,7 @@ SYNONYMS = {
 }
 
 
+@partial(typed, but=("folder", "videos"))
 def random_clips(
     n,
     *,
@@ -53,6 +55,7 @@ def random_clips(
     seed=0,
     n_jobs=1,
     videos=None,
+    notes=None,
     **shown,
 ):
     """Take clips of HMDB51, evenly from all its classes but the excluded ones.
@@ -79,6 +82,8 @@ def random_clips(
         Processes that decode; the result does not depend on it.
     videos : dict of str to list of str, optional
         Other videos, as :func:`stce.datasets.negatives.films` lists them; fewer clips may come.
+    notes : dict, optional
+        Gets ``skipped_random`` and, if any, ``damaged_random``, as stage train notes its videos.
     **shown
         ``frame_size`` to resize frames to before the centre, of `size`, is taken, ``fps``,
         ``stride`` and ``fit``, see :func:`stce.datasets.folder.load`.
@@ -100,10 +105,9 @@ def random_clips(
     folder = path_of(folder)
     of, least = ("HMDB51", n) if videos is None else ("the folder", 1)
     videos = _videos(folder, exclude) if videos is None else videos
-    names = shuffled(videos, seed)
-    queues = {name: deque((file, 0) for file in shuffled(videos[name], seed)) for name in names}
+    queues = {c: deque((f, 0) for f in shuffled(videos[c], seed)) for c in shuffled(videos, seed)}
     frames = np.empty((n, n_frames, *size, channels), np.uint8)
-    taken, skipped = [], []
+    taken, skipped, damaged = [], [], []
     run = joblib.Parallel(n_jobs=n_jobs, backend="loky", return_as="generator")
     while len(taken) < n and any(queues.values()):
         counts = Counter(file.rpartition("/")[0] for file, _ in taken)
@@ -112,18 +116,23 @@ def random_clips(
             joblib.delayed(_window)(folder / file, k, n_frames, size, channels, **shown)
             for file, k in tasks
         )
-        for (file, k), window in zip(tasks, windows, strict=True):
+        for (file, k), (window, told) in zip(tasks, windows, strict=True):
             if window is not None:
                 frames[len(taken)] = window
                 taken.append((file, k))
                 queues[file.rpartition("/")[0]].append((file, k + 1))
+                damaged += [{"id": file, "note": told}] if told and k == 0 else []
             elif k == 0:
-                skipped.append(file)
+                skipped.append({"id": file, "reason": told})
+    if notes is not None:
+        notes |= {"skipped_random": skipped, **({"damaged_random": damaged} if damaged else {})}
+    for row in damaged:
+        warnings.warn(row["note"], DamagedFilm, stacklevel=3)
     if skipped:
         warnings.warn(
             f"{len(skipped)} videos of {of} are skipped, broken or shorter than {n_frames} "
-            f"frames; the first is {skipped[0]!r}.",
-            stacklevel=2,
+            f"frames; the first is {skipped[0]['id']!r}: {skipped[0]['reason']}",
+            stacklevel=3,
         )
     if len(taken) < least:
         raise ValueError(
@@ -131,8 +140,7 @@ def random_clips(
             f"frames, fewer than n={least}; add videos, lower n, or exclude fewer classes."
         )
     ids = [f"{file}#{k}" for file, k in taken]
-    groups = [file for file, _ in taken]
-    return Clips(frames[: len(ids)], np.zeros(len(ids), np.int64), ids, groups, CLASSES)
+    return Clips(frames[: len(ids)], [0] * len(ids), ids, [file for file, _ in taken], CLASSES)
 
 
 def _key(name):
@@ -141,7 +149,6 @@ def _key(name):
     return SYNONYMS.get(key, key)
 
 
-@typed
 def _videos(folder, exclude=()):
     """Return the videos of each class, as ``CLASS/NAME``, without the excluded classes."""
     unwanted = {_key(name) for name in exclude}
@@ -168,20 +175,23 @@ def _deal(queues, counts, n):
     return tasks
 
 
+@typed
 def _window(path, k, n_frames, size, channels, frame_size=None, fps=None, stride=1, fit="squash"):
-    """Return window `k` of a video (T, H, W, C), 0 in the middle, or None if there is none."""
+    """Return window `k` of a video (T, H, W, C), 0 in the middle, or None; and what is wrong."""
 
     def take(n):
         seen = range(0, n, stride)
         start = (len(seen) - n_frames) // 2 + (k + 1) // 2 * n_frames * (1 if k % 2 else -1)
         if not 0 <= start <= len(seen) - n_frames:
-            raise ValueError("There is no such window.")
+            raise ValueError(f"It has {len(seen)} frames, fewer than the {n_frames} needed.")
         return seen[start : start + n_frames]
 
-    frame_size = frame_size or size
+    frame_size = size if frame_size is None else frame_size
     smaller = partial(shrunk, size=frame_size, how=fit)
     try:
-        video = decode(path, fps, grey=channels == 1, take=take, each=smaller)
-    except (ValueError, FileNotFoundError):
-        return None
-    return center_crop(fitted(video, None, frame_size, fit)[0], size)
+        with warnings.catch_warnings(record=True, category=DamagedFilm, action="always") as said:
+            video = decode(path, fps, grey=channels == 1, take=take, each=smaller)
+    except (ValueError, FileNotFoundError) as error:
+        return None, str(error)
+    told = "".join(str(one.message) for one in said if one.category is DamagedFilm)
+    return center_crop(fitted(video, None, frame_size, fit)[0], size), told

@@ -13,7 +13,7 @@ from stce.clips import Clips, as_clips
 from stce.datasets import hmdb, text_of
 from stce.datasets.copies import plain
 from stce.datasets.textures import textures
-from stce.engine.storage import path_of
+from stce.engine.storage import explain_read, path_of
 from stce.videos.decoding import ENDINGS
 from stce.videos.sources import is_film
 
@@ -59,6 +59,7 @@ def negatives(
     exclude: Iterable[str] = (),
     n_jobs: int = 1,
     known: Iterable[str | Path] = (),
+    notes: dict | None = None,
     **shape,
 ) -> tuple[Clips, str]:
     """Return random clips and what they are (paper 4.1: 50 groups of random HMDB videos).
@@ -70,7 +71,7 @@ def negatives(
     source : {"textures", "folder", "hmdb"}
         Moving textures, one's own films, or the user's copy of HMDB51. Where that is missing the
         textures stand in, with a warning; the second value returned says so.
-    n, folder, exclude, n_jobs, known
+    n, folder, exclude, n_jobs, known, notes
         See :func:`stce.datasets.hmdb.random_clips`, and :func:`films` for a folder.
     **shape
         n_frames, size, channels and seed, see :func:`stce.datasets.textures.textures`; for a folder
@@ -87,14 +88,15 @@ def negatives(
     >>> len(clips), used
     (2, 'textures')
     """
-    if source not in ("textures", "folder", "hmdb"):
+    if not isinstance(source, str) or source not in ("textures", "folder", "hmdb"):
         raise ValueError(f"source must be one of textures, folder, hmdb, not {source!r}.")
+    how = {"folder": folder, "n_jobs": n_jobs, "notes": notes}
     if source == "folder":
         found = films(folder, exclude, known)
-        clips = hmdb.random_clips(n, folder=folder, videos=found, n_jobs=n_jobs, **shape)
+        clips = hmdb.random_clips(n, videos=found, **how, **shape)
         return clips, "films of a folder"
     if source == "hmdb" and path_of(folder).is_dir():
-        clips = hmdb.random_clips(n, folder=folder, exclude=exclude, n_jobs=n_jobs, **shape)
+        clips = hmdb.random_clips(n, exclude=exclude, **how, **shape)
         return clips, "HMDB51"
     if source == "hmdb":
         warnings.warn(
@@ -106,7 +108,7 @@ def negatives(
 
 
 def clips_against(random, clips: Clips, class_name: str, seed: int = 0) -> Clips:
-    """Return the clips to tell concepts of a class apart from, as :func:`stce.explain` takes them.
+    """Return what concepts are told apart from, as :func:`stce.explanation.explain` takes it.
 
     `random` is clips, "others" (those of the other classes in `clips`), or a number of moving
     textures.
@@ -123,5 +125,8 @@ def clips_against(random, clips: Clips, class_name: str, seed: int = 0) -> Clips
     if isinstance(random, (int, np.integer)):
         channels, n_frames, *size = clips.clip_shape
         like = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
-        random = textures(int(random), **like)
+        with explain_read(
+            f"random {random}", "give clips, or 2 moving textures or more", "is none"
+        ):
+            random = textures(int(random), **like)
     return as_clips(random, "random", clips.clip_shape)

@@ -11,10 +11,12 @@ import numpy as np
 from stce.clips import Clips
 from stce.datasets import check_whole
 from stce.datasets.render.scenery import fractal, sampled
+from stce.engine.device import typed
 
 CLASSES = ("random",)
 
 
+@typed
 def textures(n, *, n_frames=16, size=(112, 112), channels=1, seed=0):
     """Clips of moving textures: clouds, gratings, plaids, blobs, dots, polygons, pans, flicker.
 
@@ -61,19 +63,15 @@ def textures(n, *, n_frames=16, size=(112, 112), channels=1, seed=0):
 
 def check_clips(of, n, n_frames, size, channels, seed, smallest=1):
     """Check what random clips are asked for; see :func:`textures`. `of` names what they are of."""
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        raise ValueError(f"size must be two whole numbers (H, W), not {size!r}.") from None
     check_whole(
         of,
         ("n", n, 1, 10**7),
         ("n_frames", n_frames, 1, 1000),
-        ("height in size", height, smallest, 2048),
-        ("width in size", width, smallest, 2048),
+        ("height in size", size[0], smallest, 2048),
+        ("width in size", size[1], smallest, 2048),
         ("seed", seed, 0, 2**31 - 1),
     )
-    if isinstance(channels, bool) or channels not in (1, 3):
+    if channels not in (1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (colour) for {of}, not {channels!r}.")
 
 

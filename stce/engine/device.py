@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 # How long sizes are, if it is not checked later; what stands for a default where there is none;
 # what others have to have.
 LENGTHS = {"size": 2, "crop": 2, "input_size": 3, "clip_shape": None, "spacing": 3}
+LENGTHS["frame_size"] = 2
 LIKE = {"fps": 1.0, "dropout": 1.0, "max_frames": 1, "n_classes": 1, "name": ""}
+LIKE |= dict.fromkeys(("layer", "concept_layer"), "")
 LIKE |= dict.fromkeys(("device", "mean", "std"))  # which have checks of their own
-HOLDS = {"clips": "frames", "frames": "dtype"}
+HOLDS = {"clips": ("frames", "Clips"), "frames": ("dtype", "an array"), "videos": ("fit", "Videos")}
 
 
-def typed(function: Callable) -> Callable:
+def typed(function: Callable, but: tuple[str, ...] = ()) -> Callable:
     """Refuse numbers, sizes and text that are not what their defaults are, before anything starts.
 
-    Other arguments, and what is left out, are the function's own business.
+    Other arguments, those in `but`, and what is left out, are the function's own business.
 
     Examples
     --------
@@ -38,8 +40,8 @@ def typed(function: Callable) -> Callable:
     @functools.wraps(function)
     def call(*given, **named):
         for name, value in signature.bind(*given, **named).arguments.items():
-            like = LIKE.get(name, defaults[name])
-            if value is not defaults[name] and (wanted := _wanted(name, value, like)):
+            skip = name in but or value is defaults[name]
+            if not skip and (wanted := _wanted(name, value, LIKE.get(name, defaults[name]))):
                 told = " ".join(f"{value!r:.99}".split())
                 said = f"{name} must be {wanted}, not {told} ({type(value).__name__})."
                 raise ValueError(said)
@@ -59,16 +61,17 @@ def _wanted(name: str, value: object, like: object) -> str:
         )
         wanted = {"input_size": "frames, height and width", "spacing": "3 numbers"}
         wanted = wanted.get(name, "a positive (height, width)")
-    elif name in HOLDS:
-        fits, wanted = hasattr(value, HOLDS[name]), "Clips" if name == "clips" else "an array"
+    elif name in HOLDS and like is not None:
+        fits, wanted = hasattr(value, HOLDS[name][0]), HOLDS[name][1]
     elif isinstance(like, bool):
         fits, wanted = str(value) in ("True", "False", "0", "1"), "True or False"
     elif isinstance(like, str):
-        fits, wanted = isinstance(value, str), "text"
+        fits = isinstance(value, str) or name == "layer" and value is None
+        wanted = "text"
     elif isinstance(like, float):
         fits, wanted = number and math.isfinite(value), "a number"
     elif isinstance(like, int):
-        low = {"n_jobs": -1, "batch_size": 1}.get(name, 0)
+        low = {"n_jobs": -1, "batch_size": 1, "n_frames": 1, "stride": 1}.get(name, 0)
         fits = number and isinstance(value, Integral) and low <= value < 2**63
         wanted = f"a whole number, at least {low}"
     elif isinstance(like, tuple) and not like:

@@ -201,7 +201,7 @@ def changed(folder, every=False, **facts):
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_file(folder / "manifest.json", kind=dict)
         if manifest.get("seal", "") not in ("", _of_itself(manifest)):
             return [f"{folder / 'manifest.json'} has been edited"]
         if other := [f"{k} {manifest.get(k)!r}" for k, v in facts.items() if manifest.get(k) != v]:
@@ -271,13 +271,15 @@ def read_parts(folder, *names):
         yield read_file(other if other.exists() else other.with_suffix(".parquet"))
 
 
-def read_file(path, *names):
-    """Read a parquet, safetensors or JSON file, which must have some columns or keys."""
+def read_file(path, *names, kind=object):
+    """Read a parquet, safetensors or JSON file, which must have some columns or keys, or a kind."""
     with explain_read(path):
         how = {".parquet": pd.read_parquet, ".safetensors": load_file}.get(Path(path).suffix)
         found = how(path) if how else json.loads(Path(path).read_text("utf-8"))
         for name in names:
             found[name]
+        if not isinstance(found, kind):
+            raise TypeError(f"it holds a {type(found).__name__}, not a {kind.__name__}")
     return found
 
 
@@ -325,7 +327,7 @@ def open_array(path, mode="r"):
     is one of zeros: to read an array with one is refused, in the mode "r".
     """
     root = Path(path).absolute()
-    with zarr.config.set(FULL), explain_read(root):
+    with zarr.config.set(FULL), explain_read(root), explain_read(root / "zarr.json", but=Exception):
         array = _Array(zarr.open_array(root, mode=mode).async_array)
         parts, grid = [part for part in root.glob("c/**/*") if part.is_file()], array.cdata_shape
     there = {part.relative_to(root).as_posix() for part in parts}

@@ -92,13 +92,16 @@ def adapt(
 
 def _each_named(names: Sequence, count: int, model: str) -> tuple[str, ...]:
     """Return names of the logits, if there is one for each."""
-    names = tuple(names) if isinstance(names, Iterable) else (names,)
+    names = getattr(names, "tolist", lambda: names)()  # of an array that holds one number, that
+    names = tuple(map(str, names)) if isinstance(names, Iterable) else (str(names),)
     if len(names) != count:
         raise ValueError(
             f"classes has {len(names)} names, but {model} has {count} logits; name every one, in "
             "their order."
         )
-    return tuple(map(str, names))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"classes has {twice[0]!r} twice; give each logit a name of its own.")
+    return names
 
 
 def seen(network: Explainable, layer: str | None, features: str) -> Explainable:
@@ -147,16 +150,16 @@ def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
     count = logits.shape[1]
     numbers = tuple(map(str, range(count)))
     named = network.classes if classes is None else classes
-    if named is None or tuple(named) == numbers:
-        named = clips.classes if len(clips.classes) == count and clips.classes[0] else numbers
-    return _each_named(named, count, "the model")
+    named = _each_named(numbers if named is None else named, count, "the model")
+    ours = named == numbers and len(clips.classes) == count and clips.classes[0]
+    return _each_named(clips.classes, count, "the model") if ours else named
 
 
 def logit_name(target_class: str | int, names: tuple[str, ...]) -> str:
     """Return the name of one of the logits, which may be given by its index."""
     if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
         return names[target_class]
-    if target_class not in names:
+    if not isinstance(target_class, str) or target_class not in names:
         raise ValueError(
             f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
             f"below {len(names)} will do as well."

@@ -84,7 +84,7 @@ class Explainable:
                 "(3, 16, 112, 112)."
             )
         self.mean, self.std = self._moment("mean", mean), self._moment("std", std)
-        if not (self.std > 0).all():
+        if not ((self.std > 0) & (self.std < 10)).all():
             raise ValueError(f"std is {std}; give values above 0, in units of 0..1.")
 
     def _moment(self, name: str, value) -> Tensor:

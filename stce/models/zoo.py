@@ -90,7 +90,7 @@ def complete(settings: Mapping) -> dict:
     size = values["input_size"] = [int(n) for n in values["input_size"]]
     for ok, text in (
         (int(values["n_classes"]) >= 2, "n_classes must be at least 2"),
-        (values["width"] > 0, "width must be above 0 (0.125, 0.25, 0.5 or 1)"),
+        (0 < values["width"] < 1e4, "width must be above 0 (0.125, 0.25, 0.5 or 1)"),
         (values["in_channels"] in (1, 3), "in_channels must be 1 (grey) or 3 (RGB)"),
         (len(size) == 3 and min(size) > 0, "input_size must be frames, height and width above 0"),
         (0 <= values["dropout"] < 1, "dropout must lie in [0, 1)"),

@@ -190,8 +190,8 @@ class Finished:
         """What its concepts are told apart from, drawn again with the run's seed."""
         return self._against[1]
 
-    def draw(self, p: Mapping, rng: np.random.Generator) -> Negatives:
-        """Draw what concepts are told apart from, as parameters `p` of stage tcav say."""
+    def draw(self, p: Mapping, rng: np.random.Generator, notes: dict | None = None) -> Negatives:
+        """Draw what concepts are told apart from, as `p` of stage tcav says; see `against`."""
         clips, cut = self.discovery
         if p["random_source"] == "others":
             owners = np.asarray(clips.classes)[clips.labels]
@@ -204,7 +204,7 @@ class Finished:
             rows = [rng.permutation(np.flatnonzero(owners == name))[:each] for name in names]
             rows = np.sort(np.concatenate(rows))
             return Negatives(clips, cut, rows, owners[rows], OTHERS)
-        random, used = draw_random(self, p)
+        random, used = draw_random(self, p, notes=notes)
         if p["random_from"] == "clips":
             return Negatives(random, used=used)
         made = self.run.parameters("segment")
@@ -225,17 +225,18 @@ class Finished:
         like = p["n_groups"], self.run.parameters("cluster")["n_keep"], rng, negatives.owners
         return tcav.random_groups(len(negatives), *like)
 
-    def against(self, **chosen) -> tuple[Samples, Negatives]:
+    def against(self, notes: dict | None = None, **chosen) -> tuple[Samples, Negatives]:
         """Return what concepts are scored from, against the run's negatives or others.
 
         `chosen` are parameters of stage tcav that differ from the run's, such as
         ``random_source="others"``; with ``random_from="supervoxels"`` each class then has
         ``n_random_clips`` of the others' supervoxels, with the features of stage cluster.
+        For `notes` see :func:`stce.datasets.hmdb.random_clips`.
         """
         made = self.run.parameters("tcav") if self.run.holds("tcav") else {}
         p, made = parameters.check("tcav", {**made, **chosen}), self.run.parameters("cluster")
         rng = np.random.default_rng(p["seed"])
-        negatives = self.draw(p, rng)
+        negatives = self.draw(p, rng, notes)
         groups = self.grouped(negatives, p, rng)
         if negatives.cut is self.discovery.supervoxels:
             random = read_rows(self.features, negatives.rows)
@@ -348,7 +349,7 @@ class Example:
         return ["\n".join(both) for both in zip(names, chances, strict=True)]
 
 
-def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Clips, str]:
+def draw_random(it: Finished, chosen: Mapping, n=None, notes=None) -> tuple[Clips, str]:
     """Draw `n` random clips of the form of a run's, as parameters `chosen` of stage tcav say.
 
     Returned is also what they are, see :func:`stce.datasets.negatives.negatives`; for other classes
@@ -360,7 +361,7 @@ def draw_random(it: Finished, chosen: Mapping, n: int | None = None) -> tuple[Cl
         return like.select(rows.astype(int)), OTHERS
     _, n_frames, height, width, channels = like.frames.shape
     how = {"n_frames": n_frames, "size": (height, width), "channels": channels}
-    how |= {"seed": chosen["seed"], "exclude": like.classes, "n_jobs": it.n_jobs}
+    how |= {"seed": chosen["seed"], "exclude": like.classes, "n_jobs": it.n_jobs, "notes": notes}
     if chosen["random_source"] == "folder":
         made, table = it.run.parameters("train"), it.videos("train").table
         known = table.loc[table["id"].isin(like.ids)].get("path", ())

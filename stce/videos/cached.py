@@ -53,7 +53,7 @@ class CachedVideos(Videos):
         storage.check_sealed(folder, "delete the folder, and `stce.videos.cache` makes it again")
         files = folder / "classes.json", folder / "skipped.json"
         table = storage.read_file(folder / "table.parquet", "index", "label")
-        return cls(folder, table, *map(storage.read_file, files))
+        return cls(folder, table, *(storage.read_file(file, kind=list) for file in files))
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
@@ -161,7 +161,7 @@ def _start(folder, settings):
     """Make the folder, or check that the cache in it is of the same videos and settings."""
     path, settings = folder / "cache.json", json.loads(json.dumps(settings))
     if path.is_file():
-        there = storage.read_file(path)
+        there = storage.read_file(path, kind=dict)
         both = [(name, there.get(name), settings.get(name)) for name in there | settings]
         if changed := [f"{n}: {old} there, {new} asked" for n, old, new in both if old != new]:
             raise ValueError(

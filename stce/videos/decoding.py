@@ -69,8 +69,8 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         raise FileNotFoundError(f"No video file {path}; correct the path, or fetch the video.")
     if path.stat().st_size == 0:
         raise ValueError(f"The video {path} is empty (0 bytes); fetch it again or delete it.")
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps must be a positive number or None for the video's own, not {fps}.")
+    if fps is not None and not 0 < fps < 1e5:
+        raise ValueError(f"fps must lie in (0, 100000), or be None for the video's own, not {fps}.")
     keep = []
     with suppress(ValueError, IndexError, av.FFmpegError):  # it is told when the film is read
         keep = _chosen(_announced(path, fps), fps, take)
