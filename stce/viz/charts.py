@@ -185,6 +185,7 @@ def motion_chart(
     with styled():
         height, size = (3.5, 28) if len(names) > 1 else (5, 50)
         figure, axes = panels(len(names), height, columns=3, sharey=False)
+        figure.set_figwidth(9.5 if len(names) > 1 else 6)
         for ax, name in zip(axes.flat, names, strict=False):
             mine = table[table["class"] == name].sort_values("remove")
             low, high = min(0, mine[values].min(axis=None)), mine[values].max(axis=None)
