@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from book.campaigns.replays import laptop_runs
+from book.campaigns.replays import finished_runs
 from stce import ablation, masking
 from stce.clips import Clips, middle_clips
 from stce.datasets import actors
@@ -163,9 +163,9 @@ def agreement(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 
 
 def effects(seed: int) -> list[dict]:
-    """Compare on each run of the group with this seed."""
+    """Compare on each run of the group that is finished with this seed."""
     rows = []
-    for name, run in laptop_runs(seed).items():
+    for name, run in finished_runs(seed).items():
         rows += [{"run": name} | row for row in compared(Finished(run), seed=seed)]
     return rows
 

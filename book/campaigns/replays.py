@@ -82,6 +82,17 @@ class Middles(Videos):
         return self.clips.frames[i]
 
 
+def finished_runs(seed: int) -> dict[str, Run]:
+    """Return those runs of the group with this seed that are finished; there must be one."""
+    runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
+    if not (done := {name: run for name, run in runs.items() if not run.missing()}):
+        raise FileNotFoundError(
+            f"No run of group {GROUP!r} with seed {seed} is finished. Make some first: "
+            f"`python -m stce.study run {GROUP} --seeds {seed}`."
+        )
+    return done
+
+
 def laptop_runs(seed: int) -> dict[str, Run]:
     """Return the finished runs of the group with this seed."""
     runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
