@@ -22,7 +22,8 @@ from stce.videos import Videos
 
 __all__ = ["REPLAYS", "Middles", "ShuffledLabels"]
 
-GROUP, SANITY = "laptop", "actors-small"
+GROUP, REAL, SANITY = "laptop", "interactions", "actors-small"
+N_MOVED = 30
 N_SEEDS = 3
 
 # Networks that learn shuffled labels by heart: what is added to the seed of the shuffle and to that
@@ -82,13 +83,15 @@ class Middles(Videos):
         return self.clips.frames[i]
 
 
-def finished_runs(seed: int) -> dict[str, Run]:
-    """Return those runs of the group with this seed that are finished; there must be one."""
-    runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
+def finished_runs(seed: int, *groups: str) -> dict[str, Run]:
+    """Return those runs of the groups with this seed that are finished; there must be one."""
+    groups = groups or (GROUP,)
+    every = (run for group in groups for run in find(group, known()))
+    runs = {run.name: Run(run.folder(seed)) for run in every}
     if not (done := {name: run for name, run in runs.items() if not run.missing()}):
         raise FileNotFoundError(
-            f"No run of group {GROUP!r} with seed {seed} is finished. Make some first: "
-            f"`python -m stce.study run {GROUP} --seeds {seed}`."
+            f"No run of {' or '.join(groups)} with seed {seed} is finished. Make some first: "
+            f"`python -m stce.study run {groups[0]} --seeds {seed}`."
         )
     return done
 
@@ -170,6 +173,15 @@ def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
     return (sums["share"] / sums["base"]).rename("derivative").reset_index()
 
 
+def moved(seed: int) -> list[dict]:
+    """Ask the first concepts of each run that is finished whether motion or look counts."""
+    rows = []
+    for name, run in finished_runs(seed, GROUP, REAL).items():
+        table = Sceptic(Finished(run), seed=seed).moved(N_MOVED).concepts
+        rows += table.assign(run=name).to_dict("records")
+    return rows
+
+
 def trained_again(seed: int) -> list[dict]:
     """Compare each run with the run of the next seed: another training, all else anew too."""
     rows = []
@@ -205,4 +217,5 @@ REPLAYS: dict[str, Callable[[int], list[dict]]] = {
     "training": trained_again,
     "variants": choices,
     "labels": by_heart,
+    "moved": moved,
 }
