@@ -247,6 +247,56 @@ def test_gains_are_drawn_run_by_run_with_their_intervals():
     plt.close(figure)
 
 
+def _assessed(**values):
+    row = {"class": "wave", "concept": 0, "n_clips": 9, "kind": "motion", "remove": 5.0}
+    row |= {"motion": 4.0, "motion_low": 3.0, "motion_high": 6.0}
+    row |= {"look": 1.0, "look_low": -1.0, "look_high": 2.0}
+    return row | values
+
+
+def test_motion_and_look_have_one_scale_and_a_picture_a_concept():
+    unseen = _assessed(concept=1, n_clips=0, kind="unseen", motion=np.nan, look=np.nan)
+    rows = [_assessed(), unseen, _assessed(**{"class": "walk"}, look_high=40.0, kind="look")]
+    figure = charts.motion_chart(pd.DataFrame(rows))
+    wave, walk = [ax for ax in figure.axes if ax.get_title()]
+    assert wave.get_xlim() == wave.get_ylim() == pytest.approx((-1.7, 6.7))
+    assert walk.get_ylim()[1] > 40
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["motion", "look"]
+    dots = [line for line in wave.lines if line.get_marker() == "o"]
+    assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [(1.0, 4.0)]
+    shown = charts.motion_chart(pd.DataFrame(rows[:1]), {("wave", 0): np.zeros((8, 8, 1), "u1")})
+    (picture,) = [a for a in shown.axes[0].artists if hasattr(a, "offsetbox")]
+    assert picture.xy == (1.0, 4.0)
+    # Where nothing counts at all there is a scale as well.
+    nil = dict.fromkeys(["motion", "motion_low", "motion_high", "look", "look_low", "look_high"], 0)
+    assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-1, 1)
+
+
+def test_a_clip_is_charted_by_frame_and_by_concept():
+    concepts = pd.DataFrame({"concept": [3, 1], "contribution": [2.0, -0.5]})
+    left, right = charts.clip_chart(np.array([1.0, -1.0, 0.5]), concepts).axes
+    assert [bar.get_height() for bar in left.patches] == [1, -1, 0.5]
+    assert [bar.get_width() for bar in right.patches] == [2, -0.5]
+    assert left.patches[0].get_facecolor() == right.patches[0].get_facecolor()
+    assert left.patches[1].get_facecolor() == right.patches[1].get_facecolor()
+    assert [t.get_text() for t in right.get_yticklabels()] == ["concept 3", "concept 1"]
+
+
+def test_kinds_and_faithfulness_draw_the_numbers_they_are_given():
+    table = pd.DataFrame(
+        {"concepts": [10, 4], "motion": [0.9, 0], "look": [0, 1.0], "unsure": [0.1, 0]},
+        index=["motion", "look"],
+    ).reindex(columns=["concepts", *charts.KINDS], fill_value=0)
+    figure = sketches.kinds(table)
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert sorted(w for w in widths if w) == pytest.approx([10, 90, 100])
+    methods = {"method": ["a", "b"], "correlation": [0.5, 0.1], "gap": [0.3, 0.2]}
+    ends = {name: [0.0, 0.0] for name in ("ci_low", "ci_high", "gap_low", "gap_high")}
+    left, right = sketches.faithful(pd.DataFrame(methods | ends)).axes
+    assert left.lines[-1].get_xdata().tolist() == [0.5, 0.1]
+    assert right.lines[-1].get_xdata().tolist() == [0.3, 0.2]
+
+
 def test_every_figure_of_a_notebook_is_shown():
     # IPython shows no figure after the first one if that is made inside matplotlib's rc_context.
     draw = "_ = charts.agreement_chart(pd.DataFrame(" + repr(

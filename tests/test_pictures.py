@@ -1,5 +1,7 @@
 """Pictures show the frames and the masks they are given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,6 +122,39 @@ def test_cutouts_hold_one_supervoxel_of_each_clip_on_the_fill(world):
         assert (image[:, :4] == 50).all()  # the supervoxels asked for are the right halves
         assert (image[:, 5:] == 100).all()
         assert (image[:, 4] == pictures.EDGE).all()
+
+
+def test_what_speaks_for_and_against_is_coloured_by_its_size():
+    frames = np.full((1, 1, 4, 3), 100, np.uint8)
+    shown = pictures.signed(frames, np.array([[[0.0, 2.0, -2.0, 1.0]]]))[0, 0].astype(int)
+    assert shown[0].tolist() == [60, 60, 60]
+    assert shown[1].tolist() == (0.2 * 60 + 0.8 * pictures.FOR).round().tolist()
+    assert shown[2].tolist() == (0.2 * 60 + 0.8 * pictures.AGAINST).round().tolist()
+    assert shown[0, 0] < shown[3, 0] < shown[1, 0]
+    assert (pictures.signed(frames, np.zeros((1, 1, 4))) == 60).all()
+
+
+def test_examples_of_concepts_are_titled_and_have_thumbnails(world):
+    clips, cut = world
+    # The table says how long a supervoxel lasts.
+    supervoxels = Supervoxels(cut.labels, cut.table.assign(t0=0, t1=6))
+    rows = {0: np.array([0, 1]), 1: np.array([4, 6])}
+    found = SimpleNamespace(
+        clips=clips,
+        supervoxels=supervoxels,
+        class_name="wave",
+        ranking=[1, 0],
+        members=rows.get,
+        title=lambda k: f"rank of {k}",
+    )
+    pairs, titles = pictures.titled(found, [1, 0])
+    assert titles == ["wave: rank of 1", "wave: rank of 0"]
+    (expected,) = pictures.typical(clips, supervoxels, rows[1], 1)
+    assert all(np.array_equal(a, b) for a, b in zip(pairs[0], expected, strict=True))
+    assert [len(each) for each in pictures.examples(found, [0, 1], n=2)] == [1, 2]
+    thumbs = pictures.thumbnails([found])
+    assert set(thumbs) == {("wave", 0), ("wave", 1)}
+    assert np.array_equal(thumbs["wave", 1], pictures.fullest(expected[0]))
 
 
 def test_the_fullest_frame_is_the_one_with_the_largest_mask():

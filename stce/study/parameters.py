@@ -168,9 +168,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "others": Parameter([], "Folders of the same run with other seeds, to compare with."),
         "n_clips": Parameter(1, "Test clips a class for controls, baselines and variants.", 1),
         "n_controls": Parameter(2, "Draws of each control and of the random order, a clip.", 1),
-        "n_changed": Parameter(
-            12, "Test clips a class in which the first concepts are changed.", 1
-        ),
+        "n_changed": Parameter(12, "Test clips a class whose first concepts are changed.", 1),
         "fills": Parameter(["mean", "blur", "noise"], "What hidden voxels may hold."),
         "tried": Parameter(
             ["fc7/log_prob/in place", "conv5b/logit/pooled"],

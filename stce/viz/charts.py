@@ -189,7 +189,8 @@ def motion_chart(
         for ax, name in zip(axes.flat, names, strict=False):
             mine = table[table["class"] == name].sort_values("remove")
             low, high = min(0, mine[values].min(axis=None)), mine[values].max(axis=None)
-            ends = low - 0.1 * (high - low), high + 0.1 * (high - low)
+            edge = 0.1 * (high - low) or 1
+            ends = low - edge, high + edge
             ax.plot(ends, ends, **DOTTED | {"color": PALE}, zorder=1)
             ax.axhline(0, **DOTTED)
             ax.axvline(0, **DOTTED)
