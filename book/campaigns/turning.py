@@ -111,9 +111,9 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
     Returns
     -------
     list of dict
-        One row a world, class and concept: the columns of the `Assessment`, ``accuracy`` and
-        ``accuracy_shuffled`` (frames in any order) of the network, and for each part whether the
-        concept holds more of it than any place would.
+        One row a world, class and concept: the columns of the `Assessment` but its intervals,
+        ``accuracy`` and ``accuracy_shuffled`` (frames in any order) of the network, and for each
+        part whether the concept holds more of it than any place would.
     """
     rows = []
     for world in chosen:
@@ -132,7 +132,8 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
         cut = supervoxels.segment(test, progress=False, **worlds.SLIC)
         rankings = {name: run.result.ranking(name) for name in videos.classes}
         subject = ablation.Subject(net, test, cut, run.samples.concepts, rankings, stretch=False)
-        table = motion.assess(subject, seed=seed, progress=False).concepts
+        table = motion.assess(subject, seed=seed, progress=False).concepts.round(4)
+        table = table.loc[:, ~table.columns.str.contains("_low|_high")]
         held = truth.counts(run.samples.concepts, run.cut, run.clips.parts, PARTS)
         held = truth.composition(held, seed=seed)
         held = held.assign(holds=held["ci_low"] > 1).pivot(
