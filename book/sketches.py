@@ -282,14 +282,15 @@ def faithful(table: pd.DataFrame) -> Figure:
 
     One row a method. Takes what :func:`book.campaigns.effects.methods` returns.
     """
-    sides = {"correlation": ("ci_low", "ci_high"), "gap": ("gap_low", "gap_high")}
-    titles = ("rank correlation with the true effects", "insertion less deletion")
+    titles = {"correlation": "rank correlation with the true effects"}
+    titles |= {"gap": "insertion less deletion"}
     with styled():
         figure, (axes,) = panels(2, 1.1 + 0.33 * len(table))
         place = np.arange(len(table))
-        for ax, (value, ends), title in zip(axes, sides.items(), titles, strict=True):
+        for ax, (value, title) in zip(axes, titles.items(), strict=True):
             ax.axvline(0, **DOTTED)
-            ax.hlines(place, *(table[end] for end in ends), color=COLOURS["top"], lw=2)
+            ends = table[f"{value}_low"], table[f"{value}_high"]
+            ax.hlines(place, *ends, color=COLOURS["top"], lw=2)
             ax.plot(table[value], place, "o", color=COLOURS["top"], ms=6)
             label_rows(ax, table["method"])
             ax.set_xlabel(title)

@@ -52,7 +52,7 @@ def _causal(n_seeds=4):
     parts = ["left arm", "right arm", "shadow", "ground"]
     rng, rows = np.random.default_rng(0), []
     for seed in range(n_seeds):
-        common = {"run": "one", "seed": seed, "class": "a", "id": "x"}
+        common = {"run": "one", "seed": seed, "class": "a", "id": f"clip {seed}"}
         for part, effect in zip(parts, (4.0, 3.0, 1.0, 0.0), strict=True):
             row = common | {"part": part, "effect": effect, "lost": int(effect > 3), "area": 0.1}
             row |= {m: rng.normal() for m in effects.METHODS}
@@ -65,15 +65,32 @@ def _causal(n_seeds=4):
 
 def test_methods_are_ranked_by_the_truth():
     table = _causal()
-    told = effects.methods(table).set_index("method")
+    told, (related, *ends) = effects.methods(table)
+    told = told.set_index("method")
     assert told.index[0] == "STCE, score" and told.index[-1] == "random"
     assert told.loc["STCE, score", "correlation"] == pytest.approx(1)
-    assert told.loc["random", ["ci_low", "ci_high"]].tolist() == pytest.approx([-1, -1])
+    assert told.loc["random", ["correlation_low", "correlation_high"]].tolist() == [-1, -1]
     assert told.loc["STCE, score", "gap"] == pytest.approx(0.8)
     true = effects.true_effects(table).set_index("part")
     assert true["effect"].tolist() == [4, 3, 1, 0] and true["lost"].tolist() == [1, 0, 0, 0]
-    related, low, high = effects.agree(table)
-    assert low <= related <= high
+    by_hand = told[["correlation", "gap"]].rank().corr().iloc[0, 1]
+    assert related == pytest.approx(by_hand) and ends[0] <= related <= ends[1]
+
+
+def test_intervals_are_over_runs_and_over_their_clips():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"run": run, "seed": 0, "part": "arms", "id": f"clip {i}", "effect": mean + rng.normal()}
+        for run, mean in (("one", 0.0), ("two", 10.0))
+        for i in range(50)
+    ]
+    table = pd.DataFrame(rows)
+    both = effects.averaged(table, "part", ["effect"]).iloc[0]
+    assert both["effect"] == pytest.approx(table["effect"].mean())
+    assert both["effect_low"] < 1 and both["effect_high"] > 9
+    # Of one run alone it is that over clips, never of no width.
+    one = effects.averaged(table.query("run == 'one'"), "part", ["effect"]).iloc[0]
+    assert 0.4 < one["effect_high"] - one["effect_low"] < 0.7
 
 
 def test_what_is_explained_is_told_by_run():

@@ -291,7 +291,10 @@ def test_kinds_and_faithfulness_draw_the_numbers_they_are_given():
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert sorted(w for w in widths if w) == pytest.approx([10, 90, 100])
     methods = {"method": ["a", "b"], "correlation": [0.5, 0.1], "gap": [0.3, 0.2]}
-    ends = {name: [0.0, 0.0] for name in ("ci_low", "ci_high", "gap_low", "gap_high")}
+    ends = {
+        name: [0.0, 0.0]
+        for name in (f"{v}_{end}" for v in ("correlation", "gap") for end in ("low", "high"))
+    }
     left, right = sketches.faithful(pd.DataFrame(methods | ends)).axes
     assert left.lines[-1].get_xdata().tolist() == [0.5, 0.1]
     assert right.lines[-1].get_xdata().tolist() == [0.3, 0.2]

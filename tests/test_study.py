@@ -108,7 +108,7 @@ def test_what_parts_truly_do_is_told_beside_what_methods_say_of_them(smoke):
     shown = table.dropna(subset="method")
     assert set(shown["method"]) == set(effects.METHODS)
     assert shown[["insertion", "deletion"]].stack().between(0, 1).all()
-    told = effects.methods(table)
+    told, _ = effects.methods(table)
     assert set(told["method"]) == set(effects.METHODS.values())
     assert told["correlation"].between(-1, 1).all()
 

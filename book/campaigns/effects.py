@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from book.campaigns import causal, turning
-from stce.engine.resampling import mean_interval, rank_correlation
+from stce.engine.resampling import interval, rank_correlation
 
 KINDS = ("motion", "both", "look", "presence", "unsure", "unseen")
 MIXED = "motion of a hand, look of a badge"
@@ -66,6 +66,7 @@ def knows(table: pd.DataFrame) -> pd.DataFrame:
     return told
 
 
+UNIT = ["run", "seed"]
 METHODS = {
     "contributions": "contributions of supervoxels",
     "score": "STCE, score",
@@ -83,63 +84,68 @@ METHODS = {
 def true_effects(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Average what each part does to the logit, and to recognition, over the clips of all runs.
 
-    Takes the campaign "causal"; one row a ``part``: the ``effect`` in logits and its interval over
-    runs and seeds, and the share of clips ``lost``.
+    Takes the campaign "causal"; one row a ``part``, the largest effect first: the ``effect`` in
+    logits and the share of clips ``lost``, each with its 95 % interval (``effect_low``, ...; see
+    :func:`averaged`).
     """
-    parts = table.dropna(subset="part")
-    return _over_runs(parts, "part", ["effect", "lost"], seed).sort_values(
-        "effect", ascending=False
-    )
+    told = averaged(table.dropna(subset="part"), "part", ["effect", "lost"], seed)
+    return told.sort_values("effect", ascending=False)
 
 
-def methods(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def methods(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, tuple[float, float, float]]:
     """Tell how well each method ranks the parts of a clip, and how its curves look.
 
-    Takes the campaign "causal"; one row a ``method``, the best first: the mean rank ``correlation``
-    with the true effects with its 95 % interval over runs and seeds (``ci_low``, ``ci_high``), and
-    ``gap``, by how much the area under the insertion curve is above that under the deletion curve.
+    Takes the campaign "causal".
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``method``, the best first: the mean rank ``correlation`` with the true effects,
+        and ``gap``, by how much the area under the insertion curve is above that under the deletion
+        curve, each with its 95 % interval.
+    tuple of float
+        Whether the gaps rank the methods as the correlations do: Spearman's correlation of the two
+        over methods, and its 95 % interval.
     """
     parts, shown = table.dropna(subset="part"), table.dropna(subset="method")
     shown = shown.assign(gap=shown["insertion"] - shown["deletion"])
     agreed = causal.agreement(parts, list(METHODS))
-    told = _over_runs(agreed, "method", ["correlation"], seed)
-    told = told.rename(columns={"correlation_low": "ci_low", "correlation_high": "ci_high"})
-    told = told.merge(_over_runs(shown, "method", ["gap"], seed), on="method")
+    both = agreed.merge(shown[[*UNIT, "id", "method", "gap"]], on=[*UNIT, "id", "method"])
+    drawn = _resampled(both, "method", ["correlation", "gap"], seed)
+    related = rank_correlation(*drawn.transpose(2, 0, 1))
+    told = averaged(both, "method", ["correlation", "gap"], seed)
     told["method"] = told["method"].map(METHODS)
-    return told.sort_values("correlation", ascending=False, ignore_index=True)
+    told = told.sort_values("correlation", ascending=False, ignore_index=True)
+    return told, (float(related[0]), *interval(related[1:]))
 
 
-def agree(table: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> tuple[float, ...]:
-    """Return whether deletion curves rank the methods as the truth does: Spearman's correlation.
+def averaged(table: pd.DataFrame, what: str, values: list[str], seed: int = 0) -> pd.DataFrame:
+    """Average over the clips of each run and seed, then over these, one row a `what`.
 
-    Takes the campaign "causal"; the correlation over methods of mean gap and mean correlation with
-    the true effects, with its 95 % interval over runs and seeds.
+    The 95 % intervals are of a bootstrap that draws runs and, in each of them, clips.
     """
-    parts, shown = table.dropna(subset="part"), table.dropna(subset="method")
-    shown = shown.assign(gap=shown["insertion"] - shown["deletion"])
-    agreed = causal.agreement(parts, list(METHODS))
-    units = ["run", "seed"]
-    sides = [
-        side.groupby([*units, "method"])[value].mean().unstack("method")[list(METHODS)].to_numpy()
-        for side, value in ((shown, "gap"), (agreed, "correlation"))
-    ]
-    drawn = np.random.default_rng(seed).integers(len(sides[0]), size=(n_bootstrap, len(sides[0])))
-    means = [np.concatenate([s.mean(0)[None], s[drawn].mean(1)]) for s in sides]
-    related = rank_correlation(*means)
-    return float(related[0]), *np.quantile(related[1:], [0.025, 0.975])
+    drawn = _resampled(table, what, values, seed)
+    told = pd.DataFrame({what: list(dict.fromkeys(table[what]))})
+    for i, value in enumerate(values):
+        ends = [interval(column) for column in drawn[1:, :, i].T]
+        told[value] = drawn[0, :, i]
+        told[[f"{value}_low", f"{value}_high"]] = ends
+    return told
 
 
-def _over_runs(table: pd.DataFrame, what: str, values: list[str], seed: int) -> pd.DataFrame:
-    """Average over the clips of each run and seed, then over these, with an interval over them."""
-    rng, rows = np.random.default_rng(seed), []
-    for name, mine in table.groupby(what, sort=False):
-        each = mine.groupby(["run", "seed"])[values].mean()
-        row = {what: name} | each.mean().to_dict()
-        for value in values:
-            low, high = mean_interval(each[value].to_numpy(), 1000, rng)
-            row |= {f"{value}_low": low, f"{value}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+def _resampled(table, what, values, seed, n_bootstrap=1000) -> np.ndarray:
+    """Return means ``(1 + B, things, values)``: first as they are, then of resamples."""
+    names, rng = list(dict.fromkeys(table[what])), np.random.default_rng(seed)
+    blocks = []
+    for _, mine in table.groupby(UNIT):
+        wide = mine.pivot(index="id", columns=what, values=values)
+        blocks.append(np.stack([wide[value][names].to_numpy() for value in values], axis=-1))
+    means = [np.mean([np.nanmean(block, 0) for block in blocks], axis=0)]
+    for _ in range(n_bootstrap):
+        chosen = (blocks[i] for i in rng.integers(len(blocks), size=len(blocks)))
+        again = (block[rng.integers(len(block), size=len(block))] for block in chosen)
+        means.append(np.mean([np.nanmean(block, 0) for block in again], axis=0))
+    return np.stack(means)
 
 
 def explained(table: pd.DataFrame) -> pd.DataFrame:
