@@ -163,7 +163,7 @@ class Sceptic:
 
     @cached_property
     def tested(self) -> tuple:
-        """What is ablated, and which of its clips: a few of each class, embedded once."""
+        """What is ablated, and which few of its clips of each class, embedded once."""
         it, (clips, cut) = self.it, self.it.test
         videos = some_of_each(clips.labels, self.n_clips)
         rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
