@@ -40,7 +40,7 @@ def test_what_concepts_are_called():
     told = effects.called(pd.DataFrame(rows))
     one = told.loc["motion"]
     assert one[["concepts", "counting"]].tolist() == [10, 9]
-    assert one["moves"] == pytest.approx(8 / 9) and one["ci_low"] < 8 / 9 < one["ci_high"]
+    assert one["moves"] == pytest.approx(8 / 9) and one["moves_low"] < 8 / 9 < one["moves_high"]
     assert one[list(effects.KINDS)].sum() == pytest.approx(1)
     assert told.loc["look", "moves"] == 0 and np.isnan(told.loc["both", "moves"])
     known = effects.knows(pd.DataFrame(rows))

@@ -7,9 +7,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from book.campaigns import causal, turning
+from book.tables import intervals
 from stce.engine.resampling import interval, rank_correlation
+from stce.viz.charts import KINDS
 
-KINDS = ("motion", "both", "look", "presence", "unsure", "unseen")
 MIXED = "motion of a hand, look of a badge"
 TRUTHS = ("motion", "look", "motion, beside a look", "look, beside a motion", "both", "neither")
 
@@ -38,7 +39,7 @@ def called(table: pd.DataFrame) -> pd.DataFrame:
     Takes the campaign "motion"; returns one row a truth, indexed by it: the ``concepts``, the share
     of each kind, and of those that count at all (not "unsure", not "unseen") their number
     (``counting``) and the share called "motion" or "both", ``moves``, with its exact 95 % interval
-    ``ci_low`` and ``ci_high``; shares are 0 to 1.
+    ``moves_low`` and ``moves_high``; shares are 0 to 1.
     """
     rows = {}
     for truth, mine in truths(table).groupby("truth"):
@@ -49,7 +50,7 @@ def called(table: pd.DataFrame) -> pd.DataFrame:
         if len(counting):
             moves = int(counting["kind"].isin(["motion", "both"]).sum())
             low, high = binomtest(moves, len(counting)).proportion_ci()
-            row |= {"moves": moves / len(counting), "ci_low": low, "ci_high": high}
+            row |= {"moves": moves / len(counting), "moves_low": low, "moves_high": high}
         rows[truth] = row
     return pd.DataFrame(rows).T.reindex(TRUTHS)
 
@@ -111,10 +112,10 @@ def methods(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, tuple[flo
     shown = shown.assign(gap=shown["insertion"] - shown["deletion"])
     agreed = causal.agreement(parts, list(METHODS))
     both = agreed.merge(shown[[*UNIT, "id", "method", "gap"]], on=[*UNIT, "id", "method"])
-    drawn = _resampled(both, "method", ["correlation", "gap"], seed)
+    names, drawn = _resampled(both, "method", ["correlation", "gap"], seed)
     related = rank_correlation(*drawn.transpose(2, 0, 1))
-    told = averaged(both, "method", ["correlation", "gap"], seed)
-    told["method"] = told["method"].map(METHODS)
+    told = _summed_up(names, drawn, ["correlation", "gap"])
+    told.insert(0, "method", [METHODS[name] for name in names])
     told = told.sort_values("correlation", ascending=False, ignore_index=True)
     return told, (float(related[0]), *interval(related[1:]))
 
@@ -124,17 +125,33 @@ def averaged(table: pd.DataFrame, what: str, values: list[str], seed: int = 0) -
 
     The 95 % intervals are of a bootstrap that draws runs and, in each of them, clips.
     """
-    drawn = _resampled(table, what, values, seed)
-    told = pd.DataFrame({what: list(dict.fromkeys(table[what]))})
+    names, drawn = _resampled(table, what, values, seed)
+    told = _summed_up(names, drawn, values)
+    told.insert(0, what, names)
+    return told
+
+
+def worded(table: pd.DataFrame, columns: dict[str, tuple[str, float, int]]) -> pd.DataFrame:
+    """Write values with their intervals: of each column its title, a factor, and decimals."""
+    told = pd.DataFrame(index=table.index)
+    for value, (title, factor, digits) in columns.items():
+        ends = table[[value, f"{value}_low", f"{value}_high"]]
+        told[title] = intervals(factor * ends, digits, "")
+    return told
+
+
+def _summed_up(names: list[str], drawn: np.ndarray, values: list[str]) -> pd.DataFrame:
+    """Return the first of the means, and the interval of the others."""
+    told = pd.DataFrame(index=range(len(names)))
     for i, value in enumerate(values):
-        ends = [interval(column) for column in drawn[1:, :, i].T]
         told[value] = drawn[0, :, i]
+        ends = [interval(column) for column in drawn[1:, :, i].T]
         told[[f"{value}_low", f"{value}_high"]] = ends
     return told
 
 
-def _resampled(table, what, values, seed, n_bootstrap=1000) -> np.ndarray:
-    """Return means ``(1 + B, things, values)``: first as they are, then of resamples."""
+def _resampled(table, what, values, seed, n_bootstrap=1000) -> tuple[list[str], np.ndarray]:
+    """Return names and means ``(1 + B, names, values)``: first as they are, then of resamples."""
     names, rng = list(dict.fromkeys(table[what])), np.random.default_rng(seed)
     blocks = []
     for _, mine in table.groupby(UNIT):
@@ -145,7 +162,7 @@ def _resampled(table, what, values, seed, n_bootstrap=1000) -> np.ndarray:
         chosen = (blocks[i] for i in rng.integers(len(blocks), size=len(blocks)))
         again = (block[rng.integers(len(block), size=len(block))] for block in chosen)
         means.append(np.mean([np.nanmean(block, 0) for block in again], axis=0))
-    return np.stack(means)
+    return names, np.stack(means)
 
 
 def explained(table: pd.DataFrame) -> pd.DataFrame:

@@ -83,11 +83,15 @@ class Middles(Videos):
         return self.clips.frames[i]
 
 
+def _runs(seed: int, *groups: str) -> dict[str, Run]:
+    """Return the runs of some groups with this seed, finished or not."""
+    every = (run for group in groups for run in find(group, known()))
+    return {run.name: Run(run.folder(seed)) for run in every}
+
+
 def finished_runs(seed: int, *groups: str) -> dict[str, Run]:
     """Return those runs of the groups with this seed that are finished; there must be one."""
-    groups = groups or (GROUP,)
-    every = (run for group in groups for run in find(group, known()))
-    runs = {run.name: Run(run.folder(seed)) for run in every}
+    runs = _runs(seed, *groups)
     if not (done := {name: run for name, run in runs.items() if not run.missing()}):
         raise FileNotFoundError(
             f"No run of {' or '.join(groups)} with seed {seed} is finished. Make some first: "
@@ -97,8 +101,8 @@ def finished_runs(seed: int, *groups: str) -> dict[str, Run]:
 
 
 def laptop_runs(seed: int) -> dict[str, Run]:
-    """Return the finished runs of the group with this seed."""
-    runs = {run.name: Run(run.folder(seed)) for run in find(GROUP, known())}
+    """Return all runs of the laptop group with this seed, which must be finished."""
+    runs = _runs(seed, GROUP)
     for run in runs.values():
         if run.missing():
             raise FileNotFoundError(

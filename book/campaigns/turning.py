@@ -132,7 +132,7 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
         cut = supervoxels.segment(test, progress=False, **worlds.SLIC)
         rankings = {name: run.result.ranking(name) for name in videos.classes}
         subject = ablation.Subject(net, test, cut, run.samples.concepts, rankings, stretch=False)
-        table = motion.assess(subject, seed=seed, progress=False).concepts.round(4)
+        table = motion.assess(subject, seed=seed, progress=False).concepts
         table = table.loc[:, ~table.columns.str.contains("_low|_high")]
         held = truth.counts(run.samples.concepts, run.cut, run.clips.parts, PARTS)
         held = truth.composition(held, seed=seed)
@@ -140,7 +140,7 @@ def assessed(seed: int, chosen: Sequence[str] = tuple(WORLDS)) -> list[dict]:
             index=["class", "concept"], columns="part", values="holds"
         )
         table = table.join(held[list(PARTS[1:])], on=["class", "concept"])
-        rows += table.assign(world=world, **known).to_dict("records")
+        rows += table.assign(world=world, **known).round(4).to_dict("records")
     return rows
 
 
