@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,27 +15,27 @@ import pandas as pd
 import torch
 from torch import nn
 
-from stce import ablation, curves, features, supervoxels, tcav
-from stce import concepts as concepts_module
+from stce import ablation, curves, supervoxels
 from stce.clips import Clips, as_clips, of_class
-from stce.concepts import Concepts
-from stce.datasets.negatives import clips_against
+from stce.concepts import WAYS, Concepts
+from stce.datasets.negatives import clips_against, shown_by
 from stce.engine import storage
 from stce.engine.device import typed
 from stce.engine.progress import tell
-from stce.engine.threads import prepared
-from stce.evaluation import significance
-from stce.evaluation.effects import motion
+from stce.evaluation import trust
 from stce.evaluation.effects.contributions import Contributions, explain_clip
+from stce.evaluation.effects.depth import over_layers, seen_at
+from stce.evaluation.trust import Evidence, Trust, gather
 from stce.evaluation.verdict import Verdict, verdict
-from stce.features import extract
+from stce.features import recognised
 from stce.models import FEATURES
-from stce.models.adapt import Explainable, lent, logit_name, logit_names, seen
+from stce.models.adapt import Explainable, lent, seen
+from stce.models.probe import logit_name, logit_names
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
 NEGATIVES = ("clips", "supervoxels", "matched")
-CHOICES = {"target": TARGETS, "features": FEATURES, "random_from": NEGATIVES}
+CHOICES = {"target": TARGETS, "features": FEATURES, "random_from": NEGATIVES, "discover": WAYS}
 # The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).
 PAPER = {"n_segments": (15, 50, 80), "features": "supervoxels", "random_from": "clips"}
 CONFIRMED = {"n_segments": (50, 150, 300), "features": "pooled", "random_from": "matched"}
@@ -54,14 +54,18 @@ class Explanation:
         Of this class; those of others may be there too.
     outcomes : pandas.DataFrame or None
         Rows of :func:`stce.ablation.run` where test clips were given, of ranked and matched orders.
-    motion : pandas.DataFrame or None
-        With ``check``: whether each concept counts by its motion or its look, the ``concepts`` of
-        :func:`stce.evaluation.effects.motion.assess`; `stce.viz.charts.motion_chart` draws them.
+    layers : pandas.DataFrame or None
+        The scores at other `layers`, :func:`stce.evaluation.effects.depth.over_layers`, which
+        `stce.viz.charts.depth_chart` draws.
+    trust : stce.evaluation.trust.Trust or None
+        With ``check``: what a sceptic asks of it, and what is answered.
     settings : dict
         The arguments, the grey value of hidden voxels (``fill``), and the versions of stce and
         torch, as JSON can hold them.
     network : stce.models.adapt.Explainable or None
         What was explained; None after :meth:`load`.
+    evidence : stce.evaluation.trust.Evidence or None
+        What it was made from; None after :meth:`load`, and of a run.
     """
 
     class_name: str
@@ -72,7 +76,9 @@ class Explanation:
     outcomes: pd.DataFrame | None
     settings: dict
     network: Explainable | None = field(default=None, repr=False, compare=False)
-    motion: pd.DataFrame | None = None
+    layers: pd.DataFrame | None = None
+    trust: Trust | None = field(default=None, repr=False, compare=False)
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self):
         ranking = ", ".join(map(str, self.ranking))
@@ -85,7 +91,8 @@ class Explanation:
         given = self.scores.reset_index(), found, self.clips, self.supervoxels
         if self.outcomes is not None or "recognised" not in self.settings:
             return verdict(*given, outcomes=self.outcomes)
-        right = np.arange(len(self.clips)) < self.settings["recognised"]
+        mine = self.clips.indices_of(self.class_name)
+        right = np.arange(len(mine)) < self.settings["recognised"]
         return verdict(*given, answers=pd.DataFrame({"class": self.class_name, "correct": right}))
 
     @property
@@ -110,7 +117,7 @@ class Explanation:
     @property
     def fill(self) -> int:
         """The grey value of what is hidden, from 0 to 255."""
-        return self.settings["fill"] if self.network is None else _fill(self.network)
+        return self.settings["fill"] if self.network is None else self.network.blank
 
     @property
     def accuracy(self) -> pd.DataFrame | None:
@@ -121,6 +128,24 @@ class Explanation:
         mine = self.outcomes[ranked & (self.outcomes["class"] == self.class_name)]
         return curves.accuracy_table(mine, seed=self.settings["seed"])
 
+    @property
+    def motion(self) -> pd.DataFrame | None:
+        """With ``check``: whether each concept counts by its motion or its look.
+
+        These are the ``concepts`` of :func:`stce.evaluation.effects.motion.assess`;
+        `stce.viz.charts.motion_chart` draws them.
+        """
+        return None if self.trust is None else self.trust.tables["motion"]
+
+    def check(self, **asked) -> Trust:
+        """Ask what a sceptic asks, see :func:`stce.evaluation.trust.examine`, the `asked` too."""
+        if self.evidence is None:
+            raise ValueError(
+                "what this explanation was made from is not at hand; call check on what explain "
+                "returns (of a run: stage validate)."
+            )
+        return trust.examine(self.evidence, **{"seed": self.settings["seed"], **asked})
+
     def ends(self, n: int = 2) -> list[int]:
         """Return the n most and the n least important concepts, in the order of their rank."""
         return self.ranking[:n] + self.ranking[n:][-n:]
@@ -128,7 +153,8 @@ class Explanation:
     def title(self, concept: int) -> str:
         """Return rank and score of a concept in words."""
         row = self.scores.loc[concept]
-        return f"rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
+        name = f"{row['name']}, " if row.get("name") else ""
+        return f"{name}rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
 
     def explain_clip(self, clip, **how) -> Contributions:
         """Tell what each supervoxel of a clip, or of a longer video, adds to the class's logit.
@@ -152,9 +178,11 @@ class Explanation:
             storage.new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
             self.concepts.save(partial)
             self.tcav.save(partial)
-            tables = {"outcomes": self.outcomes, "motion": self.motion}
+            tables = {"outcomes": self.outcomes, "layers": self.layers}
             tables = {name: table for name, table in tables.items() if table is not None}
             storage.write_parts(partial, supervoxels=self.supervoxels.table, **tables)
+            if self.trust is not None:
+                self.trust.save(partial / "trust")
             facts = {"class_name": self.class_name, "settings": self.settings}
             facts = json.dumps(facts, indent=1, default=np.generic.tolist)  # numbers of numpy
             (partial / "explanation.json").write_text(facts, "utf-8")
@@ -170,11 +198,12 @@ class Explanation:
             )
         storage.check_sealed(folder, "delete the folder and save the explanation again")
         facts = storage.read_file(folder / "explanation.json", "class_name", "settings")
-        files = (folder / f"{name}.parquet" for name in ("outcomes", "motion"))
-        outcomes, moved = (storage.read_file(f) if f.exists() else None for f in files)
-        clips = Clips.load(folder / "clips")
+        files = (folder / f"{name}.parquet" for name in ("outcomes", "layers"))
+        outcomes, deep = (storage.read_file(f) if f.exists() else None for f in files)
+        told = Trust.load(folder / "trust") if (folder / "trust").exists() else None
         found = (of.load(folder) for of in (Supervoxels, Concepts, Tcav))
-        return cls(facts["class_name"], clips, *found, outcomes, facts["settings"], motion=moved)
+        found = facts["class_name"], Clips.load(folder / "clips"), *found, outcomes
+        return cls(*found, facts["settings"], layers=deep, trust=told)
 
 
 @partial(typed, but=("clips",))
@@ -192,6 +221,8 @@ def explain(
     test_clips=None,
     n_segments: tuple[int, ...] | None = None,
     n_concepts: int = 25,
+    concepts=None,
+    discover: str = "kmeans",
     n_keep: int = 40,
     n_groups: int = 50,
     compactness: float = 20.0,
@@ -199,6 +230,7 @@ def explain(
     target: str = "logit",
     features: str | None = None,
     concept_layer: str | None = None,
+    layers: Sequence[str] | None = None,
     stretch: bool = False,
     pool: bool = True,
     q_max: int = 5,
@@ -246,19 +278,28 @@ def explain(
         as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
-    n_segments, compactness, sigma, n_concepts, n_keep
-        See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`.
+    n_segments, compactness, sigma, n_concepts, n_keep, discover
+        See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`; `n_concepts`
+        may be 0 where `concepts` are given.
+    concepts : mapping of str to Clips, array_like or path, optional
+        Concepts of your own beside those that are found, each by five examples or more: clips (or
+        a folder of films) that show it, or masks ``(N, T, H, W) bool`` of it in the N clips of the
+        class (:func:`stce.concepts.with_examples`). They are the last ones by number, and the
+        scores have their ``name``. One against another: give the other's clips as `random`.
     n_groups, target, pool, q_max, n_random_orders, n_matched
         See :func:`stce.tcav.random_groups`, :func:`stce.tcav.slopes`,
         :func:`stce.models.adapt.adapt`, :func:`stce.ablation.run`, ``ranked`` and ``matched``.
     check : bool, default False
-        Also ask of each concept, on `test_clips`, whether its motion or its look counts.
+        Also ask, on `test_clips`, what a sceptic asks (:func:`stce.evaluation.trust.examine`), and
+        of each concept whether its motion or its look counts.
     features : {"supervoxels", "pooled"}, optional
         Show the supervoxels to the model one by one as the paper does, or pool their features from
         the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
     concept_layer : str, optional
         Find and tell concepts at another layer than they are scored at, such as an earlier one with
         a finer map, which what was confirmed takes of a `Network`; default the same.
+    layers : sequence of str, optional
+        Score the same concepts at each of these as well, see ``layers`` of the result.
     stretch, batch_size, n_jobs, progress
         See :func:`stce.features.batches`; with `progress` the verdict is printed, too.
     seed, device : int, default 0, and torch.device, optional
@@ -285,11 +326,12 @@ def explain(
     given = {"n_segments": n_segments, "features": features, "random_from": random_from}
     given = {key: value for key, value in given.items() if value is not None}
     settings = PAPER | given | {
-        "compactness": compactness, "sigma": sigma, "n_concepts": n_concepts,
-        "n_keep": n_keep, "n_groups": n_groups, "target": target, "stretch": stretch, "pool": pool,
+        "compactness": compactness, "sigma": sigma, "n_concepts": n_concepts, "n_keep": n_keep,
+        "discover": discover, "n_groups": n_groups, "target": target, "stretch": stretch,
         "q_max": q_max, "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
+        "pool": pool,
     }  # fmt: skip
-    _check({**settings, "batch_size": batch_size})
+    _check({**settings, "batch_size": batch_size}, int(not concepts))
     if check and test_clips is None:
         raise ValueError("check is True, but nothing can be changed in test_clips; give some.")
     clips = as_clips(clips, "clips")
@@ -303,6 +345,7 @@ def explain(
                 settings |= CONFIRMED | given
                 random, concept_layer = random or "others", concept_layer or network.finer
         finder = seen(network, concept_layer, settings["features"])
+        views = None if layers is None else seen_at(network, layers)
         names = logit_names(network, clips, classes)
         name = logit_name(target_class, names)
         mine = of_class(clips, name, names, "clips")
@@ -311,83 +354,43 @@ def explain(
             test_clips = of_class(test_clips, name, names, "test_clips")
         random = n_groups * n_keep if random is None else random
         random = clips_against(random, clips, name, seed)
-        settings |= {"n_segments": list(settings["n_segments"]), "q_max": min(q_max, n_concepts)}
-        settings |= {"layer": layer, "concept_layer": concept_layer}
-        settings |= {"n_random": len(random), "fill": _fill(network)}
+        own = {key: shown_by(key, of, mine, n_keep, seed) for key, of in (concepts or {}).items()}
+        settings["n_segments"] = list(settings["n_segments"])
+        settings["q_max"] = min(q_max, n_concepts + len(own))
+        settings |= {"layer": layer, "concept_layer": concept_layer, "concepts": list(own)}
+        settings |= {"n_random": len(random), "fill": network.blank}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
         cutting = {key: settings[key] for key in ("n_segments", "compactness", "sigma")}
         cutting |= {"n_jobs": n_jobs, "progress": progress}
         running = {"batch_size": batch_size, "device": network.device}
-        cut, found, result = _find(network, finder, mine, random, names, settings, cutting, running)
-        outcomes = None
+        made = gather(network, finder, mine, random, names, settings, cutting, running, own)
+        found, result, outcomes, told = made.concepts, made.tcav, None, None
         if test_clips is None:
-            with torch.inference_mode():
-                each = (mine.frames[n : n + 1] for n in range(len(mine)))
-                each = (prepared(network, one, network.device) for one in each)
-                said = [int(network(clip).argmax()) for clip in each]
-            settings["recognised"] = said.count(names.index(name))
+            settings["recognised"] = recognised(network, mine, running["device"])
         else:
-            unseen = supervoxels.segment(test_clips, **cutting)
-            given = finder, test_clips, unseen, found, {name: result.ranking(name)}
-            shown = {"stretch": stretch, **running}
-            # They are asked twice, and embedded once.
-            z = extract(*given[:3], progress=progress, **shown) if check else None
-            subject = ablation.Subject(*given, features=z, **shown)
+            made = made.tested_on(test_clips, cutting, running, n_jobs, embedded=check)
             orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
             steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
-            outcomes = pd.concat(ablation.run(subject, *orders, **steps), ignore_index=True)
-        moved = motion.assess(subject, seed=seed, progress=progress).concepts if check else None
-    it = Explanation(name, mine, cut, found, result, outcomes, settings, network, moved)
-    tell(str(it.verdict), show=progress)
+            outcomes = pd.concat(ablation.run(made.tested, *orders, **steps), ignore_index=True)
+        told = trust.examine(made, seed=seed) if check else None
+        deep = None if views is None else over_layers(made, views)
+    given = *made.discovery, found, result, outcomes, settings, network, deep, told, made
+    it = Explanation(name, *given)
+    tell(f"{it.verdict}\n\n{told}" if check else str(it.verdict), show=progress)
     return it
 
 
-def _find(network, finder, clips, random, names, settings, cutting, running):
-    """Return the supervoxels, the concepts and their scores (paper 3.1 and 3.2)."""
-    seed, name, target = settings["seed"], names[clips.labels[0]], settings["target"]
-    n_groups, n_keep, rng = settings["n_groups"], settings["n_keep"], np.random.default_rng(seed)
-    negatives, matched = features.Negatives(random), settings["random_from"] == "matched"
-    if settings["random_from"] != "clips":
-        n = (5 if matched else 1) * n_groups * n_keep  # the more, the liker
-        negatives = features.random_supervoxels(random, n, n_keep, rng, **cutting)
-    if not matched:
-        groups = tcav.random_groups(len(negatives), n_groups, n_keep, rng)
-    cut = supervoxels.segment(clips, **cutting)
-    shown = {"stretch": settings["stretch"], "progress": cutting["progress"], **running}
-    z = extract(network, clips, cut, **shown)
-    at = z if finder is network else extract(finder, clips, cut, **shown)
-    rows, number = cut.table["video"].to_numpy(), settings["n_concepts"]
-    how = {"n_concepts": number, "n_keep": n_keep, "seed": seed}
-    found = concepts_module.cluster(at, clips.labels[rows], rows, names, **how)
-    if matched:
-        groups = tcav.matched_groups(found, cut.places(), negatives, n_groups, rng)
-    whole = {name: features.extract_layer(network, clips, **running)}
-    others = negatives.embed(network, stretch=settings["stretch"], **running)
-    slopes = None
-    if network.splits == "no":
-        few = max(1, running["batch_size"] // 4)  # a backward pass keeps what a forward forgets
-        parts = (clips.frames[i : i + few] for i in range(0, len(clips), few))
-        parts = (prepared(network, part, running["device"]) for part in parts)
-        parts = [network.gradient(x, names.index(name), target).cpu() for x in parts]
-        slopes = {name: torch.cat(parts).numpy()}
-    samples = tcav.Samples(found, z, whole, others, groups, names, target, slopes)
-    how = {"seed": seed, "device": running["device"]}
-    result = tcav.score(network, samples, **how)
-    # The test shuffles known slopes, so that no network is copied; with so many draws one concept
-    # alone can pass it.
-    samples = replace(samples, slopes=dict(samples.gradients(network, [name], running["device"])))
-    draws = {"n_null": 25 * number, "n_shuffles": 100 * number}
-    return cut, found, significance.against_chance(None, result, samples, **draws, **how)
-
-
-def _fill(network: Explainable) -> int:
-    return int(255 * float(network.mean.mean()))
-
-
-def _check(given: dict) -> None:
+def _check(given: dict, n_concepts: int) -> None:
     """Refuse what a late step would stumble over, before the first one starts."""
     supervoxels.check_cut(given["n_segments"], given["compactness"], given["sigma"])
-    least = {"n_concepts": 1, "n_keep": 1, "n_groups": 2, "q_max": 1, "batch_size": 1, "seed": 0}
+    least = {
+        "n_concepts": n_concepts,
+        "n_keep": 1,
+        "n_groups": 2,
+        "q_max": 1,
+        "batch_size": 1,
+        "seed": 0,
+    }
     for name, low in least.items():
         if given[name] < low or name == "n_concepts" and given[name] > 63:
             most = ", at most 63" if name == "n_concepts" else ""

@@ -305,6 +305,40 @@ def _seen(network, frames: np.ndarray, layer: bool, device) -> np.ndarray:
     return forward(network, lambda few: see(x[few]), len(x), device).cpu().numpy()
 
 
+def extract_slopes(network, clips, class_index: int, target: str, *, batch_size=16, device="cpu"):
+    """Return the gradient of a class output by the features of whole clips, ``(N, D) float32``.
+
+    It is that of equation 1 where the features do not decide on the logits (`splits` is "no"); else
+    :func:`stce.tcav.slopes` gives the same from known features. `batch_size` counts clips.
+    """
+    parts = (clips.frames[i : i + batch_size] for i in range(0, len(clips), batch_size))
+    parts = (prepared(network, np.asarray(part), resolve(device)) for part in parts)
+    return torch.cat([network.gradient(x, class_index, target).cpu() for x in parts]).numpy()
+
+
+def whole(network, clips, samples, *, batch_size: int = 64, device="cpu") -> dict[str, dict]:
+    """Return what :class:`stce.tcav.Samples` holds of whole clips, for a network.
+
+    These are ``clips``, and ``slopes`` if the features do not decide on the logits.
+    """
+    owned = {name: clips.select(clips.indices_of(name)) for name in samples.clips}
+    found = {n: extract_layer(network, of, device=device) for n, of in owned.items()}
+    if network.splits != "no":
+        return {"clips": found}
+    # A backward pass keeps what a forward forgets.
+    how = {"batch_size": max(1, batch_size // 4), "device": device}
+    asked = {name: (samples.classes.index(name), samples.target) for name in owned}
+    slopes = {n: extract_slopes(network, of, *asked[n], **how) for n, of in owned.items()}
+    return {"clips": found, "slopes": slopes}
+
+
+@torch.inference_mode()
+def recognised(network, clips, device="cpu") -> int:
+    """Count the clips that a network names as they are labelled, looking at one at a time."""
+    each = (prepared(network, clips.frames[n : n + 1], device) for n in range(len(clips)))
+    return sum(int(network(x).argmax()) == y for x, y in zip(each, clips.labels, strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class Negatives:
     """What concepts are told apart from: whole clips, or supervoxels cut from them.

@@ -252,6 +252,12 @@ def _table(labels: np.ndarray, kept: list[np.ndarray], min_fraction: float) -> p
     return pd.DataFrame(rows, columns=COLUMNS[1:]).astype({"size": np.int64})
 
 
+def boxes(masks: np.ndarray) -> pd.DataFrame:
+    """Return a row for each mask of ``(m, T, H, W)``, none of them empty: label 1 of its volume."""
+    kept = [np.array([False, True])]
+    return pd.concat([_table((mask > 0)[None].astype(np.uint8), kept, 0.0) for mask in masks])
+
+
 @typed
 def segment(
     clips,

@@ -515,7 +515,7 @@ def test_large_pictures_of_several_classes_are_explained_as_was_confirmed(
         )
         raise StopIteration
 
-    monkeypatch.setattr("stce.explanation._find", find)
+    monkeypatch.setattr("stce.explanation.gather", find)
     how = {"n_groups": 2, "n_keep": 3, "progress": False} | given
     with pytest.raises(StopIteration):
         explain(network, layer, clips, "walk", **how)

@@ -18,6 +18,7 @@ from stce import models, tcav
 from stce.datasets.textures import textures
 from stce.explanation import explain
 from stce.models.adapt import Explainable, Functions, adapt
+from stce.models.borrow import hooked
 
 SHAPE = (1, 8, 24, 24)
 HOW = {
@@ -91,8 +92,6 @@ AXES = [
     (Tcn, "tcn", 5, 1),
     (Tcn, "act", 5, 1),
     (Vit, "patch", 12, 1),
-    (Vit, "place", 12, 2),
-    (Vit, "block", 12, 2),
     (Vit, "mlp.1", 20, 2),
     (lambda: Chain(LAST), "middle", 6, 4),
     (lambda: Chain(nn.Identity(), front=nn.Conv3d(1, 6, 3)), "middle", 6, 1),
@@ -184,21 +183,106 @@ def test_real_networks(build, layer, width, shape):
         ("conv_proj", 16),
         ("pos_encoding", 16),
         ("blocks.0.mlp", 32),
-        ("blocks.1.mlp.1", 128),
-        ("norm", 32),
+        ("blocks.0.mlp.1", 64),
+        ("blocks.0", 32),
     ],
 )
 def test_tokens_of_mvit(layer, width):
+    model = small_mvit()
+    seen = adapt(model, layer, clip_shape=(3, 8, 32, 32))
+    assert seen.n_features == width
+    x = torch.randn(2, 3, 8, 32, 32)
+    maps = seen.pooled().maps(x)
+    assert maps.shape == (2, width, 4, 8, 8)
+    assert torch.allclose(seen.features(x), maps.mean((2, 3, 4)), atol=1e-5)
+    given = []
+    with hooked(seen.module, given.append), torch.no_grad():
+        model.eval()(x)
+    tokens = given[0][0] if layer == "blocks.0" else given[0]
+    if layer == "conv_proj":
+        assert torch.allclose(maps, tokens, atol=1e-5)
+        return
+    # The class token comes first and has no place; then frames, rows and columns.
+    byhand = [maps[1, :, 2, 3, 5], tokens[1, 1 + 2 * 64 + 3 * 8 + 5]]
+    assert seen.findings.n_before == 1
+    assert torch.allclose(*byhand, atol=1e-5)
+
+
+def small_mvit():
     torch.manual_seed(0)
     how = {"kernel_q": [], "kernel_kv": [3, 3, 3], "stride_q": [], "stride_kv": [1, 2, 2]}
     blocks = [mvit.MSBlockConfig(1, 16, 32, **how), mvit.MSBlockConfig(2, 32, 32, **how)]
     flags = dict.fromkeys(("residual_pool", "rel_pos_embed", "proj_after_attn"), False)
-    model = mvit.MViT((32, 32), 8, blocks, residual_with_cls_embed=True, num_classes=2, **flags)
-    seen = adapt(model, layer, clip_shape=(3, 8, 32, 32))
-    assert seen.n_features == width
-    assert layer == "conv_proj" or seen.findings.shape[-1] == width
-    with pytest.raises(ValueError, match="gives a tuple of 2"):
-        adapt(model, "blocks.1", clip_shape=(3, 8, 32, 32))
+    return mvit.MViT((32, 32), 8, blocks, residual_with_cls_embed=True, num_classes=2, **flags)
+
+
+@pytest.mark.parametrize("layer", ["blocks.1.mlp", "blocks.1", "norm"])
+def test_tokens_that_the_logits_do_not_read_are_refused(layer):
+    with pytest.raises(ValueError, match=f"read no token of the grid at '{layer}'"):
+        adapt(small_mvit(), layer, clip_shape=(3, 8, 32, 32))
+    # What the class token says is found where it stands alone.
+    assert adapt(small_mvit(), "head.0", clip_shape=(3, 8, 32, 32)).n_features == 32
+
+
+class Tokens(nn.Module):
+    """Logits from the mean of the tokens `read`; each is moved by what all the others say."""
+
+    def __init__(self, n_before=1, conv=True):
+        super().__init__()
+        self.patch = nn.Conv3d(1, 6, (2, 12, 12), (2, 12, 12))
+        self.before = nn.Parameter(torch.randn(1, n_before, 6))
+        self.mix, self.fc, self.conv = nn.Linear(6, 6), nn.Linear(6, 2), conv
+
+    def forward(self, x):
+        if self.conv:
+            x = self.patch(x).flatten(2).mT
+        else:  # the same, but no layer that tells it
+            weights = self.patch.weight, self.patch.bias, (2, 12, 12)
+            x = nn.functional.conv3d(x, *weights).flatten(2).mT
+        x = self.mix(torch.cat([self.before.expand(len(x), -1, -1), x], 1))
+        return self.fc((x * x.mean(1, keepdim=True).sigmoid()).mean(1))
+
+
+def test_the_grid_of_tokens_is_told_or_asked_for():
+    torch.manual_seed(0)
+    shape, x = (1, 8, 24, 24), torch.randn(2, 1, 8, 24, 24)
+    seen = adapt(Tokens(), "mix", clip_shape=shape)
+    assert (seen.findings.grid, seen.findings.n_before) == ((4, 2, 2), 1)
+    # By hand: the gradient of a logit by the mean of the tokens in the grid, summed over these.
+    model = seen.model
+    z = model.patch(x).flatten(2).mT
+    z = model.mix(torch.cat([model.before.expand(2, -1, -1), z], 1)).detach().requires_grad_()
+    logit = model.fc((z * z.mean(1, keepdim=True).sigmoid()).mean(1))[:, 1]
+    (slope,) = torch.autograd.grad(logit.sum(), z)
+    assert torch.allclose(seen.gradient(x, 1), slope[:, 1:].sum(1), atol=1e-6)
+    assert torch.allclose(seen.features(x), z[:, 1:].mean(1), atol=1e-6)
+    for n_before, told in ((1, True), (2, 2), (0, False), (0, None)):
+        hidden, grid = Tokens(n_before, conv=False), (4, 2, 2)
+        again = adapt(hidden, "mix", clip_shape=shape, grid=grid, class_token=told)
+        assert (again.findings.grid, again.findings.n_before) == ((4, 2, 2), n_before)
+        assert again.pooled().grid == (4, 2, 2)
+    # Two tokens before the grid: nothing says that these are what they are.
+    plain = adapt(Tokens(2), "mix", clip_shape=shape)
+    assert plain.findings.grid is None
+    with pytest.raises(ValueError, match="tell adapt the grid of its tokens"):
+        plain.pooled()
+    assert adapt(Tokens(2), "mix", clip_shape=shape, class_token=2).findings.grid == (4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"grid": (4, 2, 3)}, r"grid is \(4, 2, 3\), 24 positions.* make the 17 tokens of layer"),
+        ({"grid": (4, 2, 2), "class_token": False}, "class_token False, which do not make the 17"),
+        ({"grid": (4, 2, 2), "class_token": 3}, "class_token 3, which do not make the 17"),
+        ({"class_token": 2}, "nothing tells the grid of layer 'mix'"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(asked, said):
+    with pytest.raises(ValueError, match=said):
+        adapt(Tokens(), "mix", clip_shape=(1, 8, 24, 24), **asked)
+    with pytest.raises(ValueError, match=r"of tokens \(N, L, D\), not for layer 'patch'"):
+        adapt(Tokens(), "patch", clip_shape=(1, 8, 24, 24), grid=(4, 2, 2))
 
 
 # ----- What comes out of it.

@@ -107,6 +107,27 @@ def negatives(
     return textures(n, **shape), "textures" + (" (no HMDB51)" if source == "hmdb" else "")
 
 
+def shown_by(name: str, given, clips: Clips, n: int, seed: int) -> Clips | np.ndarray:
+    """Return clips that show a concept, or masks of it in `clips`, as `explain` takes them.
+
+    What is `given` is clips, masks ``(N, T, H, W) bool``, or a folder of films, of which n clips
+    are taken.
+    """
+    what, (channels, n_frames, *size) = f"concepts[{name!r}]", clips.clip_shape
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"concepts has the key {name!r}; name each concept by a text.")
+    if isinstance(given, (str, Path)):
+        folder = path_of(given)
+        if not any(map(is_film, folder.rglob("*.*"))):
+            there = "holds no film" if folder.is_dir() else "is not there"
+            raise FileNotFoundError(f"{what} is the folder {folder}, which {there}; correct it.")
+        how = {"n_frames": n_frames, "size": tuple(size), "channels": channels, "seed": seed}
+        return negatives("folder", n, folder=given, fit="crop", **how)[0]
+    if "bool" in str(getattr(given, "dtype", "")):  # of numpy or torch
+        return np.asarray(given)
+    return as_clips(given, what, clips.clip_shape)
+
+
 def clips_against(random, clips: Clips, class_name: str, seed: int = 0) -> Clips:
     """Return what concepts are told apart from, as :func:`stce.explanation.explain` takes it.
 

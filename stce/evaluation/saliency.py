@@ -1,9 +1,10 @@
 """Saliency baselines: 3-D Grad-CAM, Integrated Gradients and occlusion, judged as concepts are.
 
-They come from captum and tell for every voxel of a clip how much it speaks for a class. Averaged
-over supervoxels they rank the supervoxels of a clip, which are then shown and hidden in that order,
-at each step as many voxels as the most important concepts show. They explain one clip at a time
-and see the very clip that they are tested on; a ranking of concepts is one for the whole class.
+The last two come from captum. All tell for every voxel of a clip how much it speaks for a class.
+Averaged over supervoxels they rank the supervoxels of a clip, which are then shown and hidden in
+that order, at each step as many voxels as the most important concepts show. They explain one clip
+at a time and see the very clip that they are tested on; a ranking of concepts is one for the whole
+class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn import functional
 from stce.ablation import Case, Order
 from stce.engine.progress import bar
 from stce.masking import voxel_order
-from stce.models.adapt import lent
+from stce.models.adapt import lent, seen
 
 
 def _captum():
@@ -30,8 +31,8 @@ def _captum():
         return importlib.import_module("captum.attr")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Grad-CAM, Integrated Gradients and occlusion come from captum, which is not "
-            "installed; install it with: pip install captum"
+            "Integrated Gradients and occlusion come from captum, which is not installed; install "
+            "it with: pip install captum"
         ) from error
 
 
@@ -39,7 +40,8 @@ def last_convolution(network) -> str:
     """Return the last block with a convolution whose output still has frames, rows or columns.
 
     It is one of the ``layers`` of any :class:`stce.models.network.Network`: "conv5b" of c3d,
-    "layer4" of r3d18, "Mixed_5c" of i3d.
+    "layer4" of r3d18, "Mixed_5c" of i3d. Of what is no chain of layers it is the layer that it is
+    seen at.
 
     Raises
     ------
@@ -52,6 +54,8 @@ def last_convolution(network) -> str:
     >>> last_convolution(models.build("r3d18", 2, 0.125, input_size=(8, 32, 32)))
     'layer4'
     """
+    if not network.layers:
+        return network.layer
     blocks = network.blocks()
     for name in reversed(network.layers):
         shape = network.split(name).feature_shape
@@ -95,7 +99,7 @@ def grad_cam(
 ) -> np.ndarray:
     """Attribute a class to voxels with 3-D Grad-CAM.
 
-    Each channel of a convolution's output is weighted with the mean gradient of the logit, and
+    Each channel of a layer's map is weighted with the mean gradient of the logit, and
     the weighted sum is stretched to the clip, linearly. Where the output goes through a global
     average pool into a linear layer the weights are that layer's own, and the map is that of
     Saliency Tubes [2]_. It is as coarse as the layer: 2 x 7 x 7 for C3D of 16 x 112 x 112. The
@@ -104,7 +108,7 @@ def grad_cam(
 
     Parameters
     ----------
-    network, clips : stce.models.network.Network and stce.clips.Clips
+    network, clips : stce.models.adapt.Explainable and stce.clips.Clips
         The network to explain, and N clips.
     labels : numpy.ndarray, optional
         ``(N,) int``, the class whose logit is attributed; default the clips' own.
@@ -123,10 +127,8 @@ def grad_cam(
 
     Raises
     ------
-    ModuleNotFoundError
-        If captum is not installed.
     ValueError
-        If there is no such layer, or labels and clips differ in number.
+        If there is no such layer or it has no positions, or labels and clips differ in number.
 
     References
     ----------
@@ -143,22 +145,26 @@ def grad_cam(
     >>> grad_cam(network, textures(2, n_frames=8, size=(32, 32))).shape
     (2, 8, 32, 32)
     """
-    attr = _captum()
     layer = layer or last_convolution(network)
-    if layer not in network.layers:
+    if network.layers and layer not in network.layers:
         raise ValueError(
             f"{network.name} has no layer {layer!r}; its layers are {', '.join(network.layers)}."
         )
-    shape = network.split(layer).feature_shape
+    shape = network.split(layer).feature_shape if network.layers else (1, 1, 1, 1)
     if len(shape) != 4:
         raise ValueError(
             f"The output of {layer!r} has shape {shape} and no place in the clip; name a layer "
             f"before it, for example {last_convolution(network)!r}."
         )
-    method = attr.LayerGradCam(network, network.blocks()[layer])
 
     def attribute(x, target):
-        coarse = method.attribute(x, target=target).detach()
+        view, weights = seen(network, layer, "pooled"), {}
+        for y in target.unique().tolist():
+            weights[y] = view.gradient(x[target == y], y).detach()  # summed over positions
+        coarse = view.maps(x.detach())
+        for y, weight in weights.items():
+            coarse[target == y] *= weight[:, :, None, None, None] / coarse[0, 0].numel()
+        coarse = coarse.sum(1, keepdim=True)
         return functional.interpolate(coarse, x.shape[2:], mode="trilinear")[:, 0]
 
     return _maps(attribute, network, clips, labels, batch_size, device, progress, "Grad-CAM")

@@ -8,19 +8,28 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from stce import features, tcav
 from stce.evaluation.significance import shuffle_weights
 from stce.evaluation.stability import agreement
 
 
-def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]]:
+def cascade(network, rng: np.random.Generator, n_networks: int | None = None) -> Iterator:
     """Yield copies of a network whose weights are randomised from the top down [1]_.
 
     The weights of the last block are shuffled, then those of the last two, and so on to the first:
     each copy is less of the trained network than the one before. Each comes with the name of its
-    lowest block that is randomised; see :func:`stce.evaluation.significance.shuffle_weights`.
+    lowest block that is randomised; see :func:`stce.evaluation.significance.shuffle_weights`. The
+    network itself stays as it is.
+
+    Parameters
+    ----------
+    network : stce.models.adapt.Explainable
+        One that knows its weights (`blocks`); a ValueError tells if it has none.
+    rng : numpy.random.Generator
+        Shuffles the weights.
+    n_networks : int, optional
+        Yield so many, evenly spaced over the blocks, the last one wholly random; default all.
 
     References
     ----------
@@ -34,9 +43,16 @@ def cascade(network, rng: np.random.Generator) -> Iterator[tuple[str, nn.Module]
     ['fc', 'layer4']
     """
     current = copy.deepcopy(network)
-    for name, block in reversed(current.blocks().items()):
-        if any(True for _ in block.parameters()):
-            shuffle_weights(block, rng)
+    blocks = [pair for pair in current.blocks().items() if any(True for _ in pair[1].parameters())]
+    if not blocks:
+        raise ValueError(
+            f"{network.name} has no weights that are known; give a torch.nn.Module, or let logits "
+            "of your own features be one."
+        )
+    shown = np.linspace(len(blocks) - 1, 0, n_networks or len(blocks)).round()
+    for i, (name, block) in enumerate(reversed(blocks)):
+        shuffle_weights(block, rng)
+        if i in shown:
             yield name, copy.deepcopy(current)
 
 
@@ -50,7 +66,7 @@ def as_seen_by(
 
     Parameters
     ----------
-    network : stce.models.network.Network
+    network : stce.models.adapt.Explainable
         Of the same classes and input size as the clips.
     samples : stce.tcav.Samples
         Of the trained network.
@@ -61,10 +77,9 @@ def as_seen_by(
     how = {"stretch": stretch, "device": device}
     z = np.zeros((len(supervoxels), network.n_features), np.float32)
     z[rows] = features.extract_rows(network, clips, supervoxels, rows, **how)
-    whole = features.extract_layer(network, clips, device=device)
-    mine = {name: whole[clips.indices_of(name)] for name in samples.concepts.centres}
     random = negatives.embed(network, **how)
-    return replace(samples, features=z, clips=mine, random=random, slopes=None)
+    samples = replace(samples, features=z, random=random, slopes=None)
+    return replace(samples, **features.whole(network, clips, samples, device=device))
 
 
 def against_trained(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -188,11 +188,16 @@ def against_chance(network, result: tcav.Tcav, samples: tcav.Samples, **options)
     are not. Where the random clips make fewer than three groups they are NaN and "untested".
     """
     told = pd.DataFrame({"q_value": np.nan, "verdict": "untested"}, result.scores.index)
-    drawn = [samples.groups_of(name) for name in samples.clips]
-    if all(len(np.unique(groups)) >= 3 * groups.shape[-1] for groups in drawn):
+    if testable(samples):
         told = assess(network, result, samples, **options)
     new = result.scores.assign(q_chance=told["q_value"], verdict=told["verdict"])
     return replace(result, scores=new)
+
+
+def testable(samples: tcav.Samples) -> bool:
+    """Tell whether the random clips of every class make three disjoint groups, as a test needs."""
+    drawn = [samples.groups_of(name) for name in samples.clips]
+    return all(len(np.unique(groups)) >= 3 * groups.shape[-1] for groups in drawn)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""What a sceptic asks of a finished run, one table a question."""
+"""What a sceptic asks of a finished run, or of anybody's explanation: one table a question."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from stce import ablation, concepts, curves, features, tcav
+from stce import ablation, curves, features, tcav
 from stce.evaluation import paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.effects import motion
 from stce.evaluation.variants import Variant, part_of, some_of_each
@@ -18,12 +19,12 @@ from stce.masking import FILLS
 
 
 def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.DataFrame]:
-    """Ask everything of a run.
+    """Ask everything of a run, or of an explanation.
 
     Parameters
     ----------
-    it : stce.study.finished.Finished
-        The run, opened.
+    it : stce.study.finished.Finished or stce.evaluation.trust.Evidence
+        The run, opened, or what an explanation was made from.
     asked : types.SimpleNamespace
         How thoroughly: the parameters of the stage validate.
     others : iterable of stce.study.finished.Finished
@@ -32,7 +33,8 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     Returns
     -------
     dict of str to pandas.DataFrame
-        By question: ``significance``, ``composition``, ``truth``, ``sanity``, ``stability``,
+        By question: ``significance``, ``composition``, ``truth``, ``sanity`` (where the weights are
+        known), ``stability``,
         ``outcomes`` and what :meth:`Sceptic.comparison` makes of them, ``fills``, ``motion`` (of
         :func:`stce.evaluation.effects.motion.assess`) and ``variants``
         (:meth:`stce.evaluation.variants.Inputs.compare`).
@@ -40,9 +42,9 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     given = (getattr(asked, name) for name in ("n_null", "n_clips", "n_controls", "seed"))
     who = Sceptic(it, *given)
     told = {"significance": who.chance()} | who.parts_found()
-    told["sanity"] = sanity.against_trained(
-        who.randomised(told["significance"], asked.n_randomised)
-    )
+    if it.network.blocks():
+        nets = who.randomised(told["significance"], asked.n_randomised)
+        told["sanity"] = sanity.against_trained(nets)
     again = who.repeated(asked.n_sgd)
     for other in others:
         if not other.run.missing():
@@ -50,8 +52,9 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     told["stability"] = pd.concat(again, names=["changed"]).reset_index(0)
     told["outcomes"] = who.rivals()
     told |= who.comparison(told["outcomes"])
-    told["fills"] = who.fills(asked.fills)
-    told["motion"] = who.moved(asked.n_changed).concepts
+    if asked.fills:
+        told["fills"] = who.fills(asked.fills)
+    told["motion"] = who.moved(asked.n_changed, getattr(asked, "n_first", 5)).concepts
     if tried := [Variant(*text.split("/")) for text in asked.tried]:
         few = {"n_clips": asked.n_clips, "n_discovery": asked.n_discovery_tried}
         told["variants"] = part_of(it, **few, seed=asked.seed).compare(tried)
@@ -64,7 +67,7 @@ class Sceptic:
 
     Attributes
     ----------
-    it : stce.study.finished.Finished
+    it : stce.study.finished.Finished or stce.evaluation.trust.Evidence
         The run, opened; its `body` says which parts of its clips carry a class.
     n_null : int, default 1000
         Random sets of each size, and shuffles of the head (log scale: 100, 300, 1000).
@@ -86,6 +89,8 @@ class Sceptic:
         return self._assess(self.it.network, self.it.tcav, self.it.samples)
 
     def _assess(self, network, result: tcav.Tcav, samples: tcav.Samples) -> pd.DataFrame:
+        if not significance.testable(samples):
+            return result.scores.assign(verdict="untested")
         how = {"n_null": self.n_null, "n_shuffles": self.n_null, "n_jobs": self.it.n_jobs}
         how |= {"device": self.it.device, **self.it.options}
         return significance.assess(network, result, samples, **how)
@@ -111,11 +116,10 @@ class Sceptic:
         `trained`, what :meth:`chance` gave, it returns what
         :func:`stce.evaluation.sanity.against_trained` takes: a table a network, "trained" first.
         """
-        nets = dict(sanity.cascade(self.it.network, np.random.default_rng(self.seed)))
-        names = list(nets)
-        chosen = np.linspace(len(names) - 1, 0, n_networks)[::-1].round().astype(int)
-        above = {f"{names[i]} and above random": nets[names[i]] for i in chosen}
-        return {"trained": trained} | {name: self.with_network(n) for name, n in above.items()}
+        rng, tables = np.random.default_rng(self.seed), {"trained": trained}
+        for name, network in sanity.cascade(self.it.network, rng, n_networks):
+            tables[f"{name} and above random"] = self.with_network(network)
+        return tables
 
     def with_network(self, network) -> pd.DataFrame:
         """Score and test the run's concepts with another network, as :meth:`chance` does.
@@ -130,7 +134,7 @@ class Sceptic:
     def repeated(self, n_sgd: int = 50) -> dict[str, pd.DataFrame]:
         """Repeat steps of the run with another seed, one at a time, and compare the rankings.
 
-        The reference code's classifiers are fitted to `n_sgd` random groups. Returns what
+        The reference code's classifiers are fitted to `n_sgd` random groups, if any. Returns what
         :func:`stce.evaluation.stability.agreement` tells, by what was changed.
         """
         it, seed = self.it, self.seed
@@ -139,11 +143,7 @@ class Sceptic:
         dealt = it.negatives, it.settings["tcav"]
         again = it.grouped(*dealt, np.random.default_rng([seed, 1]))
         regrouped = tcav.score(it.network, replace(given, groups=again), **it.options)
-        clips, cut = it.discovery
-        owner = cut.table["video"].to_numpy()
-        how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": made["seed"] + 1}
-        data = np.asarray(it.seen[:]), clips.labels[owner], owner, clips.classes
-        found = concepts.cluster(*data, **how)
+        found = it.clustered(made["seed"] + 1)
         pairs = {
             name: stability.match(stability.by_distance(it.concepts.centres[name], centres))
             for name, centres in found.centres.items()
@@ -152,25 +152,29 @@ class Sceptic:
         if dealt[1]["random_from"] == "matched":
             other = replace(other, groups=it.grouped(*dealt, np.random.default_rng(seed), found))
         reclustered = tcav.score(it.network, other, **it.options)
-        few = replace(given, groups={name: g[..., :n_sgd, :] for name, g in drawn.items()})
-        sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
-        return {
+        told = {
             "random groups": stability.agreement(ours, regrouped.scores),
             "k-means": stability.agreement(ours, reclustered.scores, pairs),
-            "SGD classifier's seed": stability.agreement(*sgd),
-            "SGD instead of ours": stability.agreement(ours, sgd[0]),
         }
+        if n_sgd:
+            few = replace(given, groups={name: g[..., :n_sgd, :] for name, g in drawn.items()})
+            sgd = [stability.sgd_scores(it.network, few, seed=s) for s in (seed, seed + 1)]
+            told["SGD classifier's seed"] = stability.agreement(*sgd)
+            told["SGD instead of ours"] = stability.agreement(ours, sgd[0])
+        return told
 
     @cached_property
     def tested(self) -> tuple:
         """What is ablated, and which few of its clips of each class, embedded once."""
         it, (clips, cut) = self.it, self.it.test
-        videos = some_of_each(clips.labels, self.n_clips)
+        subject, videos = it.subject(), some_of_each(clips.labels, self.n_clips)
+        if subject.features is not None:
+            return subject, videos
         rows = np.concatenate([cut.rows_of(int(n)) for n in videos])
         how = {"stretch": it.settings["cluster"]["stretch"], "device": it.device}
         z = np.zeros((len(cut), it.finder.n_features), np.float32)
         z[rows] = features.extract_rows(it.finder, clips, cut, rows, **how)
-        return replace(it.subject(), features=z), videos
+        return replace(subject, features=z), videos
 
     def rivals(self) -> pd.DataFrame:
         """Show and hide test clips in the order of the concepts, of controls and of saliency maps.
@@ -181,17 +185,15 @@ class Sceptic:
         (:func:`stce.evaluation.truth.region`).
         """
         it, (subject, videos) = self.it, self.tested
-        if it.test.clips.parts is not None:
-            region = truth.region(it.test.clips, it.body["carriers"], it.body["parts"])
+        if subject.clips.parts is not None:
+            region = truth.region(subject.clips, it.body["carriers"], it.body["parts"])
             subject = replace(subject, region=region)
-        few = it.test.clips.select(videos)
-        maps = {
-            "grad-cam": saliency.grad_cam(it.network, few, device=it.device),
-            "integrated gradients": saliency.integrated_gradients(
-                it.network, few, device=it.device
-            ),
-            "occlusion": saliency.occlusion(it.network, few, device=it.device),
-        }
+        few, maps = subject.clips.select(videos), {}
+        with suppress(ValueError):  # of a layer without positions, or a network that has none
+            maps["grad-cam"] = saliency.grad_cam(it.network, few, device=it.device)
+        for method in saliency.integrated_gradients, saliency.occlusion:
+            name = method.__name__.replace("_", " ")
+            maps[name] = method(it.network, few, device=it.device)
         steps = {"q_max": min(map(len, it.rankings.values())), "seed": self.seed, "videos": videos}
         drawn = self.n_controls, self.seed
         kinds = ablation.ranked(*drawn), ablation.matched(*drawn), saliency.along(maps, videos)
@@ -220,8 +222,10 @@ class Sceptic:
         """Ask of the first concepts of each class, on some test clips, for motion and look."""
         first = {name: ranking[:n_first] for name, ranking in self.it.rankings.items()}
         subject = self.it.subject(rankings=first)
-        few = some_of_each(subject.clips.labels, n_clips)
-        shown = {"clips": subject.clips.select(few), "supervoxels": subject.supervoxels.select(few)}
+        few, cut = some_of_each(subject.clips.labels, n_clips), subject.supervoxels
+        shown = {"clips": subject.clips.select(few), "supervoxels": cut.select(few)}
+        if subject.features is not None:
+            shown["features"] = subject.features[np.concatenate([*map(cut.rows_of, few)])]
         return motion.assess(replace(subject, **shown), seed=self.seed)
 
     def comparison(self, outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from stce.ablation import MATCHED
+from stce.concepts import EXAMPLES
 from stce.curves import difference
 from stce.evaluation.truth import composition, counts
 
@@ -83,8 +84,9 @@ def verdict(
     found = {}
     if answers is None and outcomes is not None:
         answers = outcomes.query("mode == 'remove' and order == 'top' and q == 0")
-    if answers is not None and len(answers) and len(clips.classes) > 1:
-        found["unknown"] = _known(answers, 1 / len(clips.classes))
+    n_classes = len(set(clips.classes) - {EXAMPLES})
+    if answers is not None and len(answers) and n_classes > 1:
+        found["unknown"] = _known(answers, 1 / n_classes)
     found["chance"] = _beyond_chance(scores)
     if outcomes is None or outcomes.empty:
         found["order"] = True, "the ranking was not tested on other clips"

@@ -5,22 +5,20 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stce.engine.device import resolve, typed
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
-from stce.models.probe import Findings, Sigmoids, check_logits, probe
+from stce.models.probe import Findings, each_named, in_place_of, probe, tensor_of
 from stce.models.store import load
-from stce.models.weights import near
 
-__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "logit_name", "logit_names"]
-__all__ += ["seen"]
+__all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "seen"]
 
 
 @typed
@@ -34,6 +32,8 @@ def adapt(
     classes: Sequence[str] | None = None,
     pool: bool = True,
     channel_axis: int | None = None,
+    grid: tuple[int, int, int] | None = None,
+    class_token: bool | int | None = None,
 ) -> Adapted:
     """Look at any module at one of its layers, without changing it.
 
@@ -61,13 +61,22 @@ def adapt(
         Where the layer's output has its channels. By default it is found out: torch's own layers
         say so (1 for convolutions, -1 for `Linear` and `LayerNorm`), and elsewhere it is the axis
         that stays as it is for clips of another size, or that of such layers around it.
+    grid : tuple of int, optional
+        Of a layer that gives tokens ``(N, L, D)``, as video transformers do: how many lie behind,
+        below and beside each other, (t, h, w), in this order. It makes a map of them, which
+        supervoxels can be pooled from. By default it is that of a layer that gives it with its
+        tokens (MViT), or of the 3D convolution that cuts a clip into tokens, where one fits.
+    class_token : bool or int, optional
+        How many tokens come before those of the grid: they have no place in a clip, and are no part
+        of its features. By default told from `grid`: none or one.
 
     Raises
     ------
     ValueError
         If there is no such layer, it runs more than once or not at all, it or the model does not
-        give one tensor, nothing tells its channels, the model does not take such clips, has one
-        logit or no weights, or clips of a batch are mixed. A TypeError if `model` is not a module.
+        give one tensor, nothing tells its channels, `grid` does not fit its tokens or the logits
+        read none of these, the model does not take such clips, has one logit or no weights, or
+        clips of a batch are mixed. A TypeError if `model` is not a module.
 
     Examples
     --------
@@ -82,26 +91,13 @@ def adapt(
             f"model is a {type(model).__name__}; give a torch.nn.Module, or for features of your "
             "own stce.models.adapt.Functions."
         )
-    adapted = Adapted(model, layer, clip_shape, mean, std, pool, channel_axis)
+    asked = None if grid is None else tuple(grid), class_token
+    adapted = Adapted(model, layer, clip_shape, mean, std, pool, (channel_axis, *asked))
     findings = probe(adapted)
     names = range(findings.n_classes) if classes is None else classes
     adapted = adapted.believing(findings)
-    adapted.classes = _each_named(names, findings.n_classes, adapted.name)
+    adapted.classes = each_named(names, findings.n_classes, adapted.name)
     return adapted
-
-
-def _each_named(names: Sequence, count: int, model: str) -> tuple[str, ...]:
-    """Return names of the logits, if there is one for each."""
-    names = getattr(names, "tolist", lambda: names)()  # of an array that holds one number, that
-    names = tuple(map(str, names)) if isinstance(names, Iterable) else (str(names),)
-    if len(names) != count:
-        raise ValueError(
-            f"classes has {len(names)} names, but {model} has {count} logits; name every one, in "
-            "their order."
-        )
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"classes has {twice[0]!r} twice; give each logit a name of its own.")
-    return names
 
 
 def seen(network: Explainable, layer: str | None, features: str) -> Explainable:
@@ -142,31 +138,6 @@ def lent(
     network.to(network.device)  # where its module is back now
 
 
-def logit_names(network: Explainable, clips, classes=None) -> tuple[str, ...]:
-    """Return the names of the logits: as given, the network's own, the clips', or numbers."""
-    with torch.no_grad(), Sigmoids() as last:
-        logits = network(network.prepare(torch.from_numpy(clips.frames[:2])))
-    check_logits(network.name, logits, last.given)
-    count = logits.shape[1]
-    numbers = tuple(map(str, range(count)))
-    named = network.classes if classes is None else classes
-    named = _each_named(numbers if named is None else named, count, "the model")
-    ours = named == numbers and len(clips.classes) == count and clips.classes[0]
-    return _each_named(clips.classes, count, "the model") if ours else named
-
-
-def logit_name(target_class: str | int, names: tuple[str, ...]) -> str:
-    """Return the name of one of the logits, which may be given by its index."""
-    if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
-        return names[target_class]
-    if not isinstance(target_class, str) or target_class not in names:
-        raise ValueError(
-            f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
-            f"below {len(names)} will do as well."
-        )
-    return target_class
-
-
 class _Reached(BaseException):
     """Ends a forward pass at the layer; no model's own ``except Exception`` can hold it up."""
 
@@ -192,11 +163,11 @@ class Adapted(Explainable):
     findings: Findings
     layout = torch.channels_last_3d
 
-    def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis):
+    def __init__(self, model, layer, clip_shape, mean, std, pool, asked):
         super().__init__(clip_shape, mean, std)
         self.model, self.layer, self.name = model, layer, type(model).__name__
         self.module = _find(model, layer)
-        self.pool, self.channel_axis = pool, channel_axis
+        self.pool, (self.channel_axis, *self.asked) = pool, asked
         tensors = [*model.parameters(), *model.buffers()]
         self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         self.to(self.device)
@@ -223,6 +194,16 @@ class Adapted(Explainable):
         """The whole module; where the features are given, what comes before the layer is idle."""
         return self.model
 
+    def blocks(self) -> dict[str, nn.Module]:
+        """Return its modules with weights of their own, as they are registered."""
+        found = {}
+        for name, module in self.model.named_modules():
+            if weights := [*module.parameters(recurse=False)]:
+                # Of a module with others in it, its own weights alone: a class token, a bias.
+                alone = not [*module.children()]
+                found[name or self.name] = module if alone else nn.ParameterList(weights)
+        return found
+
     def check_classes(self, classes: Sequence[str]) -> None:
         """Refuse clips whose classes are not its own; of numbers only how many is known."""
         if self.classes != tuple(map(str, range(len(classes)))):
@@ -240,7 +221,7 @@ class Adapted(Explainable):
             raise ValueError(
                 f"supervoxels cannot be pooled from {self.layer!r} of {self.name}: its output for "
                 f"a clip is {tuple(self._blank().shape)}; take a layer with channels, frames, "
-                "height and width, and leave pool=True."
+                "height and width, or tell adapt the grid of its tokens, and leave pool=True."
             )
         other = copy.copy(self)
         other.grid = tuple(seen.shape[2:])
@@ -261,6 +242,15 @@ class Adapted(Explainable):
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
         with running(self.model):
             return self.vectors(self.output(self.given(self._check(x))))
+
+    def features_at(self, views: Sequence[Adapted], x: Tensor) -> list[Tensor]:
+        """Return the features of prepared clips in several `views`, from one pass."""
+        found = {}
+        with running(self.model), ExitStack() as hooks:
+            for view in views:
+                hooks.enter_context(hooked(view.module, partial(_keep, found, view)))
+            self.model(self.given(self._check(x)))
+        return [found[view.layer] for view in views]
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the layer's map of prepared clips, ``(N, C, t, h, w) float32``."""
@@ -285,7 +275,7 @@ class Adapted(Explainable):
                     a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
                 return a.float()
             blank = self.given(torch.zeros(len(z), *self.clip_shape))
-            with hooked(self.module, lambda output: a):
+            with hooked(self.module, lambda output: in_place_of(output, a)):
                 return self.model(blank).float()
 
     def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
@@ -298,19 +288,26 @@ class Adapted(Explainable):
         reached = []
 
         def replace(output):
-            reached.append(output.detach().clone().requires_grad_())
-            return reached[0].clone()  # a later step may write to it in place
+            reached.append(tensor_of(output).detach().clone().requires_grad_())
+            return in_place_of(output, reached[0].clone())  # a later step may write to it in place
 
         with borrowed(self.model), torch.inference_mode(False), torch.enable_grad():
             with hooked(self.module, replace):
                 output = self.model(self.given(self._check(x))).float()
             slope = self.derivative(output, reached[0], class_index, target)
-        return self.vectors(slope, torch.sum).detach()
+        slopes = self.vectors(slope, torch.sum).detach()
+        if slope.any() and not slopes.any():
+            raise ValueError(
+                f"the logits of {self.name} read no token of the grid at {self.layer!r}, but those "
+                "before it; choose a layer before the last attention, or one that gives (N, D)."
+            )
+        return slopes
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits ``(N, Y) float32`` of prepared clips."""
-        with running(self.model):
-            return self.model(self.given(self._check(x))).float()
+        """Return the logits ``(N, Y) float32`` of prepared clips, differentiable if these are."""
+        with borrowed(self.model), torch.inference_mode(False):
+            with torch.set_grad_enabled(x.requires_grad):
+                return self.model(self.given(self._check(x))).float()
 
     def given(self, x: Tensor) -> Tensor:
         """Return clips of any size as the module is given them."""
@@ -322,7 +319,7 @@ class Adapted(Explainable):
         reached = []
 
         def stop(output):
-            reached.append(output)
+            reached.append(tensor_of(output))
             raise _Reached
 
         with suppress(_Reached), hooked(self.module, stop):
@@ -337,13 +334,19 @@ class Adapted(Explainable):
 
     def _placed(self, a: Tensor) -> Tensor:
         """Return a layer's output with one row a clip, its channels, then its positions."""
-        a = a.float().unflatten(0, (-1, self.findings.per_clip))
-        return a.movedim(self.findings.channel_axis + 1, 1)
+        found = self.findings
+        a = a.float().unflatten(0, (-1, found.per_clip)).movedim(found.channel_axis + 1, 1)
+        return a[:, :, 0, found.n_before :].unflatten(2, found.grid) if found.grid else a
 
     def _map(self, a: Tensor) -> Tensor:
         """Return a layer's output as ``(N, C, t, h, w)``, if it has these axes."""
         a = self._placed(a)
         return a.squeeze(2) if a.ndim == 6 and self.findings.per_clip == 1 else a
+
+
+def _keep(found: dict, view: Adapted, output) -> None:
+    """Keep a view's features; a copy, since a later step may write to the output in place."""
+    found[view.layer] = view.vectors(tensor_of(output)).clone()
 
 
 def _find(model: nn.Module, layer: str) -> nn.Module:

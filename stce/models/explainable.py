@@ -34,8 +34,9 @@ class Explainable:
         ``(C,) float32``, of pixels in 0..1. Hidden voxels show the mean.
     name : str
         What messages call it.
-    layer, classes : str or None, and tuple of str or None
-        The layer l at which it is seen, and the names of the logits, where it knows them.
+    layer, layers, classes : str or None, tuple of str, and tuple of str or None
+        The layer l at which it is seen, those at which a chain of blocks can be cut, and the names
+        of the logits, where it knows them.
     splits : str
         ``"no"`` if the features alone do not decide on the logits. Then `gradient` is asked for, as
         of :class:`stce.models.adapt.Adapted`, not `logits`.
@@ -68,6 +69,7 @@ class Explainable:
     std: Tensor
     name = "the model"
     layer: str | None = None
+    layers: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     splits = "chain"
     grid: tuple[int, int, int] | None = None
@@ -105,6 +107,11 @@ class Explainable:
         return self.mean.device
 
     @property
+    def blank(self) -> int:
+        """The grey value of what is hidden, from 0 to 255."""
+        return int(255 * float(self.mean.mean()))
+
+    @property
     def behind(self) -> nn.Module | None:
         """The module whose weights decide on the logits of given features."""
         return self if isinstance(self, nn.Module) else None
@@ -140,6 +147,10 @@ class Explainable:
         """Return f_l of prepared clips ``(N, C, T, H, W)``: ``(N, D) float32``."""
         raise TypeError(f"{type(self).__name__} gives no features; define features(x) in it.")
 
+    def features_at(self, views: Sequence[Explainable], x: Tensor) -> list[Tensor]:
+        """Return the features of prepared clips in several `views` of this network."""
+        return [view.features(x) for view in views]
+
     def at_layer(self, x: Tensor) -> Tensor:
         """Return all that `logits` takes, one row a clip: the features, unless they are pooled."""
         return self.features(x)
@@ -162,6 +173,20 @@ class Explainable:
                 "that they depend on, and take torch.no_grad and argmax out of its forward."
             )
         return torch.autograd.grad(chosen, by)[0]
+
+    def gradient(self, x: Tensor, class_index: int, target: str = "logit") -> Tensor:
+        """Return the gradient of a class output by the features at these very clips, ``(N, D)``.
+
+        Of features that are pooled it is summed over positions; see :func:`stce.tcav.slopes`.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            z = self.at_layer(x).detach().clone().requires_grad_()
+            slope = self.derivative(self.logits(z), z, class_index, target)
+        return slope.unflatten(1, (self.n_features, -1)).sum(2) if self.grid else slope
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """Return what holds its weights by name, first to last; nothing where none are known."""
+        return {} if self.behind is None else {"logits": self.behind}
 
     def split(self, layer: str) -> Explainable:
         """Return it as it is seen at another layer, of which it has none by default."""

@@ -134,6 +134,17 @@ class Network(nn.Module, Explainable):
         """Return f_l of prepared clips ``(N, C, T, H, W) float32``, flattened to ``(N, D)``."""
         return self.at_layer(x)
 
+    def features_at(self, views: Sequence[Network], x: Tensor) -> list[Tensor]:
+        """Return the features of prepared clips in several `views`, from one pass."""
+        found, wanted = {}, {view.layer for view in views}
+        for name, block in self.blocks().items():
+            x = block(x)
+            if name in wanted:  # a copy, since the next block may write to it in place
+                found[name] = x.flatten(1).clone()
+            if len(found) == len(wanted):
+                break
+        return [found[view.layer] for view in views]
+
     def at_layer(self, x: Tensor) -> Tensor:
         """Return all that the head goes on from, which `logits` takes: here the features."""
         return self.trunk(self._check(x)).flatten(1)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stce.models.borrow import hooked, running
+from stce.models.weights import near
 
 # torch's own modules by where they have the channels.
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
@@ -25,14 +30,18 @@ class Findings:
 
     It has `n_classes` logits Y. A row of the layer's output has a `shape`, and a clip `per_clip`
     rows (frames, where the layer sees them one by one); axis `channel_axis` of the output, 1 or
-    more, has the channels. `splits` is as in :class:`stce.models.adapt.Adapted`, and `chain` the
-    modules after the layer, where they alone lead to the logits.
+    more, has the channels. Where they are tokens of a `grid` (t, h, w), `n_before` of them, such as
+    a class token, come before those of the grid and have no position. `splits` is as in
+    :class:`stce.models.adapt.Adapted`, and `chain` the modules after the layer, where they alone
+    lead to the logits.
     """
 
     n_classes: int
     shape: tuple[int, ...]
     per_clip: int
     channel_axis: int
+    grid: tuple[int, int, int] | None = None
+    n_before: int = 0
     splits: str = "no"
     chain: tuple[nn.Module, ...] = ()
 
@@ -58,7 +67,7 @@ def probe(adapted) -> Findings:
     name, layer = adapted.name, adapted.layer
     x = torch.randn(2, *adapted.clip_shape, generator=torch.Generator().manual_seed(0))
     with Sigmoids() as last:
-        logits, outputs, said = _first_pass(adapted, x)
+        logits, outputs, said, grids = _first_pass(adapted, x)
     check_logits(name, logits, last.given, max(1e-3, torch.finfo(adapted.dtype).eps ** 0.5))
     if len(outputs) != 1:
         how = f"runs {len(outputs)} times in" if outputs else "is not run by"
@@ -74,7 +83,8 @@ def probe(adapted) -> Findings:
             "...); choose a layer inside it or after it."
         )
     axis = _channel_axis(adapted, a, said) if adapted.pool else 1
-    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, axis)
+    grid = _grid(adapted, a, axis, grids) if adapted.pool else (None, 0)
+    found = Findings(logits.shape[1], tuple(a.shape[1:]), len(a) // 2, axis, *grid)
     seen = adapted.believing(found)
     z = seen.vectors(a)
     if not _close(seen, seen.features(x[1:]), z[1:]) or not _close(seen, seen(x[1:]), logits[1:]):
@@ -84,6 +94,8 @@ def probe(adapted) -> Findings:
             "other (x.transpose(1, 2).flatten(0, 1)), and use batch normalisation with running "
             "statistics."
         )
+    if found.n_before:
+        seen.gradient(x[:1], 0)  # refuses tokens that the logits do not read
     return found if z.numel() < a.numel() else _with_way(seen, found, z, logits)
 
 
@@ -114,6 +126,45 @@ def check_logits(name: str, logits, sigmoid: Tensor, tolerance: float = 1e-3) ->
                 f"the last {'sigmoid' if given else step} out of it.",
                 stacklevel=5,
             )
+
+
+def each_named(names: Sequence, count: int, model: str) -> tuple[str, ...]:
+    """Return names of the logits, if there is one for each."""
+    names = getattr(names, "tolist", lambda: names)()  # of an array that holds one number, that
+    names = tuple(map(str, names)) if isinstance(names, Iterable) else (str(names),)
+    if len(names) != count:
+        raise ValueError(
+            f"classes has {len(names)} names, but {model} has {count} logits; name every one, in "
+            "their order."
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"classes has {twice[0]!r} twice; give each logit a name of its own.")
+    return names
+
+
+def logit_names(network, clips, classes=None) -> tuple[str, ...]:
+    """Return the names of the logits: as given, the network's own, the clips', or numbers."""
+    with torch.no_grad(), Sigmoids() as last:
+        logits = network(network.prepare(torch.from_numpy(clips.frames[:2])))
+    check_logits(network.name, logits, last.given)
+    count = logits.shape[1]
+    numbers = tuple(map(str, range(count)))
+    named = network.classes if classes is None else classes
+    named = each_named(numbers if named is None else named, count, "the model")
+    ours = named == numbers and len(clips.classes) == count and clips.classes[0]
+    return each_named(clips.classes, count, "the model") if ours else named
+
+
+def logit_name(target_class: str | int, names: tuple[str, ...]) -> str:
+    """Return the name of one of the logits, which may be given by its index."""
+    if isinstance(target_class, (int, np.integer)) and 0 <= target_class < len(names):
+        return names[target_class]
+    if not isinstance(target_class, str) or target_class not in names:
+        raise ValueError(
+            f"target_class is {target_class!r}; {near(str(target_class), names, 3)} An index "
+            f"below {len(names)} will do as well."
+        )
+    return target_class
 
 
 def _channel_axis(adapted, a: Tensor, said: list) -> int:
@@ -148,6 +199,53 @@ def _channel_axis(adapted, a: Tensor, said: list) -> int:
     return still.pop()
 
 
+def tensor_of(output):
+    """Return the tensor of a layer that gives its tokens and their grid, such as those of MViT."""
+    return output[0] if _grid_in(output) else output
+
+
+def in_place_of(output, tensor: Tensor):
+    """Return a tensor in the form in which a layer gave its own, see :func:`tensor_of`."""
+    return type(output)((tensor, output[1])) if _grid_in(output) else tensor
+
+
+def _grid_in(output) -> tuple[int, ...] | None:
+    """Return the grid (t, h, w) that an output ``(tokens, grid)`` holds, if it is one."""
+    if not isinstance(output, tuple | list) or len(output) != 2:
+        return None
+    grid = getattr(output[1], "tolist", lambda: output[1])()
+    whole = isinstance(grid, tuple | list) and all(isinstance(n, Integral) for n in grid)
+    return tuple(map(int, grid)) if whole and len(grid) == 3 else None
+
+
+def _grid(adapted, a: Tensor, axis: int, grids: list) -> tuple[tuple[int, int, int] | None, int]:
+    """Return the grid of tokens ``(2, L, D)`` and how many come before it, as `adapt` tells it.
+
+    `grids` are those that layers give with their tokens, or of 3D convolutions, with the channels.
+    """
+    who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
+    asked, extra = adapted.asked
+    if a.ndim != 3 or len(a) != 2:
+        if asked is not None or extra is not None:
+            raise ValueError(f"grid and class_token are of tokens (N, L, D), not for {who}.")
+        return None, 0
+    length, channels = a.shape[3 - axis], a.shape[axis]
+    likely = (0, 1) if extra is None else (int(extra),)
+    told = {g for g, c in grids if c in (None, channels) and length - math.prod(g) in likely}
+    if asked is None and len(told) != 1:
+        if extra is not None:
+            raise ValueError(f"nothing tells the grid of {who}; say it by grid=(t, h, w) of adapt.")
+        return None, 0
+    grid = tuple(asked or told.pop())
+    if length - math.prod(grid) not in likely:
+        raise ValueError(
+            f"grid is {grid}, {math.prod(grid)} positions, and class_token {extra!r}, which do not "
+            f"make the {length} tokens of {who}; give (t, h, w) of the tokens and, where others "
+            "come before them, class_token=True, or how many."
+        )
+    return grid, length - math.prod(grid)
+
+
 def _says(module: nn.Module) -> int | None:
     """Return where a module of torch's own has the channels, if it is one that says so."""
     normed = module.normalized_shape if isinstance(module, nn.LayerNorm | nn.RMSNorm) else (1,)
@@ -163,23 +261,34 @@ def _kind(value) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")
 
 
-def _first_pass(adapted, x: Tensor) -> tuple[object, list, list]:
-    """Return the logits, what the layer gave, and where others have the channels of theirs."""
-    outputs, said = [], []
+def _first_pass(adapted, x: Tensor) -> tuple[object, list, list, list]:
+    """Return the logits, what the layer gave, and what others tell of channels and of grids."""
+    outputs, said, grids = [], [], []
 
     def keep(output):
         # A copy, since the step after the layer may write to it in place.
-        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+        kept = tensor_of(output)
+        outputs.append(kept.clone() if isinstance(kept, Tensor) else kept)
+
+    def look(module, output):
+        if grid := _grid_in(output):
+            grids.append((grid, None))
+        elif isinstance(module, nn.Conv3d) and output.ndim == 5 and len(output) == len(x):
+            grids.append((tuple(output.shape[2:]), output.shape[1]))
+        if axis := _says(module):
+            said.append((axis, output.shape))
 
     with running(adapted.model), hooked(adapted.module, keep), ExitStack() as hooks:
-        for module in filter(_says, adapted.model.modules()):
-            axis = _says(module)
-            hooks.enter_context(hooked(module, lambda y, axis=axis: said.append((axis, y.shape))))
+        for module in adapted.model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it takes no hook
+            hooks.enter_context(hooked(module, partial(look, module)))
         for adapted.layout in (torch.channels_last_3d, torch.contiguous_format):
             outputs.clear()
             try:
                 logits = adapted.model(adapted.given(x))
-                return logits.float() if isinstance(logits, Tensor) else logits, outputs, said
+                logits = logits.float() if isinstance(logits, Tensor) else logits
+                return logits, outputs, said, grids
             except Exception as error:
                 failure = error
     first = (str(failure).strip() or "no message").splitlines()[0]

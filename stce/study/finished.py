@@ -17,7 +17,7 @@ import torch
 from stce import datasets, features, models, tcav
 from stce.ablation import Case, Subject
 from stce.clips import Clips
-from stce.concepts import Concepts
+from stce.concepts import Concepts, cluster
 from stce.datasets.negatives import negatives as negatives_of
 from stce.engine.device import resolve
 from stce.engine.storage import path_of, read_file, read_rows
@@ -189,6 +189,13 @@ class Finished:
     def negatives(self) -> Negatives:
         """What its concepts are told apart from, drawn again with the run's seed."""
         return self._against[1]
+
+    def clustered(self, seed: int) -> Concepts:
+        """Find the concepts again with another seed."""
+        made, (clips, cut) = self.run.parameters("cluster"), self.discovery
+        owner = cut.table["video"].to_numpy()
+        how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": seed}
+        return cluster(np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes, **how)
 
     def draw(self, p: Mapping, rng: np.random.Generator, notes: dict | None = None) -> Negatives:
         """Draw what concepts are told apart from, as `p` of stage tcav says; see `against`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -39,6 +40,7 @@ LOOKS = {
     "occlusion": ("#CC79A7", "-.", "P"),
     "grad-cam": ("#E69F00", "-.", "*"),
 }
+BESIDE = {"textcoords": "offset points", "annotation_clip": False, "fontsize": 9}
 # What a concept counts by, see `stce.evaluation.effects.motion`.
 KINDS = {"motion": "#D55E00", "look": "#0072B2", "both": "#CC79A7", "presence": "#E69F00"}
 KINDS |= {"unsure": PALE, "unseen": PALE}
@@ -279,6 +281,55 @@ def agreement_chart(table: pd.DataFrame) -> Figure:
         figure, ax = plt.subplots(figsize=(7, 1.2 + 0.4 * len(table)), layout="constrained")
         _correlations(ax, table, "changed")
         ax.set(xlabel="rank agreement of the concepts (Spearman)", xlim=(-0.25, 1.05))
+    return figure
+
+
+def trust_chart(table: pd.DataFrame) -> Figure:
+    """Plot the answers to what a sceptic asks of an explanation, with 95 % intervals.
+
+    One row a question: blue if it is passed, orange-red if not, grey where it is told and not
+    judged. Takes the ``table`` of :class:`stce.evaluation.trust.Trust`.
+    """
+    looks = {True: ("passed", COLOURS["least"]), False: ("not passed", COLOURS["top"])}
+    with styled():
+        figure, ax = plt.subplots(figsize=(8, 1.4 + 0.36 * len(table)), layout="constrained")
+        ax.axvline(0, **DOTTED)
+        for row in table.reset_index(drop=True).itertuples():
+            said, colour = looks.get(row.passes, ("not judged", COLOURS["random"]))
+            ax.hlines(row.Index, row.low, row.high, color=colour, lw=2)
+            ax.plot(row.value, row.Index, "o", color=colour, ms=6, label=said)
+        label_rows(ax, table["question"])
+        ax.set(xlabel="share, rank correlation or gain in accuracy", xlim=(-1.05, 1.05))
+        handles, labels = ax.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        place = {"loc": "outside lower right", "ncols": 3, "frameon": False}
+        figure.legend(unique.values(), unique, **place)
+    return figure
+
+
+def depth_chart(table: pd.DataFrame) -> Figure:
+    """Plot what the same concepts are worth at several layers: by sign, and by how much.
+
+    One line a concept, in blue to orange-red from the least to the most important one at the last
+    layer; concepts that somebody named are labelled. Takes a table of
+    :func:`stce.evaluation.effects.depth.over_layers`, of one class.
+    """
+    layers = list(dict.fromkeys(table["layer"]))
+    shades = LinearSegmentedColormap.from_list("", [COLOURS["least"], PALE, COLOURS["top"]])
+    last = table[table["layer"] == layers[-1]].sort_values("rank", ascending=False)
+    with styled():
+        figure, ((left, right),) = panels(2, 3.6, sharey=False)
+        for place, row in enumerate(last.itertuples()):
+            mine = table[table["concept"] == row.concept].set_index("layer").loc[layers]
+            line = {"color": shades(place / max(len(last) - 1, 1)), "marker": "o", "ms": 4}
+            left.plot(layers, mine["score"], **line)
+            right.plot(layers, mine["cosine"], **line)
+            if name := getattr(row, "name", ""):
+                right.annotate(name, (len(layers) - 1, row.cosine), (6, 0), va="center", **BESIDE)
+        left.axhline(0.5, **DOTTED)
+        right.axhline(0, **DOTTED)
+        left.set(xlabel="layer", ylabel="TCAV score (share of positive signs)")
+        right.set(xlabel="layer", ylabel="cosine of CAV and gradient")
     return figure
 
 

@@ -11,6 +11,7 @@ import torch
 
 from stce.ablation import Case, Subject
 from stce.clips import Clips
+from stce.concepts import EXAMPLES
 from stce.engine.threads import forward
 from stce.masking import reached, visible
 from stce.models.adapt import lent, seen
@@ -176,7 +177,8 @@ def explain_clip(
     length = network.clip_shape[1]
     if len(frames) < length:
         raise ValueError(f"clip has {len(frames)} frames; the network takes {length}, give more.")
-    begins, classes = starts(len(frames), length), found.clips.classes
+    begins = starts(len(frames), length)
+    classes = tuple(name for name in found.clips.classes if name != EXAMPLES)
     ids = [f"frame {start}" for start in begins]
     labels = np.full(len(begins), classes.index(found.class_name))
     parts = np.stack([frames[start : start + length] for start in begins])
