@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -328,10 +328,9 @@ def explain(
     settings = PAPER | given | {
         "compactness": compactness, "sigma": sigma, "n_concepts": n_concepts, "n_keep": n_keep,
         "discover": discover, "n_groups": n_groups, "target": target, "stretch": stretch,
-        "q_max": q_max, "n_random_orders": n_random_orders, "n_matched": n_matched, "seed": seed,
-        "pool": pool,
+        "n_random_orders": n_random_orders, "n_matched": n_matched, "pool": pool, "seed": seed,
     }  # fmt: skip
-    _check({**settings, "batch_size": batch_size}, int(not concepts))
+    _check({**settings, "q_max": q_max, "batch_size": batch_size}, int(not concepts))
     if check and test_clips is None:
         raise ValueError("check is True, but nothing can be changed in test_clips; give some.")
     clips = as_clips(clips, "clips")
@@ -368,14 +367,15 @@ def explain(
         if test_clips is None:
             settings["recognised"] = recognised(network, mine, running["device"])
         else:
-            made = made.tested_on(test_clips, cutting, running, n_jobs, embedded=check)
+            made = made.tested_on(test_clips, cutting, running, embedded=check)
             orders = ablation.ranked(n_random_orders, seed), ablation.matched(n_matched, seed)
             steps = {"q_max": settings["q_max"], "seed": seed, "progress": progress}
             outcomes = pd.concat(ablation.run(made.tested, *orders, **steps), ignore_index=True)
+            made = replace(made, outcomes=outcomes)
         told = trust.examine(made, seed=seed) if check else None
         deep = None if views is None else over_layers(made, views)
-    given = *made.discovery, found, result, outcomes, settings, network, deep, told, made
-    it = Explanation(name, *given)
+    given = found, result, outcomes, settings, network, deep, told, made
+    it = Explanation(name, *made.discovery, *given)
     tell(f"{it.verdict}\n\n{told}" if check else str(it.verdict), show=progress)
     return it
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from stce import models
+from stce import curves, models
 from stce.clips import Clips
 from stce.datasets.textures import textures
 from stce.evaluation import saliency, trust
@@ -80,7 +80,13 @@ def test_each_question_has_an_answer_with_its_number(ours):
     assert row["passes"] == (not gone["ci_low"] > 0)
     assert f"{gone['correlation']:.2f}" in row["answer"]
     judged = asked[asked["passes"].notna()]
-    assert not asked["passes"].filter(like="occlusion").notna().any()
+    ahead = asked["passes"].filter(regex="ahead of (?!the background)")
+    assert not ahead.notna().any(), "too few clips, or maps that see the very clip"
+    first, scores = asked.loc["more than chance"], ours[1].scores
+    assert first["value"] == scores["verdict"].isin(["for", "against"]).mean()
+    assert f"{scores['q_chance'].min():.2g}" in first["answer"]
+    gain = curves.difference(ours[1].outcomes, "top", "least").set_index("mode").loc["add", "gain"]
+    assert asked.loc["ahead of least, added", "value"] == gain
     fine = int(judged["passes"].sum())
     assert f"It passes {fine} of {len(judged)} tests" in str(told)
     for text, passes in judged[["answer", "passes"]].itertuples(index=False):
@@ -198,7 +204,7 @@ def told(**changes):
         for m in ("add", "remove")
     ]
     tables = {
-        "significance": pd.DataFrame({"verdict": ["for", "chance"], "q_value": [0.01, 0.5]}),
+        "significance": pd.DataFrame({"verdict": ["for", "chance"], "q_chance": [0.01, 0.5]}),
         "sanity": pd.DataFrame([{**good, "ci_low": -0.4}]),
         "stability": pd.DataFrame([{**good, "class": "all", "changed": "random groups"}]).pipe(
             lambda t: pd.concat([t, t.assign(changed="k-means")])
@@ -209,8 +215,13 @@ def told(**changes):
     return tables | changes
 
 
+def summed_up(**changes):
+    tables = told(**changes)
+    return trust.summed_up(tables, tables["significance"])
+
+
 def test_what_is_wrong_is_said_and_nothing_else():
-    table = trust.summed_up(told())
+    table = summed_up()
     fine = trust.Trust(table, {})
     assert table["passes"].dropna().all()
     assert str(fine).startswith("It passes 9 of 9 tests: 1 of 2 concepts are more than chance")
@@ -219,7 +230,7 @@ def test_what_is_wrong_is_said_and_nothing_else():
     good = told()
     cases = {
         "more than chance": {
-            "significance": pd.DataFrame({"verdict": ["chance"] * 2, "q_value": [0.4, 0.5]})
+            "significance": pd.DataFrame({"verdict": ["chance"] * 2, "q_chance": [0.4, 0.5]})
         },
         "random weights": {"sanity": good["sanity"].assign(ci_low=0.2)},
         "k-means": {
@@ -230,7 +241,7 @@ def test_what_is_wrong_is_said_and_nothing_else():
         "ahead of the background": {"truth": good["truth"].assign(p=0.3)},
     }
     for question, changes in cases.items():
-        table = trust.summed_up(told(**changes)).set_index("question")
+        table = summed_up(**changes).set_index("question")
         wrong = table.index[table["passes"].eq(False)]
         assert list(wrong) == [question]
         text = str(trust.Trust(table.reset_index(), {}))

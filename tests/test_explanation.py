@@ -1,6 +1,7 @@
 """All steps in one call: worlds with known answers, real films, and the chapter's own code."""
 
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from stce import clips as clips_module
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
+from stce.evaluation import saliency
 from stce.explanation import Explanation, explain
 from stce.models.adapt import Explainable, Functions, adapt
 from stce.tcav import Tcav
@@ -590,6 +592,9 @@ SMALLER = {
     "min_frames=16": "min_frames=8",
     "((4, 4, 4), (16, 4, 4))": "((2, 1, 1), (8, 1, 1))",
     "random=400": "random=12",
+    "MViT((112, 112), 16,": "MViT((32, 32), 8,",
+    "grid=(8, 14, 14)": "grid=(4, 4, 4)",
+    "found.check()": "found.check(n_clips=1, n_null=20, n_randomised=1)",
     "n_groups=50": "n_groups=3, n_keep=6, n_concepts=6, n_segments=(4, 8), n_random_orders=2",
 }
 
@@ -597,11 +602,14 @@ SMALLER = {
 def test_every_block_of_the_chapter_runs(films, tmp_path, monkeypatch):
     for person in ("anna", "ben"):
         for action in ("boxing", "handwaving"):
-            for take in (1, 2, 3):
+            for take in (1, 2, 3, 4, 5):
                 path = tmp_path / "my-videos" / action / f"{person}_{take}.avi"
                 films.write(path, films.frames(action, 20, person=take + 3 * (person == "ben")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STCE_PROGRESS", "0")
+    coarse = functools.partial(saliency.occlusion, window=(4, 16, 16), stride=(4, 16, 16))
+    coarse.__name__ = "occlusion"
+    monkeypatch.setattr(saliency, "occlusion", coarse)
     text = CHAPTER.read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     assert len(blocks) >= 8

@@ -272,6 +272,19 @@ def test_motion_and_look_have_one_scale_and_a_picture_a_concept():
     assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-1, 1)
 
 
+def test_answers_of_a_sceptic_are_coloured_by_what_they_say():
+    rows = [("a", 0.5, 0.2, 0.8, True), ("b", -0.5, -0.9, 0.1, False), ("c", 0.1, np.nan, 0, None)]
+    columns = ["question", "value", "low", "high", "passes"]
+    figure = charts.trust_chart(pd.DataFrame(rows, columns=columns))
+    (ax,) = figure.axes
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [(0.5, 0), (-0.5, 1), (0.1, 2)]
+    assert len({d.get_color() for d in dots}) == 3
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["passed", "not passed", "not judged"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b", "c"]
+
+
 def test_a_clip_is_charted_by_frame_and_by_concept():
     concepts = pd.DataFrame({"concept": [3, 1], "contribution": [2.0, -0.5]})
     left, right = charts.clip_chart(np.array([1.0, -1.0, 0.5]), concepts).axes

@@ -11,6 +11,7 @@ from stce import concepts
 from stce.clips import Clips
 from stce.datasets.textures import textures
 from stce.explanation import Explanation, explain
+from stce.study.parameters import NOTEBOOKS
 from stce.videos.sources import Videos  # noqa: F401
 
 HOW = {"random": 60, "n_segments": (4, 8), "n_concepts": 3, "n_keep": 10, "n_groups": 5}
@@ -247,6 +248,10 @@ def test_what_is_part_of_no_concept_is_the_least_of_one():
     assert len(found.table) == 60
     last = found.table.set_index("supervoxel").loc[55:59, "distance"]
     assert (last == 1).all()
+
+
+def test_notebook_8_takes_each_way():
+    assert NOTEBOOKS["08_your_own"]["discover"].choices == tuple(concepts.WAYS)
 
 
 def test_a_way_that_is_none_is_refused():

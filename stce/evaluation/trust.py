@@ -17,12 +17,13 @@ from stce.concepts import Concepts, cluster, with_examples, with_named
 from stce.curves import difference
 from stce.engine.storage import read_file, write_parts
 from stce.evaluation import significance, validation
+from stce.evaluation.verdict import FEWEST
 from stce.features import Negatives
 from stce.models.adapt import Explainable
 from stce.supervoxels import Supervoxels
 
 # How thoroughly anybody's explanation is asked, see `stce.evaluation.validation.answers`.
-ASKED = {"n_null": 400, "n_randomised": 3, "n_sgd": 0, "n_clips": 6, "n_controls": 3}
+ASKED = {"n_null": 400, "n_randomised": 3, "n_sgd": 0, "n_clips": FEWEST, "n_controls": 3}
 ASKED |= {"n_changed": 24, "n_first": 63, "fills": (), "tried": ()}
 # What the ranking is held against, and whether it has to be ahead of it.
 RIVALS = {"least": True, "random supervoxels": True}
@@ -48,10 +49,10 @@ class Evidence:
         The arguments of :func:`stce.explanation.explain`.
     tested : stce.ablation.Subject or None
         The clips that the ranking was tested on.
+    outcomes : pandas.DataFrame or None
+        What became of them, of :func:`stce.ablation.run`.
     named : dict of str to numpy.ndarray
         Of the concepts that were named, the rows of their examples among the supervoxels.
-    n_jobs : int, default 1
-        Processes for the random sets.
     """
 
     network: Explainable
@@ -64,8 +65,9 @@ class Evidence:
     seen: np.ndarray
     given: dict
     tested: Subject | None = None
+    outcomes: pd.DataFrame | None = None
     named: dict[str, np.ndarray] = field(default_factory=dict)
-    n_jobs: int = 1
+    n_jobs = 1  # processes for the random sets
 
     @property
     def device(self):
@@ -104,13 +106,13 @@ class Evidence:
         """Return what is ablated; options are those of the subject."""
         return replace(self.tested, **options)
 
-    def tested_on(self, clips: Clips, cutting: dict, running: dict, n_jobs=1, embedded=False):
+    def tested_on(self, clips: Clips, cutting: dict, running: dict, embedded=False):
         """Return it with test clips, cut up and, if asked for, embedded once for all questions."""
         cut = supervoxels.segment(clips, **cutting)
         shown = {"stretch": self.given["stretch"], **running}
         z = features.extract(self.finder, clips, cut, **shown) if embedded else None
         given = self.finder, clips, cut, self.concepts, self.rankings
-        return replace(self, tested=Subject(*given, features=z, **shown), n_jobs=n_jobs)
+        return replace(self, tested=Subject(*given, features=z, **shown))
 
     def clustered(self, seed: int) -> Concepts:
         """Find the concepts again with another seed; those that are named stay."""
@@ -260,29 +262,31 @@ def examine(it, *, seed: int = 0, **asked) -> Trust:
             "test_clips to explain."
         )
     told = validation.answers(it, SimpleNamespace(**ASKED | {"seed": seed} | asked))
-    return Trust(summed_up(told, seed), told)
+    return Trust(summed_up(told, it.tcav.scores, it.outcomes, seed), told)
 
 
-def summed_up(told: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+def summed_up(told: dict[str, pd.DataFrame], scores, outcomes=None, seed: int = 0) -> pd.DataFrame:
     """Sum up answers of :func:`stce.evaluation.validation.answers`, see `Trust.table`.
+
+    What the `scores` of the explanation say of chance counts, and its own `outcomes`, of all test
+    clips, where these have an order; so that it does not contradict its verdict.
 
     - *more than chance*: the share of concepts that are; one at least.
     - *random weights*: the rank agreement of a wholly random network with this one, which must not
       be clear of zero.
     - *random groups*, *k-means*: that of the same steps with another seed, which must be.
     - *ahead of least*, and of as many voxels of *random supervoxels*: the gain in accuracy, mean
-      over concepts, when added and when removed, which must be clear of zero. Ahead of saliency
-      maps, which see the very clip: told, not judged.
+      over concepts, when added and when removed, which must be clear of zero. Of fewer than
+      `FEWEST` clips it is told and not judged; as is that over saliency maps, which see the clip.
     - *ahead of the background*: where the parts of the clips are known, how much more of what
       stands out the first concepts hold than concepts at random do, as a share of the larger.
     """
-    rows, tested = [], told["significance"]
-    sure, passes = tested["verdict"].isin(["for", "against"]), None
+    rows, sure, passes = [], scores["verdict"].isin(["for", "against"]), None
     text = "too few random clips to test whether a concept is more than chance"
-    if not (tested["verdict"] == "untested").all():
+    if not (scores["verdict"] == "untested").all():
         passes = bool(sure.any())
         text = f"{sure.sum()} of {len(sure)} concepts are more than chance (smallest corrected "
-        text += f"p-value {tested['q_value'].min():.2g})"
+        text += f"p-value {scores['q_chance'].min():.2g})"
     rows.append(("more than chance", sure.mean(), np.nan, np.nan, passes, text))
     if "sanity" in told:
         found, text = _agreed(told["sanity"].iloc[-1])
@@ -297,8 +301,9 @@ def summed_up(told: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
         text = f"with another seed of {changed} it {comes} back {text}"
         rows.append((changed, *found, back, text))
     for rival, judged in RIVALS.items():
-        if rival in set(told["outcomes"]["order"]):
-            rows += _ahead(told["outcomes"], rival, judged, seed)
+        kinds = (told["outcomes"] if outcomes is None else outcomes), told["outcomes"]
+        if shown := [table for table in kinds if rival in set(table["order"])]:
+            rows += _ahead(shown[0], rival, judged, seed)
     if "truth" in told:
         row = told["truth"].iloc[-1]
         fine = bool(row["p"] < 0.05)
@@ -323,5 +328,5 @@ def _ahead(outcomes: pd.DataFrame, rival: str, judged: bool, seed: int) -> Itera
         points, low, high = (100 * value for value in found)
         done = {"add": "added", "remove": "removed"}[row.mode]
         text = f"{done}, the most important concepts do better than {name} by {points:+.0f} points "
-        passes = bool(row.ci_low > 0) if judged else None
+        passes = bool(row.ci_low > 0) if judged and row.n_clips >= FEWEST else None
         yield f"ahead of {rival}, {done}", *found, passes, f"{text}({low:.0f} to {high:.0f})"

@@ -124,6 +124,7 @@ def lent(
     if isinstance(model, Explainable):
         network = seen(model, layer, "supervoxels")
         module = network if isinstance(network, nn.Module) else network.behind
+        module = network.model if isinstance(network, Adapted) else module
         if tuple(network.clip_shape) != how["clip_shape"]:
             raise ValueError(
                 f"clips have (C, T, H, W) = {how['clip_shape']}, but the model takes "
@@ -191,8 +192,8 @@ class Adapted(Explainable):
 
     @property
     def behind(self) -> nn.Module:
-        """The whole module; where the features are given, what comes before the layer is idle."""
-        return self.model
+        """The modules after the layer; the whole module where they are not all that follows it."""
+        return nn.ModuleList(self.findings.chain) if self.splits == "chain" else self.model
 
     def blocks(self) -> dict[str, nn.Module]:
         """Return its modules with weights of their own, as they are registered."""

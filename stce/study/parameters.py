@@ -197,6 +197,12 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         "crop": Parameter([56, 56], "Input size of the network.", 16, length=2),
         "n_clips": Parameter(30, "Clips to find concepts in, and to test them on.", 2),
         "n_concepts": Parameter(15, "Concepts.", 5, 63),
+        "discover": Parameter(
+            "kmeans", "How they are found.", choices=("kmeans", "nmf", "convex", "sae")
+        ),
+        "concepts": Parameter({}, "Folders of films that show concepts of your own, by name."),
+        "layers": Parameter(["pool4", "pool5"], "Layers at which they are compared; [] for none."),
+        "n_checked": Parameter(1, "Test clips that a sceptic asks about; 0 to ask nothing.", 0),
         "run_folder": _COMMON["run_folder"],
         "seed": _COMMON["seed"],
         "device": _COMMON["device"],
