@@ -353,7 +353,7 @@ def explain(
             test_clips = of_class(test_clips, name, names, "test_clips")
         random = n_groups * n_keep if random is None else random
         random = clips_against(random, clips, name, seed)
-        own = {key: shown_by(key, of, mine, n_keep, seed) for key, of in (concepts or {}).items()}
+        own = shown_by(concepts, mine, n_keep, seed)
         settings["n_segments"] = list(settings["n_segments"])
         settings["q_max"] = min(q_max, n_concepts + len(own))
         settings |= {"layer": layer, "concept_layer": concept_layer, "concepts": list(own)}

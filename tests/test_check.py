@@ -180,6 +180,21 @@ def test_a_few_random_clips_are_no_test():
     assert "too few random clips" in first["answer"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"n_nul": 5}, "check takes no 'n_nul'; it takes n_null, n_randomised"),
+        ({"n_clips": 0}, "n_clips is 0; it takes int, at least 1"),
+        ({"n_changed": "six"}, "n_changed is 'six'; it takes int, at least 1"),
+        ({"seed": -1}, "seed is -1; it takes int, at least 0"),
+        ({"fills": ["red"]}, "fill is 'red'; choose one of"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(ours, asked, said):
+    with pytest.raises(ValueError, match=said):
+        ours[1].check(**{**QUICK, **asked})
+
+
 def test_a_transformer_is_asked_as_well():
     from test_networks import Tokens
 

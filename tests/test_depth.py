@@ -89,7 +89,7 @@ def test_a_module_of_ones_own_is_seen_at_several_layers():
     assert len(found.layers) == 8
     with pytest.raises(ValueError, match="has no layer 'layer9'; near to it are"):
         explain(module, "avgpool", clips.frames, 1, layers=["layer9"], **HOW)
-    for wrong in ("layer3", [], ["layer3", "layer3"]):
+    for wrong in ("layer3", [], ["layer3", "layer3"], [3], 5):
         with pytest.raises(ValueError, match="layers is .*; give a list of layers, each once"):
             explain(module, "avgpool", clips.frames, 1, layers=wrong, **HOW)
 

@@ -127,6 +127,9 @@ def test_a_folder_of_films_shows_a_concept(tmp_path):
         ({"no": "nowhere"}, r"concepts\['no'\] is the folder .*nowhere, which is not there"),
         ({"none": np.zeros((8, *SIZE), bool)}, "has 0 examples"),
         ({3: bright()}, "concepts has the key 3; name each concept by a text"),
+        ([bright()], "concepts is a list; give a dict of name to clips"),
+        ("films", "concepts is a str; give a dict of name to clips"),
+        ({"odd": None}, r"concepts\['odd'\] is of shape \(\); give"),
     ],
 )
 def test_examples_that_are_none_are_refused(given, said):

@@ -276,6 +276,10 @@ def test_the_grid_of_tokens_is_told_or_asked_for():
         ({"grid": (4, 2, 2), "class_token": False}, "class_token False, which do not make the 17"),
         ({"grid": (4, 2, 2), "class_token": 3}, "class_token 3, which do not make the 17"),
         ({"class_token": 2}, "nothing tells the grid of layer 'mix'"),
+        ({"grid": (4, 2)}, r"grid is \(4, 2\) and class_token None; give the frames, rows and"),
+        ({"grid": "abc"}, "grid is 'abc' and class_token None; give the frames"),
+        ({"grid": (-4, -2, 2)}, "give the frames, rows and columns"),
+        ({"grid": (4, 2, 2), "class_token": "one"}, "class_token 'one'; give the frames"),
     ],
 )
 def test_a_grid_that_does_not_fit_is_refused(asked, said):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +107,18 @@ def negatives(
     return textures(n, **shape), "textures" + (" (no HMDB51)" if source == "hmdb" else "")
 
 
-def shown_by(name: str, given, clips: Clips, n: int, seed: int) -> Clips | np.ndarray:
-    """Return clips that show a concept, or masks of it in `clips`, as `explain` takes them.
+def shown_by(concepts, clips: Clips, n: int, seed: int) -> dict[str, Clips | np.ndarray]:
+    """Return clips that show each concept, or masks of it in `clips`, as `explain` takes them.
 
-    What is `given` is clips, masks ``(N, T, H, W) bool``, or a folder of films, of which n clips
-    are taken.
+    `concepts` maps names to clips, masks ``(N, T, H, W) bool`` or folders of films, of which n
+    clips are taken; None is no concept.
     """
+    if not isinstance(concepts, Mapping | None):
+        raise ValueError(f"concepts is a {type(concepts).__name__}; give a dict of name to clips.")
+    return {name: _shown(name, of, clips, n, seed) for name, of in (concepts or {}).items()}
+
+
+def _shown(name: str, given, clips: Clips, n: int, seed: int) -> Clips | np.ndarray:
     what, (channels, n_frames, *size) = f"concepts[{name!r}]", clips.clip_shape
     if not isinstance(name, str) or not name:
         raise ValueError(f"concepts has the key {name!r}; name each concept by a text.")

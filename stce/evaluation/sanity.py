@@ -77,8 +77,7 @@ def as_seen_by(
     how = {"stretch": stretch, "device": device}
     z = np.zeros((len(supervoxels), network.n_features), np.float32)
     z[rows] = features.extract_rows(network, clips, supervoxels, rows, **how)
-    random = negatives.embed(network, **how)
-    samples = replace(samples, features=z, random=random, slopes=None)
+    samples = replace(samples, features=z, random=negatives.embed(network, **how), slopes=None)
     return replace(samples, **features.whole(network, clips, samples, device=device))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,9 +117,8 @@ class Evidence:
 
     def clustered(self, seed: int) -> Concepts:
         """Find the concepts again with another seed; those that are named stay."""
-        (name,) = self.samples.clips
-        given = {**self.given, "seed": seed}
-        return _found(self.seen, *self.discovery, name, self.named, given)
+        given = self.named, {**self.given, "seed": seed}
+        return _found(self.seen, *self.discovery, *self.samples.clips, *given)
 
     def grouped(self, negatives: Negatives, p: dict, rng, found: Concepts | None = None):
         """Deal negatives out in groups, as the arguments `p` say: see `stce.tcav.Samples.groups`.
@@ -261,7 +261,15 @@ def examine(it, *, seed: int = 0, **asked) -> Trust:
             "the ranking was tested on no clips, on which it could be held against others; give "
             "test_clips to explain."
         )
-    told = validation.answers(it, SimpleNamespace(**ASKED | {"seed": seed} | asked))
+    asked = ASKED | {"seed": seed} | asked
+    least = dict.fromkeys(("n_clips", "n_null", "n_randomised", "n_controls", "n_changed"), 1)
+    for name, value in asked.items():
+        if name not in {**ASKED, "seed": seed}:
+            raise ValueError(f"check takes no {name!r}; it takes {', '.join(ASKED)} and seed.")
+        number = isinstance(value, Integral) and value >= least.get(name, 0)
+        if name not in ("fills", "tried") and not number:
+            raise ValueError(f"{name} is {value!r}; it takes int, at least {least.get(name, 0)}.")
+    told = validation.answers(it, SimpleNamespace(**asked))
     return Trust(summed_up(told, it.tcav.scores, it.outcomes, seed), told)
 
 

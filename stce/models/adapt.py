@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,7 +92,14 @@ def adapt(
             f"model is a {type(model).__name__}; give a torch.nn.Module, or for features of your "
             "own stce.models.adapt.Functions."
         )
-    asked = None if grid is None else tuple(grid), class_token
+    given = [*([] if grid is None else np.ravel(grid)), class_token or 0]
+    whole = all(isinstance(n, (int, np.integer)) and n >= 0 for n in given)
+    if not whole or len(given) not in (1, 4):
+        raise ValueError(
+            f"grid is {grid!r} and class_token {class_token!r}; give the frames, rows and columns "
+            "of the tokens, such as (8, 14, 14), and how many come before them."
+        )
+    asked = None if grid is None else tuple(int(n) for n in given[:3]), class_token
     adapted = Adapted(model, layer, clip_shape, mean, std, pool, (channel_axis, *asked))
     findings = probe(adapted)
     names = range(findings.n_classes) if classes is None else classes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,9 +33,10 @@ class Several(Explainable):
 
 def seen_at(network: Explainable, layers: Sequence[str]) -> list[Explainable]:
     """Return a network at each of some layers, pooled where it is; ValueError if one is twice."""
-    if isinstance(layers, str) or len(set(layers)) < len(layers) or not len(layers):
-        raise ValueError(f"layers is {layers!r}; give a list of layers, each once.")
-    return [seen(network, layer, "pooled" if network.grid else "supervoxels") for layer in layers]
+    listed = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
+    if not all(isinstance(one, str) for one in listed) or not 0 < len(listed) == len(set(listed)):
+        raise ValueError(f"layers is {layers!r:.99}; give a list of layers, each once.")
+    return [seen(network, layer, "pooled" if network.grid else "supervoxels") for layer in listed]
 
 
 def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
