@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from book.campaigns.replays import GROUP, finished_runs
+from book.campaigns.replays import GROUP, scored_runs
 from stce import ablation, masking
 from stce.clips import Clips, middle_clips
 from stce.datasets import actors
@@ -163,9 +163,9 @@ def agreement(table: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 
 
 def effects(seed: int) -> list[dict]:
-    """Compare on each run of the group that is finished with this seed."""
+    """Compare on each run of the group whose concepts are scored with this seed."""
     rows = []
-    for name, run in finished_runs(seed, GROUP).items():
+    for name, run in scored_runs(seed, GROUP).items():
         rows += [{"run": name} | row for row in compared(Finished(run), seed=seed)]
     return rows
 

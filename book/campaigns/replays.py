@@ -89,12 +89,15 @@ def _runs(seed: int, *groups: str) -> dict[str, Run]:
     return {run.name: Run(run.folder(seed)) for run in every}
 
 
-def finished_runs(seed: int, *groups: str) -> dict[str, Run]:
-    """Return those runs of the groups with this seed that are finished; there must be one."""
+def scored_runs(seed: int, *groups: str) -> dict[str, Run]:
+    """Return those runs of the groups with this seed whose concepts are scored; there must be one.
+
+    What concepts do is asked of the network itself, so that stage ablate need not be there.
+    """
     runs = _runs(seed, *groups)
-    if not (done := {name: run for name, run in runs.items() if not run.missing()}):
+    if not (done := {name: run for name, run in runs.items() if run.holds("tcav")}):
         raise FileNotFoundError(
-            f"No run of {' or '.join(groups)} with seed {seed} is finished. Make some first: "
+            f"No run of {' or '.join(groups)} with seed {seed} is scored. Make some first: "
             f"`python -m stce.study run {groups[0]} --seeds {seed}`."
         )
     return done
@@ -180,7 +183,7 @@ def _figure(lifts: pd.DataFrame) -> pd.DataFrame:
 def moved(seed: int) -> list[dict]:
     """Ask the first concepts of each run that is finished whether motion or look counts."""
     rows = []
-    for name, run in finished_runs(seed, GROUP, REAL).items():
+    for name, run in scored_runs(seed, GROUP, REAL).items():
         table = Sceptic(Finished(run), seed=seed).moved(N_MOVED).concepts
         rows += table.assign(run=name).to_dict("records")
     return rows

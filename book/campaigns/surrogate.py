@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from book.campaigns.causal import logits
-from book.campaigns.replays import GROUP, finished_runs
+from book.campaigns.replays import GROUP, scored_runs
 from stce import features
 from stce.concepts import assign
 from stce.engine import resampling
@@ -175,9 +175,9 @@ def of_run(it: Finished, seed: int = 0) -> pd.DataFrame:
 
 
 def explained_logits(seed: int) -> list[dict]:
-    """Ask each run of the group that is finished with this seed."""
+    """Ask each run of the group whose concepts are scored with this seed."""
     rows = []
-    for name, run in finished_runs(seed, GROUP).items():
+    for name, run in scored_runs(seed, GROUP).items():
         rows += of_run(Finished(run), seed).assign(run=name).to_dict("records")
     return rows
 

@@ -305,7 +305,7 @@ class Adapted(Explainable):
                 output = self.model(self.given(self._check(x))).float()
             slope = self.derivative(output, reached[0], class_index, target)
         slopes = self.vectors(slope, torch.sum).detach()
-        if slope.any() and not slopes.any():
+        if self.findings.n_before and slope.any() and not slopes.any():
             raise ValueError(
                 f"the logits of {self.name} read no token of the grid at {self.layer!r}, but those "
                 "before it; choose a layer before the last attention, or one that gives (N, D)."
