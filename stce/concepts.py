@@ -241,12 +241,10 @@ def cluster(
     tables, sizes, centres = [], [], {}
     for (name, rows), (centre, concept, distance) in zip(owned.items(), made, strict=True):
         if (filled := len(np.unique(concept))) < n_concepts:
-            found = "have only" if discover == "kmeans" else f"make, by {discover}, only"
-            kind = "different features" if discover == "kmeans" else "concepts"
             raise ValueError(
                 f"n_concepts is {n_concepts}, but the {len(rows)} supervoxels of class {name!r} "
-                f"{found} {filled} {kind} at this layer; lower n_concepts, ask for more segments, "
-                "or take another layer."
+                f"have only {filled} different features at this layer, or make so few concepts by "
+                f"{discover}; lower n_concepts, ask for more segments, or take another layer."
             )
         own = {"concept": concept, "supervoxel": rows, "distance": distance, "video": videos[rows]}
         table = pd.DataFrame({"class": name} | own)

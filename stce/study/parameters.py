@@ -202,7 +202,7 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         ),
         "concepts": Parameter({}, "Folders of films that show concepts of your own, by name."),
         "layers": Parameter(["pool4", "pool5"], "Layers at which they are compared; [] for none."),
-        "n_checked": Parameter(1, "Test clips that a sceptic asks about; 0 to ask nothing.", 0),
+        "n_checked": Parameter(1, "Test clips on which it is held against saliency maps.", 1),
         "run_folder": _COMMON["run_folder"],
         "seed": _COMMON["seed"],
         "device": _COMMON["device"],
