@@ -184,6 +184,7 @@ def test_a_few_random_clips_are_no_test():
     ("asked", "said"),
     [
         ({"n_nul": 5}, "check takes no 'n_nul'; it takes n_null, n_randomised"),
+        ({"tried": ["fc7/logit/pooled"]}, "check takes no 'tried'"),
         ({"n_clips": 0}, "n_clips is 0; it takes int, at least 1"),
         ({"n_changed": "six"}, "n_changed is 'six'; it takes int, at least 1"),
         ({"seed": -1}, "seed is -1; it takes int, at least 0"),

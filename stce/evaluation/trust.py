@@ -25,7 +25,7 @@ from stce.supervoxels import Supervoxels
 
 # How thoroughly anybody's explanation is asked, see `stce.evaluation.validation.answers`.
 ASKED = {"n_null": 400, "n_randomised": 3, "n_sgd": 0, "n_clips": FEWEST, "n_controls": 3}
-ASKED |= {"n_changed": 24, "n_first": 63, "fills": (), "tried": ()}
+ASKED |= {"n_changed": 24, "n_first": 63, "fills": ()}
 # What the ranking is held against, and whether it has to be ahead of it.
 RIVALS = {"least": True, "random supervoxels": True}
 RIVALS |= dict.fromkeys(("grad-cam", "integrated gradients", "occlusion"), False)
@@ -249,7 +249,7 @@ def examine(it, *, seed: int = 0, **asked) -> Trust:
     seed : int, default 0
         Of all that is drawn.
     **asked
-        How thoroughly, beside `ASKED`: the parameters of the stage validate.
+        How thoroughly, instead of `ASKED`: parameters of the stage validate, but `tried`.
 
     Raises
     ------
@@ -267,9 +267,9 @@ def examine(it, *, seed: int = 0, **asked) -> Trust:
         if name not in {**ASKED, "seed": seed}:
             raise ValueError(f"check takes no {name!r}; it takes {', '.join(ASKED)} and seed.")
         number = isinstance(value, Integral) and value >= least.get(name, 0)
-        if name not in ("fills", "tried") and not number:
+        if name != "fills" and not number:
             raise ValueError(f"{name} is {value!r}; it takes int, at least {least.get(name, 0)}.")
-    told = validation.answers(it, SimpleNamespace(**asked))
+    told = validation.answers(it, SimpleNamespace(**asked, tried=()))
     return Trust(summed_up(told, it.tcav.scores, it.outcomes, seed), told)
 
 
