@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -176,32 +177,47 @@ def _start(folder, settings):
     storage.write_text(path, json.dumps(settings, indent=1))
 
 
-def _cache_some(videos, indices, folder, size, min_frames, max_frames):
+def _cache_some(videos, indices, folder, **how):
     """Cache some videos; return how many were tried, and the reason for each one skipped."""
     skipped = {}
-    for i in indices:
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", DamagedFilm)
-                frames, parts = videos.middle(i, size, max_frames)
-            if len(frames) < min_frames:
-                raise ValueError(
-                    f"It has {len(frames)} frames, fewer than the {min_frames} needed: replace it "
-                    "by a longer one, take more of it (a folder's stride, window_frames) or lower "
-                    "min_frames (a clip is 16 frames in the paper)."
-                )
-        except (ValueError, FileNotFoundError) as error:
-            skipped[i] = str(error)
-            continue
-        for said in caught:
-            if said.category is DamagedFilm:
-                storage.write_text(folder / f"{i:06d}.damage.txt", str(said.message))
-            else:
-                warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
-        if parts is not None:  # before the frames: where those are, the video is complete
-            storage.write_npy(folder / f"{i:06d}.parts.npy", parts)
-        storage.write_npy(folder / f"{i:06d}.npy", frames)
+    with ThreadPoolExecutor(4) as pool:  # the next is decoded while the disk takes its time
+        kept = [
+            pool.submit(_keep, folder / f"{i:06d}.npy", *found)
+            for i in indices
+            if (found := _read(videos, i, folder, skipped, **how))
+        ]
+    for done in kept:
+        done.result()
     return len(indices), skipped
+
+
+def _read(videos, i, folder, skipped, size, min_frames, max_frames):
+    """Return frames and truth of a video, or note why it is skipped."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DamagedFilm)
+            frames, parts = videos.middle(i, size, max_frames)
+        if len(frames) < min_frames:
+            raise ValueError(
+                f"It has {len(frames)} frames, fewer than the {min_frames} needed: replace it "
+                "by a longer one, take more of it (a folder's stride, window_frames) or lower "
+                "min_frames (a clip is 16 frames in the paper)."
+            )
+    except (ValueError, FileNotFoundError) as error:
+        skipped[i] = str(error)
+        return None
+    for said in caught:
+        if said.category is DamagedFilm:
+            storage.write_text(folder / f"{i:06d}.damage.txt", str(said.message))
+        else:
+            warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
+    return frames, parts
+
+
+def _keep(path, frames, parts):
+    if parts is not None:  # before the frames: where those are, the video is complete
+        storage.write_npy(path.with_suffix(".parts.npy"), parts)
+    storage.write_npy(path, frames)
 
 
 def _finish(videos, folder, reasons):
