@@ -22,6 +22,7 @@ from stce.datasets.negatives import clips_against, shown_by
 from stce.engine import storage
 from stce.engine.device import typed
 from stce.engine.progress import tell
+from stce.engine.slic import CUT_ON, painter
 from stce.evaluation import trust
 from stce.evaluation.effects.contributions import Contributions, explain_clip
 from stce.evaluation.effects.depth import over_layers, seen_at
@@ -36,6 +37,7 @@ from stce.tcav import TARGETS, Tcav
 
 NEGATIVES = ("clips", "supervoxels", "matched")
 CHOICES = {"target": TARGETS, "features": FEATURES, "random_from": NEGATIVES, "discover": WAYS}
+CHOICES |= {"segment_on": CUT_ON}
 # The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).
 PAPER = {"n_segments": (15, 50, 80), "features": "supervoxels", "random_from": "clips"}
 CONFIRMED = {"n_segments": (50, 150, 300), "features": "pooled", "random_from": "matched"}
@@ -219,6 +221,7 @@ def explain(
     random=None,
     random_from: str | None = None,
     test_clips=None,
+    segment_on: str = "pixels",
     n_segments: tuple[int, ...] | None = None,
     n_concepts: int = 25,
     concepts=None,
@@ -278,6 +281,8 @@ def explain(
         as large and lie where the concept's do (:func:`stce.tcav.matched_groups`).
     test_clips : Clips or array_like, optional
         Clips of the class that the ranking is tested on; without them it is not.
+    segment_on : {"pixels", "features"}, default "pixels"
+        What is cut: what is seen, or the layer's map (:func:`stce.engine.slic.painter`).
     n_segments, compactness, sigma, n_concepts, n_keep, discover
         See :func:`stce.supervoxels.segment_clip` and :func:`stce.concepts.cluster`; `n_concepts`
         may be 0 where `concepts` are given.
@@ -329,6 +334,7 @@ def explain(
         "compactness": compactness, "sigma": sigma, "n_concepts": n_concepts, "n_keep": n_keep,
         "discover": discover, "n_groups": n_groups, "target": target, "stretch": stretch,
         "n_random_orders": n_random_orders, "n_matched": n_matched, "pool": pool, "seed": seed,
+        "segment_on": segment_on,
     }  # fmt: skip
     _check({**settings, "q_max": q_max, "batch_size": batch_size}, int(not concepts))
     if check and test_clips is None:
@@ -360,6 +366,7 @@ def explain(
         settings |= {"n_random": len(random), "fill": network.blank}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
         cutting = {key: settings[key] for key in ("n_segments", "compactness", "sigma")}
+        cutting |= {"on": painter(finder, segment_on, network.device)}
         cutting |= {"n_jobs": n_jobs, "progress": progress}
         running = {"batch_size": batch_size, "device": network.device}
         made = gather(network, finder, mine, random, names, settings, cutting, running, own)
@@ -383,14 +390,7 @@ def explain(
 def _check(given: dict, n_concepts: int) -> None:
     """Refuse what a late step would stumble over, before the first one starts."""
     supervoxels.check_cut(given["n_segments"], given["compactness"], given["sigma"])
-    least = {
-        "n_concepts": n_concepts,
-        "n_keep": 1,
-        "n_groups": 2,
-        "q_max": 1,
-        "batch_size": 1,
-        "seed": 0,
-    }
+    least = dict(n_concepts=n_concepts, n_keep=1, n_groups=2, q_max=1, batch_size=1, seed=0)
     for name, low in least.items():
         if given[name] < low or name == "n_concepts" and given[name] > 63:
             most = ", at most 63" if name == "n_concepts" else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -263,6 +263,7 @@ def segment(
     clips,
     folder: str | Path | None = None,
     *,
+    on: Callable | None = None,
     device: str | None = None,
     n_jobs: int = 1,
     progress: bool = True,
@@ -278,6 +279,9 @@ def segment(
         Where to write ``labels.zarr`` (one chunk a clip) and ``supervoxels.parquet``. Clips
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
+    on : callable, optional
+        Takes the clips and returns those that are cut in their place, such as a network's map of
+        them (:func:`stce.engine.slic.painter`).
     device : str, optional
         Cut several clips at once there, such as on ``"cuda"``, by :func:`stce.engine.slic.slic`:
         the same supervoxels up to rounding. Without it scikit-image cuts one clip after the other
@@ -296,6 +300,7 @@ def segment(
     ((2, 2, 4, 24, 24), [0, 1])
     """
     check_cut(**options)
+    clips = clips if on is None else on(clips)
     asked = options.get("n_segments", N_SEGMENTS)
     shape = (len(clips), len(asked), *clips.frames.shape[1:4])
     # The grid that SLIC starts from can have up to three times the points asked for.

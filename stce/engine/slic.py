@@ -4,12 +4,15 @@ scikit-image's SLIC takes one clip and one core. A GPU that embeds whole clips (
 is through with them faster than all the cores beside it can cut them; here it cuts its own. The
 steps are the same ones, so that the supervoxels are, up to rounding, the same too; only the last
 one, which joins what is left over to its neighbours voxel by voxel, is scikit-image's and runs on
-the CPU.
+the CPU. A network's map can be cut in place of pixels (:func:`painter`).
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,11 +21,16 @@ from skimage.color import colorconv
 # Nothing public gives this step without the ones before it.
 from skimage.segmentation._slic import _enforce_label_connectivity_cython as connect
 from skimage.util import regular_grid
+from torch.nn.functional import interpolate
+
+from stce.engine.device import resolve
+from stce.engine.threads import prepared
 
 # Colours are summed as whole multiples of this share of a clip's largest one: integers have the
 # same sum in any order, and a GPU adds in another order each time.
 UNIT = 2.0**-30
 STEPS = 10  # of k-means
+CUT_ON = ("pixels", "features")
 
 
 def lab(frames: torch.Tensor) -> torch.Tensor:
@@ -197,3 +205,50 @@ def clips_at_once(shape: tuple[int, int, int], n_segments: tuple[int, ...], devi
     if torch.device(device).type == "cpu":
         return 1
     return max(1, 2**26 // (math.prod(shape) * max(n_segments)))
+
+
+@torch.inference_mode()
+def map_colours(network, clips, *, device="cpu"):
+    """Paint clips so that their Lab colours differ as a layer's map does.
+
+    Lightness and the two colours are the first three principal components of a clip's own map,
+    interpolated between its positions. The clips, with ``(N, T, H, W, 3) uint8`` frames, are what
+    :func:`stce.supervoxels.segment` cuts in place of pixels; the network must be pooled.
+
+    Examples
+    --------
+    >>> from stce import models
+    >>> from stce.datasets.textures import textures
+    >>> network = models.build("c3d", 2, 1 / 16, 1, (16, 32, 32), layer="conv3b").pooled()
+    >>> map_colours(network, textures(1, n_frames=16, size=(32, 32))).frames.shape
+    (1, 16, 32, 32, 3)
+    """
+    device, size = resolve(device), clips.frames.shape[1:4]
+    frames, network = np.empty((len(clips), *size, 3), np.uint8), network.to(device).eval()
+    for i in range(len(clips)):
+        (cells,) = network.maps(prepared(network, clips.frames[i : i + 1], device)).cpu().numpy()
+        values = cells.reshape(len(cells), -1)
+        _, spread, along = np.linalg.svd(
+            values - values.mean(1, keepdims=True), full_matrices=False
+        )
+        colours = np.zeros((1, 3, *cells.shape[1:]), np.float32)
+        colours[0, : len(spread)] = (spread[:, None] * along)[:3].reshape(-1, *cells.shape[1:])
+        colours *= 60 / max(np.ptp(colours[0, 0]), 1e-12)  # nearly all such as screens can show
+        colours = interpolate(torch.from_numpy(colours), size, mode="trilinear")[0]
+        colours = colours.permute(1, 2, 3, 0).numpy() + [50, 0, 0]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the others
+            frames[i] = np.rint(255 * colorconv.lab2rgb(colours))
+    return replace(clips, frames=frames)
+
+
+def painter(network, segment_on: str, device="cpu"):
+    """Return what `on` of :func:`stce.supervoxels.segment` is: None for "pixels".
+
+    For "features" it paints the map of the layer; of the networks of this package, whatever their
+    layer, the last map that is twice as high as the last of all.
+    """
+    if segment_on == "pixels":
+        return None
+    last = network.split(network.layers[-1]) if network.layers else network
+    where = last.split(last.finer) if last.finer else last
+    return partial(map_colours, where if where.grid else where.pooled(), device=device)

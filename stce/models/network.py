@@ -116,11 +116,11 @@ class Network(nn.Module, Explainable):
 
     @property
     def finer(self) -> str | None:
-        """The last layer before it with a map of twice the height, where there is one."""
-        before = self.layers[: self.layers.index(self.layer)]
-        maps = ((name, self.split(name).feature_shape) for name in reversed(before))
-        high = 2 * self.feature_shape[2]
-        return next((name for name, shape in maps if len(shape) == 4 and shape[2] >= high), None)
+        """The last layer with a map of twice the height of its own, or of the last one up to it."""
+        upto = self.layers[: self.layers.index(self.layer) + 1]
+        heights = {n: self.split(n).feature_shape[2:3] for n in reversed(upto)}  # () without a map
+        high = 2 * next((height[0] for height in heights.values() if height), np.inf)
+        return next((name for name, height in heights.items() if height >= (high,)), None)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""

@@ -20,6 +20,7 @@ from stce.clips import Clips
 from stce.concepts import Concepts, cluster
 from stce.datasets.negatives import negatives as negatives_of
 from stce.engine.device import resolve
+from stce.engine.slic import painter
 from stce.engine.storage import path_of, read_file, read_rows
 from stce.engine.workers import connect
 from stce.evaluation.truth import KTH_CARRIERS
@@ -217,6 +218,7 @@ class Finished:
         made = self.run.parameters("segment")
         how = {name: made[name] for name in ("n_segments", "compactness", "sigma", "spacing")}
         how |= {"min_fraction": made["min_fraction"], "threshold": made["jaccard"], "used": used}
+        how["on"] = painter(self.network, made["segment_on"], self.device)
         given = random, p["n_random_clips"], self.run.parameters("cluster")["n_keep"], rng
         return features.random_supervoxels(*given, n_jobs=self.n_jobs, **how)
 

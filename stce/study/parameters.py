@@ -104,6 +104,11 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "compactness": Parameter(20.0, "SLIC: nearness in space-time against colour.", 1e-6),
         "sigma": Parameter(0.5, "SLIC: smoothing, in pixels.", 0),
         "spacing": Parameter([1.0, 1.0, 1.0], "SLIC: voxel size in t, y, x.", 1e-6, length=3),
+        "segment_on": Parameter(
+            "pixels",
+            "Clips are cut by pixels, or by features: a map of the network.",
+            choices=("pixels", "features"),
+        ),
         "slic": Parameter(
             "scikit-image",
             "SLIC by scikit-image on the CPU, or by torch on the device, for a GPU.",
@@ -196,6 +201,11 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         "class_name": Parameter("handwaving", "Class to explain."),
         "crop": Parameter([56, 56], "Input size of the network.", 16, length=2),
         "n_clips": Parameter(30, "Clips to find concepts in, and to test them on.", 2),
+        "segment_on": Parameter(
+            "pixels",
+            "Clips are cut by pixels, or by features of the layer.",
+            choices=("pixels", "features"),
+        ),
         "n_concepts": Parameter(15, "Concepts.", 5, 63),
         "discover": Parameter(
             "kmeans", "How they are found.", choices=("kmeans", "nmf", "convex", "sae")

@@ -12,6 +12,7 @@ import torch
 from stce.ablation import Case, Subject
 from stce.clips import Clips
 from stce.concepts import EXAMPLES
+from stce.engine.slic import painter
 from stce.engine.threads import forward
 from stce.masking import reached, visible
 from stce.models.adapt import lent, seen
@@ -190,7 +191,8 @@ def explain_clip(
     how = {"clip_shape": clips.clip_shape}
     with lent(network, None, given["features"], **how) as seen_whole:
         finder = seen(seen_whole, given["concept_layer"] or None, given["features"])
-        cut = segment(clips, progress=False, **cutting)
+        on = painter(finder, given.get("segment_on", "pixels"), network.device)
+        cut = segment(clips, on=on, progress=False, **cutting)
         rankings = {found.class_name: found.ranking}
         how = {"stretch": given["stretch"], "batch_size": batch_size, "device": network.device}
         subject = Subject(finder, clips, cut, found.concepts, rankings, **how)
