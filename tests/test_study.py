@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from book import publish, published
-from book.campaigns import causal, effects, surrogate
+from book.campaigns import causal, discoveries, effects, surrogate
 from stce import datasets, features, study, supervoxels, tcav
 from stce.engine.slic import painter
 from stce.evaluation import validation
@@ -122,6 +122,18 @@ def test_the_concepts_of_a_run_explain_its_logits_to_some_share(smoke):
 def untested(it):
     """Return a run's scores without what the test against chance has added."""
     return it.tcav.scores.drop(columns=["q_chance", "verdict"])
+
+
+def test_ways_to_find_concepts_are_judged_alike(smoke):
+    it = Finished(smoke[0])
+    table = pd.DataFrame(discoveries.compared(it, n_clips=1)).set_index("way")
+    assert table.index.tolist() == ["kmeans", "nmf", "convex", "sae"]
+    assert table.notna().all(axis=None) and (table["seconds"] > 0).all()
+    # The run's own way, judged by what it has stored.
+    told = validation.Sceptic(it).parts_found()["truth"].iloc[-1]
+    assert table.loc["kmeans", ["lift", "correlation"]].tolist() == pytest.approx(
+        told[["gain", "correlation"]].tolist()
+    )
 
 
 def test_the_samples_of_a_run_give_its_scores_again(smoke):

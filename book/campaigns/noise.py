@@ -27,7 +27,14 @@ class _Head(torch.nn.Module, Explainable):
         return self.head(z)
 
 
-def study(seed: int, *, clustered: bool = True, planted: float = 0.0, n: int = 99) -> pd.DataFrame:
+def study(
+    seed: int,
+    *,
+    clustered: bool = True,
+    planted: float = 0.0,
+    n: int = 99,
+    discover: str = "kmeans",
+) -> pd.DataFrame:
     """Study features without signal, of one class.
 
     Parameters
@@ -40,6 +47,8 @@ def study(seed: int, *, clustered: bool = True, planted: float = 0.0, n: int = 9
         Shift of the first concept along the class gradient, in standard deviations: a signal.
     n : int, default 99
         Random sets and shuffles of the test.
+    discover : str, default "kmeans"
+        How the clusters are found, see :func:`stce.concepts.cluster`.
 
     Returns
     -------
@@ -56,7 +65,7 @@ def study(seed: int, *, clustered: bool = True, planted: float = 0.0, n: int = 9
 
     z = draw(k * size * (2 if clustered else 1))
     labels, videos = np.zeros(len(z), int), np.arange(len(z))
-    how = {"n_concepts": k, "n_keep": size, "n_init": 1}
+    how = {"n_concepts": k, "n_keep": size, "n_init": 1, "discover": discover}
     found = cluster(z, labels, videos, ("a",), **how)
     if not clustered or planted:
         columns = {"concept": np.repeat(np.arange(k), size), "supervoxel": np.arange(k * size)}

@@ -127,7 +127,7 @@ def _lifts(run: Explained, parts=None) -> pd.DataFrame:
     return truth.composition(table)
 
 
-def _cue_rank(net, run: Explained, parts=None) -> dict:
+def cue_rank(net, run: Explained, parts=None) -> dict:
     """Tell what the first concept holds of the cue, and where the concept with most of it stands.
 
     A cue may be spread over several concepts, so the question is asked both ways.
@@ -174,7 +174,7 @@ def shortcut(seed: int) -> list[dict]:
     guess = training.evaluate(net, clips_module.Clips(pasted, *given))
     others = guess[guess["class"] != SHORTCUT]
     row["cue_pasted"] = (others["predicted"] == SHORTCUT).mean()
-    return [row | _cue_rank(net, run)]
+    return [row | cue_rank(net, run)]
 
 
 def no_shortcut(seed: int) -> list[dict]:
@@ -185,7 +185,7 @@ def no_shortcut(seed: int) -> list[dict]:
     shown, plain = _discovery(cued, seed), _discovery(videos, seed)
     rows = []
     for what, clips in (("place", plain), ("cue", shown)):
-        rows.append({"what": what} | _cue_rank(net, explain(net, clips, random), shown.parts))
+        rows.append({"what": what} | cue_rank(net, explain(net, clips, random), shown.parts))
     return rows
 
 
