@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from book.campaigns import causal, discoveries, replays, surrogate, turning, worlds
+from book.campaigns import causal, discoveries, replays, surrogate, transformers, turning, worlds
 from book.campaigns.repeat import FOLDER, run, seeds
 
 __all__ = ["main"]
@@ -14,7 +14,8 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> None:
     """Run a campaign from the command line."""
     trials = worlds.TRIALS | replays.REPLAYS
-    trials |= turning.TRIALS | causal.TRIALS | surrogate.TRIALS | discoveries.TRIALS
+    for module in (turning, causal, surrogate, discoveries, transformers):
+        trials |= module.TRIALS
     parser = argparse.ArgumentParser(prog="python -m book.campaigns", description=__doc__)
     parser.add_argument("name", choices=sorted(trials), help="what is repeated")
     parser.add_argument("--seeds", default="0-19", help="such as 0-19 (default) or 0,3,7")
