@@ -31,9 +31,18 @@ RUNS = ("run_folder", "small_folder")
 
 
 def publish_runs(target: Path = RESULTS) -> None:
-    """Publish each finished run of a group; the others keep what was published before."""
+    """Publish each finished run of a group; the others keep what was published before.
+
+    A run of which another seed was published, and is not finished here, keeps all of it: seeds that
+    are shown together were made together.
+    """
     for run in known().values():
-        for seed in run.seeds if run.groups else []:
+        seeds = run.seeds if run.groups else []
+        there = {seed for seed in seeds if (target / run.name / f"seed-{seed}").exists()}
+        if kept := sorted(there & {seed for seed in seeds if Run(run.folder(seed)).missing()}):
+            print(f"{run.name} is left as it is: seed {kept[0]} was published, and is not here")
+            continue
+        for seed in seeds:
             place = published.publish(run, run.folder(seed), target)
             done = "published" if place else "not finished here"
             print(f"{run.name} seed {seed}: {done}")

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import paper, published, tables
+from book import paper, publish, published, tables
+from stce.study import known
 from stce.study.known import Known
 from stce.study.run import STAGES, Run
 from stce.viz.tables import leads
@@ -107,6 +108,25 @@ def test_publishing_again_replaces_and_other_seeds_stay(tmp_path):
     found = published.load(tmp_path / "results")
     assert found.runs[["seed", "model"]].to_numpy().tolist() == [[1, "C3D"], [0, "R3D"]]
     assert not list((tmp_path / "results").rglob("*.partial"))
+
+
+def test_seeds_that_are_shown_together_are_published_together(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(known, "HOME", tmp_path)
+    monkeypatch.setattr(publish, "known", lambda: {KNOWN.name: KNOWN})
+    target = tmp_path / "results"
+    finish(KNOWN.folder(0))
+    publish.publish_runs(target)  # the first seeds of a run that has none yet
+    assert [place.name for place in (target / KNOWN.name).iterdir()] == ["seed-0"]
+    finish(KNOWN.folder(1), seed=1)
+    publish.publish_runs(target)
+    before = {file: file.read_bytes() for file in target.rglob("*.*") if file.is_file()}
+    assert len({file.parent for file in before}) == 2
+    for seed in (0, 1):
+        shutil.rmtree(KNOWN.folder(seed))
+    finish(KNOWN.folder(0), network="r3d18")
+    publish.publish_runs(target)
+    assert {file: file.read_bytes() for file in before} == before
+    assert "left as it is: seed 1 was published, and is not here" in capsys.readouterr().out
 
 
 def test_no_manifest_of_a_published_run_names_this_machine(tmp_path):
