@@ -120,6 +120,15 @@ def test_every_step_cuts_alike(found, tmp_path):
     assert np.array_equal(again.voxels, told.voxels)
 
 
+def test_a_map_of_nan_is_named():
+    model = nn.Sequential(nn.Conv3d(1, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    clips = textures(1, n_frames=4, size=(24, 24))
+    seen = adapt(model, "0", clip_shape=clips.clip_shape).pooled()
+    nn.init.constant_(model[0].bias, np.nan)
+    with pytest.raises(ValueError, match="at '0' holds NaN or infinite values for clip 0; look fo"):
+        segment(clips, on=painter(seen, "features"), n_segments=(4,), progress=False)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -227,10 +227,14 @@ def map_colours(network, clips, *, device="cpu"):
     frames, network = np.empty((len(clips), *size, 3), np.uint8), network.to(device).eval()
     for i in range(len(clips)):
         (cells,) = network.maps(prepared(network, clips.frames[i : i + 1], device)).cpu().numpy()
+        if not np.isfinite(cells).all():
+            raise ValueError(
+                f"The map of {network.name} at {network.layer!r} holds NaN or infinite values for "
+                f"clip {i}; look for weights that diverged, or cut by pixels."
+            )
         values = cells.reshape(len(cells), -1)
-        _, spread, along = np.linalg.svd(
-            values - values.mean(1, keepdims=True), full_matrices=False
-        )
+        values = values - values.mean(1, keepdims=True)
+        _, spread, along = np.linalg.svd(values, full_matrices=False)
         colours = np.zeros((1, 3, *cells.shape[1:]), np.float32)
         colours[0, : len(spread)] = (spread[:, None] * along)[:3].reshape(-1, *cells.shape[1:])
         colours *= 60 / max(np.ptp(colours[0, 0]), 1e-12)  # nearly all such as screens can show

@@ -201,11 +201,7 @@ NOTEBOOKS: dict[str, dict[str, Parameter]] = {
         "class_name": Parameter("handwaving", "Class to explain."),
         "crop": Parameter([56, 56], "Input size of the network.", 16, length=2),
         "n_clips": Parameter(30, "Clips to find concepts in, and to test them on.", 2),
-        "segment_on": Parameter(
-            "pixels",
-            "Clips are cut by pixels, or by features of the layer.",
-            choices=("pixels", "features"),
-        ),
+        "segment_on": PARAMETERS["segment"]["segment_on"],
         "n_concepts": Parameter(15, "Concepts.", 5, 63),
         "discover": Parameter(
             "kmeans", "How they are found.", choices=("kmeans", "nmf", "convex", "sae")
