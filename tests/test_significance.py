@@ -226,3 +226,36 @@ def test_features_of_ones_own_are_tested_by_the_weights_there_are():
     plain = Functions(lambda x: x.flatten(1), lambda z: head.head(z), shape)
     found = significance.assess(plain, result, samples, **few)  # its gradients are shuffled
     assert found["p_weights"].notna().all()
+
+
+def _shifted(rng):
+    """Return a study whose first concept is told apart best by features that hardly vary.
+
+    The head reads all features alike; the concept is shifted along it where they vary much.
+    """
+    d, size = 24, 12
+    spread = np.repeat([10.0, 0.1], d // 2)
+    weights = rng.normal(size=(1, d)).astype(np.float32)
+    along, other = weights[0] / np.linalg.norm(weights), rng.normal(size=d)
+    z = rng.normal(size=(2 * size, d)) * spread
+    z[:size] += spread * np.where(spread > 1, 5 * along, 3 * along + other)
+    random = (rng.normal(size=(120, d)) * spread).astype(np.float32)
+    groups = tcav.random_groups(120, 10, size, rng)
+    clips = {"a": (rng.normal(size=(6, d)) * spread).astype(np.float32)}
+    samples = tcav.Samples(_sets(2, size), z.astype(np.float32), clips, random, groups, ("a",))
+    net = Net(weights)
+    return net, tcav.score(net, samples, n_bootstrap=10), samples
+
+
+def test_what_a_concept_shifts_is_asked_and_not_what_separates_it_best():
+    ours, along_cav = [], []
+    for seed in range(10):
+        net, result, samples = _shifted(np.random.default_rng(seed))
+        table = significance.assess(net, result, samples, n_null=99, n_shuffles=199)
+        ours.append(table.set_index("concept").loc[0, "p_weights"])
+        rng, vector = np.random.default_rng(0), result.cavs["a"][0].mean(0).astype(float)
+        heads = rng.permuted(np.tile(net.head.weight.detach().numpy()[0], (199, 1)), axis=1)
+        value, null = net.head.weight.detach().numpy()[0] @ vector, heads @ vector
+        along_cav.append(2 * min((null >= value).mean(), (null <= value).mean()))
+    assert max(ours) < 0.05
+    assert sum(p < 0.05 for p in along_cav) <= 6

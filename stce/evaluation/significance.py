@@ -15,6 +15,7 @@ from torch import nn
 
 from stce import cav, tcav
 from stce.engine.resampling import mean_interval, p_value
+from stce.engine.storage import read_rows
 
 # The lower end is not 0.025 in its last digit, which published tables have.
 _ENDS = (1 - 0.95) / 2, 0.975
@@ -26,12 +27,6 @@ def _ladder(size: int, largest: int) -> int:
     while step > max(size, 1):
         step = int(step * 0.8)
     return step
-
-
-def _two_sided(null: np.ndarray, value: float) -> float:
-    """Return the p-value of a value on either side of a null that need not lie around 0."""
-    sides = [p_value(sign * null, np.array([sign * value]))[0] for sign in (1, -1)]
-    return min(1.0, 2 * min(sides))
 
 
 def assess(
@@ -59,9 +54,11 @@ def assess(
 
     ``p_weights``: *the class output reads nothing in particular*. A cluster is a tight set and
     its direction is never that of a random set, even in features without meaning. So the weights
-    of the head are shuffled and the derivative, divided by the gradient's length, is taken again;
-    two-sided. For a head that was never trained this p-value is exact. Where there is no head
-    whose weights could be shuffled, the entries of the gradient are.
+    of the head are shuffled, and the derivative along the difference of means, concept less its
+    random clips, divided by the gradient's length, is taken again: twice one side, that of the
+    concept's derivative. (Along the CAV this test is nearly blind: what separates best is far from
+    what the head reads.) For a head that was never trained this p-value is exact. Where there is
+    no head whose weights could be shuffled, the entries of the gradient are.
 
     ``q_value`` corrects `p` over all concepts and classes [1]_. The CAV's held-out accuracy has a
     null of its own, that of the random sets' CAVs, one-sided and corrected likewise: where it is
@@ -160,17 +157,21 @@ def assess(
     for name, slope in slopes.items():
         vectors = result.cavs[name].astype(np.float64)
         direction = _unit_mean(slope)
-        ours = vectors.mean(1) @ direction
+        side = np.where(vectors.mean(1) @ direction > 0, 1, -1)
+        shift = _shifts(samples, name, len(vectors))
+        ours = shift @ direction
         if samples.slopes is None and network.behind is not None:
             shuffled = _shuffled_gradients(network, samples, name, n_shuffles, rng, device)
         else:
             shuffled = rng.permuted(np.tile(direction, (n_shuffles, 1)), axis=1)
-        null = shuffled @ vectors.mean(1).T
+        null = shuffled @ shift.T
         for k in range(len(vectors)):
             row = (table["class"] == name) & (table["concept"] == k)
             low, high = mean_interval(vectors[k] @ slope.T, n_bootstrap, rng, _ENDS)
             table.loc[row, ["derivative_low", "derivative_high"]] = low, high
-            table.loc[row, "p_weights"] = _two_sided(null[:, k], ours[k])
+            # Twice one side, since the side is that of the derivative, which the head has chosen.
+            p = p_value(side[k] * null[:, k], side[k] * ours[k : k + 1])[0]
+            table.loc[row, "p_weights"] = min(1.0, 2 * p)
     table["p"] = table[["p_derivative", "p_weights"]].max(axis=1)
     table["q_value"] = false_discovery_control(table["p"])
     table["q_accuracy"] = false_discovery_control(table["p_accuracy"])
@@ -326,6 +327,16 @@ def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> 
         for deal, part in zip(sums, values.reshape(len(sums), -1), strict=True):
             deal += np.bincount(end, part, n)
     return (sums * n / (2 * len(first))).ravel()
+
+
+def _shifts(samples: tcav.Samples, name: str, n_concepts: int) -> np.ndarray:
+    """Return the directions from the random clips to each concept, ``(K, D)`` of length 1."""
+    groups, found = samples.groups_of(name), []
+    for k in range(n_concepts):
+        rows = np.unique(groups if groups.ndim == 2 else groups[k])
+        own = read_rows(samples.features, samples.concepts.members(name, k))
+        found.append(own.mean(0, dtype=np.float64) - samples.random[rows].mean(0, dtype=np.float64))
+    return cav.unit(np.stack(found))
 
 
 def _unit_mean(gradient: np.ndarray) -> np.ndarray:
