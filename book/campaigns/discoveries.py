@@ -12,7 +12,7 @@ import pandas as pd
 from book.campaigns import noise, worlds
 from book.campaigns.replays import GROUP, scored_runs
 from stce import ablation, concepts, curves, tcav
-from stce.concepts import WAYS, Concepts
+from stce.concepts import WAYS
 from stce.evaluation import stability, truth
 from stce.evaluation.validation import Sceptic
 from stce.study.finished import Finished
@@ -44,23 +44,19 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
         removing, on `n_clips` test clips a class; ``agreement`` of the ranking with that of another
         seed of the same way (:func:`stce.evaluation.stability.agreement`).
     """
-    (clips, cut), made, given = it.discovery, it.run.parameters("cluster"), it.samples
+    (clips, cut), given = it.discovery, it.samples
     subject, videos = Sceptic(it, n_clips=n_clips, seed=seed).tested
-    z, owner = np.asarray(it.seen[:]), cut.table["video"].to_numpy()
-    how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"]}
-    rows = []
+    z, rows = np.asarray(it.seen[:]), []
     for way in WAYS:
-
-        def scored(anew: int, way: str = way) -> tuple[Concepts, pd.DataFrame, dict]:
-            at = z, clips.labels[owner], owner, clips.classes
-            found = concepts.cluster(*at, **how, discover=way, seed=seed + anew)
-            result = tcav.score(it.network, replace(given, concepts=found), **it.options)
-            return found, result.scores, {name: result.ranking(name) for name in found.centres}
-
         started = time.perf_counter()
-        concepts.cluster(z, clips.labels[owner], owner, clips.classes, **how, discover=way)
+        found = it.clustered(seed, way)
         row = {"way": way, "seconds": time.perf_counter() - started}
-        (found, scores, rankings), (other, again, _) = scored(0), scored(1)
+        other = it.clustered(seed + 1, way)
+        result, again = (
+            tcav.score(it.network, replace(given, concepts=one), **it.options)
+            for one in (found, other)
+        )
+        scores, rankings = result.scores, {name: result.ranking(name) for name in found.centres}
         held = truth.counts(found, cut, clips.parts, it.body["parts"], clips.groups)
         told = truth.found(truth.composition(held), scores, it.body["carriers"], seed=seed).iloc[-1]
         row |= {"lift": told["gain"], "correlation": told["correlation"]}
@@ -74,7 +70,7 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
         for name in found.centres:
             both = [(cut, z, one.centres[name]) for one in (found, other)]
             pairs[name] = stability.match(stability.overlap(*both, clips.indices_of(name)))
-        row["agreement"] = stability.agreement(scores, again, pairs)["correlation"].iloc[-1]
+        row["agreement"] = stability.agreement(scores, again.scores, pairs)["correlation"].iloc[-1]
         rows.append(row)
     return rows
 

@@ -331,12 +331,12 @@ def _means(n: int, first, second, forward: np.ndarray, backward: np.ndarray) -> 
 
 def _shifts(samples: tcav.Samples, name: str, n_concepts: int) -> np.ndarray:
     """Return the directions from the random clips to each concept, ``(K, D)`` of length 1."""
-    groups, found = samples.groups_of(name), []
-    for k in range(n_concepts):
-        rows = np.unique(groups if groups.ndim == 2 else groups[k])
-        own = read_rows(samples.features, samples.concepts.members(name, k))
-        found.append(own.mean(0, dtype=np.float64) - samples.random[rows].mean(0, dtype=np.float64))
-    return cav.unit(np.stack(found))
+    groups = samples.groups_of(name)
+    dealt = map(np.unique, groups[None] if groups.ndim == 2 else groups)  # once, or once a concept
+    random = np.stack([samples.random[rows].mean(0, dtype=np.float64) for rows in dealt])
+    members = (samples.concepts.members(name, k) for k in range(n_concepts))
+    own = [read_rows(samples.features, rows).mean(0, dtype=np.float64) for rows in members]
+    return cav.unit(np.stack(own) - random)
 
 
 def _unit_mean(gradient: np.ndarray) -> np.ndarray:

@@ -118,9 +118,10 @@ class Network(nn.Module, Explainable):
     def finer(self) -> str | None:
         """The last layer with a map of twice the height of its own, or of the last one up to it."""
         upto = self.layers[: self.layers.index(self.layer) + 1]
-        heights = {n: self.split(n).feature_shape[2:3] for n in reversed(upto)}  # () without a map
-        high = 2 * next((height[0] for height in heights.values() if height), np.inf)
-        return next((name for name, height in heights.items() if height >= (high,)), None)
+        shapes = ((name, self.split(name).feature_shape) for name in reversed(upto))
+        maps = ((name, shape[2]) for name, shape in shapes if len(shape) == 4)
+        _, last = next(maps, ("", np.inf))
+        return next((name for name, height in maps if height >= 2 * last), None)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Return all the blocks by name, first to last."""

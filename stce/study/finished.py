@@ -191,12 +191,13 @@ class Finished:
         """What its concepts are told apart from, drawn again with the run's seed."""
         return self._against[1]
 
-    def clustered(self, seed: int) -> Concepts:
-        """Find the concepts again with another seed."""
+    def clustered(self, seed: int, discover: str = "kmeans") -> Concepts:
+        """Find the concepts again with another seed, or in another way."""
         made, (clips, cut) = self.run.parameters("cluster"), self.discovery
         owner = cut.table["video"].to_numpy()
         how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": seed}
-        return cluster(np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes, **how)
+        given = np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes
+        return cluster(*given, **how, discover=discover)
 
     def draw(self, p: Mapping, rng: np.random.Generator, notes: dict | None = None) -> Negatives:
         """Draw what concepts are told apart from, as `p` of stage tcav says; see `against`."""

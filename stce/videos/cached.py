@@ -179,15 +179,15 @@ def _start(folder, settings):
 
 def _cache_some(videos, indices, folder, **how):
     """Cache some videos; return how many were tried, and the reason for each one skipped."""
-    skipped = {}
-    with ThreadPoolExecutor(4) as pool:  # the next is decoded while the disk takes its time
-        kept = [
-            pool.submit(_keep, folder / f"{i:06d}.npy", *found)
-            for i in indices
-            if (found := _read(videos, i, folder, skipped, **how))
-        ]
-    for done in kept:
-        done.result()
+    skipped, kept = {}, None
+    with ThreadPoolExecutor(1) as pool:  # one video is decoded while the disk takes the one before
+        for i in indices:
+            found = _read(videos, i, folder, skipped, **how)
+            if kept:
+                kept.result()
+            kept = found and pool.submit(_keep, folder / f"{i:06d}.npy", *found)
+        if kept:
+            kept.result()
     return len(indices), skipped
 
 
