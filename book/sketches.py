@@ -24,7 +24,7 @@ from stce.viz.style import (
 )
 
 __all__ = ["class_curves", "faithful", "gains", "high_resolution", "kinds", "lift", "middle"]
-__all__ += ["settings", "shortcut"]
+__all__ += ["choices", "settings", "shortcut"]
 
 
 def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
@@ -293,5 +293,31 @@ def faithful(table: pd.DataFrame) -> Figure:
             ax.hlines(place, *ends, color=COLOURS["top"], lw=2)
             ax.plot(table[value], place, "o", color=COLOURS["top"], ms=6)
             label_rows(ax, table["method"])
+            ax.set_xlabel(title)
+    return figure
+
+
+def choices(tried: pd.DataFrame, by: str, measures: dict[str, str]) -> Figure:
+    """Plot what choices come to on the same runs: a pale dot a run, the mean on top.
+
+    Parameters
+    ----------
+    tried : pandas.DataFrame
+        One row a run, seed and choice.
+    by : str
+        Column of the choice.
+    measures : dict of str to str
+        Columns, one panel each, and the names of their axes.
+    """
+    names = list(tried[by].unique())
+    with styled():
+        figure, (axes,) = panels(len(measures), 1.3 + 0.4 * len(names))
+        for ax, (measure, title) in zip(axes, measures.items(), strict=True):
+            ax.axvline(0, **DOTTED)
+            for place, name in enumerate(names):
+                values = tried.loc[tried[by] == name, measure]
+                ax.plot(values, np.full(len(values), place), "o", color=PALE, ms=5)
+                ax.plot(values.mean(), place, "o", color=COLOURS["top"], ms=7)
+            label_rows(ax, names)
             ax.set_xlabel(title)
     return figure

@@ -280,8 +280,8 @@ def segment(
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
     on : callable, optional
-        Takes the clips and returns those that are cut in their place, such as a network's map of
-        them (:func:`stce.engine.slic.painter`).
+        Takes the clips and the number of one, and returns the ``(T, H, W, C) uint8`` frames that
+        are cut in its place, such as a network's map (:func:`stce.engine.slic.painter`).
     device : str, optional
         Cut several clips at once there, such as on ``"cuda"``, by :func:`stce.engine.slic.slic`:
         the same supervoxels up to rounding. Without it scikit-image cuts one clip after the other
@@ -300,12 +300,11 @@ def segment(
     ((2, 2, 4, 24, 24), [0, 1])
     """
     check_cut(**options)
-    clips = clips if on is None else on(clips)
     asked = options.get("n_segments", N_SEGMENTS)
     shape = (len(clips), len(asked), *clips.frames.shape[1:4])
     # The grid that SLIC starts from can have up to three times the points asked for.
     dtype = np.uint16 if 3 * max(asked) > 255 else np.uint8
-    how = device, n_jobs, progress, options
+    how = on, device, n_jobs, progress, options
     if folder is None:
         labels, tables = np.empty(shape, dtype), []
         for video, volume, table in _each(clips, range(len(clips)), dtype, *how):
@@ -329,14 +328,15 @@ def segment(
     return Supervoxels.load(folder)
 
 
-def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[tuple]:
+def _each(clips, videos, dtype, on, device, n_jobs, progress, options) -> Iterator[tuple]:
     """Yield index, label volumes and table of each clip, in their order."""
+    frames = (np.asarray(clips.frames[i] if on is None else on(clips, i)) for i in videos)
     if device is None:
         work = Parallel(n_jobs=n_jobs, return_as="generator", batch_size=4)(
-            delayed(segment_clip)(np.asarray(clips.frames[i]), **options) for i in videos
+            delayed(segment_clip)(one, **options) for one in frames
         )
     else:
-        work = _each_batch(clips, videos, device, n_jobs, options)
+        work = _each_batch(clips.frames, frames, device, n_jobs, options)
     shown = bar(work, total=len(videos), show=progress, desc="segment", unit="clip")
     for video, (labels, table) in zip(videos, shown, strict=True):
         if labels.max() > np.iinfo(dtype).max:
@@ -352,23 +352,23 @@ def _each(clips, videos, dtype, device, n_jobs, progress, options) -> Iterator[t
         yield video, labels, table
 
 
-def _each_batch(clips, videos, device, n_jobs, options) -> Iterator[tuple]:
+def _each_batch(seen, frames, device, n_jobs, options) -> Iterator[tuple]:
     # Only here is torch needed, which takes a process that cuts clips with scikit-image longer to
     # load than several clips to cut.
     from stce.engine import slic as on_device
 
-    _check_frames(clips.frames[0])
+    _check_frames(seen[0])
     how = {"n_segments": N_SEGMENTS, **options}
     dropped = [how.pop("min_fraction", MIN_FRACTION), how.pop("threshold", THRESHOLD)]
-    size = on_device.clips_at_once(clips.frames.shape[1:4], how["n_segments"], device)
+    size = on_device.clips_at_once(seen.shape[1:4], how["n_segments"], device)
 
     def cut(frames: np.ndarray) -> list[tuple]:
         return [sift(labels, *dropped) for labels in on_device.slic(frames, device=device, **how)]
 
     # While one thread's clips are on the device, others join what is left over, on the CPU.
     work = Parallel(n_jobs=n_jobs, return_as="generator", prefer="threads")(
-        delayed(cut)(np.stack([clips.frames[i] for i in videos[k : k + size]]))
-        for k in range(0, len(videos), size)
+        delayed(cut)(np.stack(some))
+        for some in iter(lambda: list(itertools.islice(frames, size)), [])
     )
     return itertools.chain.from_iterable(work)
 

@@ -65,9 +65,9 @@ def test_colours_are_as_far_apart_as_the_map():
     clips = textures(1, n_frames=8, size=(24, 24))
     model = nn.Sequential(nn.AvgPool3d(4), nn.Flatten(), nn.Linear(72, 2))
     seen = adapt(model, "0", clip_shape=clips.clip_shape, mean=0.0).pooled()
-    painted = map_colours(seen, clips)
-    assert painted.frames.shape == (1, 8, 24, 24, 3) and painted.ids == clips.ids
-    light = rgb2lab(painted.frames[0])[..., 0]
+    painted = map_colours(seen, clips, 0)
+    assert painted.shape == (8, 24, 24, 3) and painted.dtype == np.uint8
+    light = rgb2lab(painted)[..., 0]
     blocks = clips.frames[0, ..., 0].reshape(2, 4, 6, 4, 6, 4).mean((1, 3, 5))
     # In the middle between four positions of the map lies their mean.
     wanted = (blocks[:, :-1, :-1] + blocks[:, 1:, 1:] + blocks[:, :-1, 1:] + blocks[:, 1:, :-1]) / 4
@@ -75,8 +75,6 @@ def test_colours_are_as_far_apart_as_the_map():
     near = [np.s_[:, 4 * i + 3 : 4 * i + 5] for i in range(1, 4)]
     given = np.stack([shown[row][:, :, near[0][1]].mean((1, 2)) for row in near], 1)
     assert abs(np.corrcoef(given.ravel(), wanted[:, 1:4, 1].ravel())[0, 1]) > 0.99
-    again = map_colours(seen, clips.select([0]))
-    assert (again.frames == painted.frames).all()
 
 
 @pytest.mark.parametrize("layer", ["fc7", "conv5b", "pool5"])

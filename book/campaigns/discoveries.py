@@ -1,4 +1,4 @@
-"""Which way to find concepts? k-means and three others, side by side, where the truth is known."""
+"""Which way to find concepts? Four ways, and two of cutting, where the truth is known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from book.campaigns import noise, worlds
 from book.campaigns.replays import GROUP, scored_runs
 from stce import ablation, concepts, curves, tcav
 from stce.concepts import WAYS
+from stce.engine.slic import CUT_ON, painter
 from stce.evaluation import stability, truth
 from stce.evaluation.validation import Sceptic
+from stce.evaluation.variants import part_of
 from stce.study.finished import Finished
+from stce.supervoxels import segment
 
-__all__ = ["TRIALS", "compared"]
+__all__ = ["TRIALS", "compared", "cut_by"]
 
 N_CLIPS, N_ORDERS = 6, 3
 ORDERS = {"least": "gain", ablation.MATCHED[1]: "gain over area"}
@@ -97,7 +100,29 @@ def planted(seed: int) -> list[dict]:
     return rows
 
 
+def cut_by(seed: int, **part) -> list[dict]:
+    """Cut clips of each run of the laptop group by what is seen and by the network's own map.
+
+    One row a run and ``segment_on``: supervoxels a clip (``pieces``), and what
+    :meth:`stce.evaluation.variants.Inputs.compare` tells of the run's own layer and features; by
+    default, of `part`, on as many clips as :func:`stce.evaluation.variants.part_of` takes.
+    """
+    rows = []
+    for name, run in scored_runs(seed, GROUP).items():
+        it = Finished(run)
+        own = part_of(it, seed=seed, **part)
+        for on in CUT_ON:
+            how = it.cutting | {"on": painter(it.network, on, it.device), "progress": False}
+            both = [segment(clips, **how) for clips in (own.clips, own.test)]
+            table = replace(own, cut=both[0], test_cut=both[1]).compare([], progress=False)
+            told = table.rename(columns={"seconds": "embedding"}).iloc[0]
+            pieces = len(both[0]) / len(own.clips)
+            rows.append({"run": name, "segment_on": on, "pieces": pieces} | told.to_dict())
+    return rows
+
+
 TRIALS: dict[str, Callable[[int], list[dict]]] = {
     "discovery": discovered,
     "discovery-cue": planted,
+    "tubelets": cut_by,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -9,14 +11,17 @@ from scipy import stats
 from book.tables import intervals
 
 __all__ = [
+    "beside",
     "by_heart",
     "came_back",
     "carriers",
+    "cues",
     "false_discoveries",
     "fills",
     "gone",
     "orders",
     "pooled",
+    "questions",
     "shortcut",
     "significant",
     "variants",
@@ -312,3 +317,80 @@ def pooled(tried: pd.DataFrame) -> pd.DataFrame:
     best = best.loc[own.index]
     made = best[["layer", "gain", "ari", "agreement"]]
     return made.assign(share=best["gain"] / own["gain"], fewer=1 / best["forwards"])
+
+
+def beside(tried: pd.DataFrame, by: str, measures: Iterable[str]) -> pd.DataFrame:
+    """Average each choice over runs, and set it beside the first one on the same runs.
+
+    Parameters
+    ----------
+    tried : pandas.DataFrame
+        One row a ``run``, ``seed`` and choice.
+    by : str
+        Column of the choice; the first in the table is what the others are held against.
+    measures : iterable of str
+        Columns that are compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows (measure, choice): the mean ``value``, how much ``more`` it is than that of the first
+        choice, with the 95 % interval of this mean of differences over runs and seeds, ``low`` and
+        ``high`` (NaN for the first choice itself), and the number of ``runs``.
+    """
+    wide = tried.pivot(index=["run", "seed"], columns=by, values=list(measures))
+    first, rows = tried[by].iloc[0], {}
+    for measure in measures:
+        for choice in tried[by].unique():
+            more = wide[measure, choice] - wide[measure, first]
+            spread = more.sem() if choice != first else np.nan
+            low, high = stats.t.interval(0.95, len(more) - 1, more.mean(), spread or np.nan)
+            row = {"value": wide[measure, choice].mean(), "more": more.mean()}
+            rows[measure, choice] = row | {"low": low, "high": high, "runs": len(more)}
+    return pd.DataFrame(rows).T.rename_axis(["measure", by]).astype({"runs": int})
+
+
+def cues(planted: pd.DataFrame) -> pd.DataFrame:
+    """Count what ways to find concepts make of a planted cue, and of clusters of noise.
+
+    Parameters
+    ----------
+    planted : pandas.DataFrame
+        Of the campaign "discovery-cue".
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a way: in how many ``seeds`` the concept that comes first holds the badge, the
+        concept with most of it is first, the first is significant, and a study of noise finds
+        anything.
+    """
+    ways = planted.assign(
+        **{"the one with most of it is first": planted["most"] == 1, "seeds": 1},
+    ).groupby("way", sort=False)
+    names = {"first": "the first concept holds it", "sure": "the first one is significant"}
+    names |= {"false": "studies of noise with a discovery"}
+    columns = ["seeds", "first", "the one with most of it is first", "sure", "false"]
+    return ways[columns].sum().astype(int).rename(columns=names)
+
+
+def questions(told: pd.DataFrame) -> pd.DataFrame:
+    """Average what a sceptic's questions were answered by, over classes and seeds.
+
+    Parameters
+    ----------
+    told : pandas.DataFrame
+        Rows ``question``, ``value`` and ``passes``, such as of the campaign "transformer".
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a question: mean, smallest and largest ``value``, and how many classes ``passed``;
+        "" where a question is told and not judged.
+    """
+    groups = told.groupby("question", sort=False)
+    table = groups["value"].agg(["mean", "min", "max"])
+    judged = groups["passes"].agg(lambda part: part.notna().all())
+    passed = groups["passes"].agg(lambda part: f"{int(part.sum())} of {len(part)}")
+    names = {"mean": "value", "min": "smallest", "max": "largest"}
+    return table.rename(columns=names).assign(passed=passed.where(judged, ""))

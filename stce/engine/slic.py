@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -208,41 +207,38 @@ def clips_at_once(shape: tuple[int, int, int], n_segments: tuple[int, ...], devi
 
 
 @torch.inference_mode()
-def map_colours(network, clips, *, device="cpu"):
-    """Paint clips so that their Lab colours differ as a layer's map does.
+def map_colours(network, clips, i: int, *, device="cpu") -> np.ndarray:
+    """Paint clip `i` so that its Lab colours differ as a layer's map does.
 
-    Lightness and the two colours are the first three principal components of a clip's own map,
-    interpolated between its positions. The clips, with ``(N, T, H, W, 3) uint8`` frames, are what
-    :func:`stce.supervoxels.segment` cuts in place of pixels; the network must be pooled.
+    Lightness and the two colours are the first three principal components of the clip's own map,
+    interpolated between its positions. The ``(T, H, W, 3) uint8`` frames are what
+    :func:`stce.supervoxels.segment` cuts in place of the clip. The network must be pooled.
 
     Examples
     --------
     >>> from stce import models
     >>> from stce.datasets.textures import textures
     >>> network = models.build("c3d", 2, 1 / 16, 1, (16, 32, 32), layer="conv3b").pooled()
-    >>> map_colours(network, textures(1, n_frames=16, size=(32, 32))).frames.shape
-    (1, 16, 32, 32, 3)
+    >>> map_colours(network, textures(1, n_frames=16, size=(32, 32)), 0).shape
+    (16, 32, 32, 3)
     """
-    device, size = resolve(device), clips.frames.shape[1:4]
-    frames, network = np.empty((len(clips), *size, 3), np.uint8), network.to(device).eval()
-    for i in range(len(clips)):
-        (cells,) = network.maps(prepared(network, clips.frames[i : i + 1], device)).cpu().numpy()
-        if not np.isfinite(cells).all():
-            raise ValueError(
-                f"The map of {network.name} at {network.layer!r} holds NaN or infinite values for "
-                f"clip {i}; look for weights that diverged, or cut by pixels."
-            )
-        values = cells.reshape(len(cells), -1)
-        values = values - values.mean(1, keepdims=True)
-        _, spread, along = np.linalg.svd(values, full_matrices=False)
-        colours = np.zeros((1, 3, *cells.shape[1:]), np.float32)
-        colours[0, : len(spread)] = (spread[:, None] * along)[:3].reshape(-1, *cells.shape[1:])
-        colours *= 60 / max(np.ptp(colours[0, 0]), 1e-12)  # nearly all such as screens can show
-        colours = interpolate(torch.from_numpy(colours), size, mode="trilinear")[0]
-        colours = colours.permute(1, 2, 3, 0).numpy() + [50, 0, 0]
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the others
-            frames[i] = np.rint(255 * colorconv.lab2rgb(colours))
-    return replace(clips, frames=frames)
+    device, network = resolve(device), network.to(resolve(device)).eval()
+    (cells,) = network.maps(prepared(network, clips.frames[i : i + 1], device)).cpu().numpy()
+    if not np.isfinite(cells).all():
+        raise ValueError(
+            f"The map of {network.name} at {network.layer!r} holds NaN or infinite values for "
+            f"clip {i}; look for weights that diverged, or cut by pixels."
+        )
+    values = cells.reshape(len(cells), -1)
+    values = values - values.mean(1, keepdims=True)
+    _, spread, along = np.linalg.svd(values, full_matrices=False)
+    colours = np.zeros((1, 3, *cells.shape[1:]), np.float32)
+    colours[0, : len(spread)] = (spread[:, None] * along)[:3].reshape(-1, *cells.shape[1:])
+    colours *= 60 / max(np.ptp(colours[0, 0]), 1e-12)  # nearly all such as screens can show
+    colours = interpolate(torch.from_numpy(colours), clips.frames.shape[1:4], mode="trilinear")[0]
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of the others
+        shown = colorconv.lab2rgb(colours.permute(1, 2, 3, 0).numpy() + [50, 0, 0])
+    return np.rint(255 * shown).astype(np.uint8)
 
 
 def painter(network, segment_on: str, device="cpu"):

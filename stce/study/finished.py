@@ -199,6 +199,14 @@ class Finished:
         given = np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes
         return cluster(*given, **how, discover=discover)
 
+    @property
+    def cutting(self) -> dict[str, object]:
+        """The keyword arguments of :func:`stce.supervoxels.segment` that clips were cut with."""
+        made = self.run.parameters("segment")
+        same = ("n_segments", "compactness", "sigma", "spacing", "min_fraction")
+        how = {name: made[name] for name in same} | {"threshold": made["jaccard"]}
+        return how | {"on": painter(self.network, made["segment_on"], self.device)}
+
     def draw(self, p: Mapping, rng: np.random.Generator, notes: dict | None = None) -> Negatives:
         """Draw what concepts are told apart from, as `p` of stage tcav says; see `against`."""
         clips, cut = self.discovery
@@ -216,12 +224,8 @@ class Finished:
         random, used = draw_random(self, p, notes=notes)
         if p["random_from"] == "clips":
             return Negatives(random, used=used)
-        made = self.run.parameters("segment")
-        how = {name: made[name] for name in ("n_segments", "compactness", "sigma", "spacing")}
-        how |= {"min_fraction": made["min_fraction"], "threshold": made["jaccard"], "used": used}
-        how["on"] = painter(self.network, made["segment_on"], self.device)
         given = random, p["n_random_clips"], self.run.parameters("cluster")["n_keep"], rng
-        return features.random_supervoxels(*given, n_jobs=self.n_jobs, **how)
+        return features.random_supervoxels(*given, n_jobs=self.n_jobs, used=used, **self.cutting)
 
     def grouped(self, negatives: Negatives, p: Mapping, rng, found: Concepts | None = None):
         """Deal negatives out in groups, as parameters `p` of stage tcav say: see `Samples.groups`.
