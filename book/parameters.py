@@ -31,6 +31,7 @@ PAGES: dict[str, dict[str, Parameter]] = {
         "validated": Parameter("validate", "Run whose validation is shown."),
         "seed": Parameter(0, "Of the network that is shown.", low=0),
     },
+    "choices": _RESULTS,
     "motion": {
         **_RESULTS,
         **_RUN,

@@ -176,8 +176,7 @@ class Explanation:
             raise FileExistsError(f"{folder} is there already; delete it or save to a new folder.")
         with storage.replacing(folder, folder=True) as partial:
             self.clips.save(partial / "clips")
-            labels = self.supervoxels.labels
-            storage.new_array(partial / "labels.zarr", labels.shape, labels.dtype)[:] = labels[:]
+            storage.write_array(partial / "labels.zarr", self.supervoxels.labels)
             self.concepts.save(partial)
             self.tcav.save(partial)
             tables = {"outcomes": self.outcomes, "layers": self.layers}

@@ -17,7 +17,7 @@ from stce import supervoxels as supervoxels_module
 from stce.engine import pooling
 from stce.engine.device import resolve
 from stce.engine.progress import bar
-from stce.engine.storage import new_array, open_array
+from stce.engine.storage import growing, grown, grows, open_array
 from stce.engine.threads import forward, prepared
 from stce.engine.windows import windows
 from stce.engine.workers import spread
@@ -246,14 +246,14 @@ def extract(
     total = len(supervoxels)
     chunk_rows = POOLED_ROWS_PER_CHUNK if network.grid else ROWS_PER_CHUNK
     shape = (total, network.n_features)
-    if folder is None:
+    path = None if folder is None else Path(folder) / "features.zarr"
+    if path is None:
         features, done = np.empty(shape, np.float32), set()
+    elif (path / "zarr.json").exists() and not grows(path):
+        return stored(folder)
     else:
-        path = Path(folder) / "features.zarr"
-        if not (path / "zarr.json").exists():  # a killed run may have left the folder alone
-            new_array(path, shape, np.float32, min(chunk_rows, total))
-        features = open_array(path, mode="r+")
-        done = {int(chunk.parent.name) for chunk in (path / "c").glob("*/0")}
+        features = growing(path, shape, np.float32, min(chunk_rows, total))
+        done = {int(chunk.parent.name) for chunk in features.store.root.glob("c/*/0")}
     starts = range(0, total, chunk_rows)
     chunks = [np.arange(start, min(start + chunk_rows, total)) for start in starts]
     todo = [rows for chunk, rows in enumerate(chunks) if chunk not in done]
@@ -267,7 +267,7 @@ def extract(
         for rows, z in zip(todo, work, strict=True):
             features[rows[0] : rows[-1] + 1] = z
             shown.update(len(rows))
-    return features
+    return features if path is None else grown(path)
 
 
 def extract_clips(network, clips, *, batch_size: int = 32, device="cpu") -> np.ndarray:

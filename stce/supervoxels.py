@@ -17,9 +17,9 @@ from scipy import ndimage
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
+from stce.engine import storage
 from stce.engine.device import typed
 from stce.engine.progress import bar
-from stce.engine.storage import check_there, new_array, open_array, read_file, write_table
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
@@ -45,7 +45,7 @@ class Supervoxels:
 
     def __setstate__(self, state: dict):
         self.__dict__.update(state)
-        check_there(self.labels)
+        storage.check_there(self.labels)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -81,8 +81,8 @@ class Supervoxels:
     def load(cls, folder: str | Path) -> Supervoxels:
         """Open what :func:`segment` wrote; the volumes stay on disk until they are indexed."""
         folder = Path(folder)
-        table = read_file(folder / "supervoxels.parquet")
-        return cls(open_array(folder / "labels.zarr"), table)
+        table = storage.read_file(folder / "supervoxels.parquet")
+        return cls(storage.open_array(folder / "labels.zarr"), table)
 
 
 def _colour(frames: np.ndarray, sigma: float, spacing: tuple[float, float, float]) -> np.ndarray:
@@ -276,7 +276,7 @@ def segment(
     clips : stce.clips.Clips
         N clips of one shape.
     folder : path, optional
-        Where to write ``labels.zarr`` (one chunk a clip) and ``supervoxels.parquet``. Clips
+        Where to write ``labels.zarr`` and ``supervoxels.parquet``. Clips
         already there, from a run that was stopped, are not segmented again. Without it the
         volumes are kept in memory.
     on : callable, optional
@@ -314,14 +314,14 @@ def segment(
 
     folder, rows = Path(folder), Path(folder) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
-    if not (folder / "labels.zarr" / "zarr.json").exists():  # as of features.extract
-        new_array(folder / "labels.zarr", shape, dtype)
-    volumes = open_array(folder / "labels.zarr", mode="r+")
     todo = [i for i in range(len(clips)) if not (rows / f"{i:06d}.parquet").exists()]
-    for video, volume, table in _each(clips, todo, dtype, *how):
-        volumes[video] = volume
-        # The rows are the mark that a clip is done, so they appear last and at once.
-        write_table(rows / f"{video:06d}.parquet", table)
+    if todo or storage.grows(folder / "labels.zarr"):
+        volumes = storage.growing(folder / "labels.zarr", shape, dtype)
+        for video, volume, table in _each(clips, todo, dtype, *how):
+            volumes[video] = volume
+            # The rows are the mark that a clip is done, so they appear last and at once.
+            storage.write_table(rows / f"{video:06d}.parquet", table)
+        storage.grown(folder / "labels.zarr")
     tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
     _join(tables).to_parquet(folder / "supervoxels.parquet")
     shutil.rmtree(rows)

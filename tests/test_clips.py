@@ -382,6 +382,79 @@ def test_cache_continues(tmp_path):
     assert source.log == []
 
 
+def test_a_hundred_videos_share_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PACKED", 3)
+    source = Counting(8)
+    source.bad = {1: ValueError("It is torn.")}
+    with pytest.warns(UserWarning, match="It is torn"):
+        cached = cache(source, tmp_path, (6, 8))
+    files = ["videos-000000.npy", "videos-000004.npy", "videos-000007.npy"]
+    assert sorted(p.name for p in tmp_path.glob("*.npy")) == files
+    for i, index in enumerate((0, 2, 3, 4, 5, 6, 7)):
+        assert cached.read(i)[0, 0, 0, 0] == 10 * index
+        assert len(cached.read(i)) == cached.table["n_frames"].iloc[i] == 20 + index
+        assert cached.parts(i) is None
+    # What was torn gets a file of its own, and nothing else is read again.
+    source.bad, source.log = {}, []
+    cached = cache(source, tmp_path, (6, 8))
+    assert source.log == [1] and [cached.read(i)[0, 0, 0, 0] for i in (0, 1, 2)] == [0, 10, 20]
+    assert sorted(p.name for p in tmp_path.glob("*.npy")) == [
+        files[0],
+        "videos-000001.npy",
+        *files[1:],
+    ]
+    # A file that was lost is made again, of all that it held.
+    (tmp_path / "videos-000004.npy").unlink()
+    (tmp_path / "manifest.json").unlink()
+    source.log = []
+    cached = cache(source, tmp_path, (6, 8))
+    assert sorted(source.log) == [4, 5, 6] and cached.read(5)[0, 0, 0, 0] == 50
+
+
+def test_a_run_that_is_killed_while_it_packs_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PACKED", 2)
+    write, source = storage.write_npy, Counting(8, with_parts=True)
+    wanted = [source.parts(i)[3] for i in range(8)]
+
+    def killed(path, *arrays):
+        if path.name.startswith("videos-000004"):
+            raise KeyboardInterrupt
+        write(path, *arrays)
+
+    monkeypatch.setattr(storage, "write_npy", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache(source, tmp_path, (12, 16))
+    alone = sorted(p.name[:6] for p in tmp_path.glob("0*.npy"))
+    assert alone == sorted(2 * [f"{i:06d}" for i in range(4, 8)])  # each with its parts
+    monkeypatch.setattr(storage, "write_npy", write)
+    source.log = []
+    cached = cache(source, tmp_path, (12, 16))
+    assert source.log == []
+    for i in range(8):
+        assert cached.read(i)[:, 0, 0, 0].tolist() == list(range(10 * i, 11 * i + 20))
+        np.testing.assert_array_equal(cached.parts(i)[3], wanted[i])
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {
+        *(f"videos-{i:06d}{end}" for i in (0, 2, 4, 6) for end in (".npy", ".parts.npy")),
+        "table.parquet", "skipped.json", "classes.json", "cache.json", "manifest.json",
+    }  # fmt: skip
+
+
+def test_a_cache_of_an_older_version_is_read_and_packed(tmp_path):
+    made = cache(Counting(), tmp_path, (6, 8))
+    wanted = [made.read(i).copy() for i in range(4)]
+    for i, frames in enumerate(wanted):
+        np.save(tmp_path / f"{i:06d}.npy", frames)
+    (tmp_path / "videos-000000.npy").unlink()
+    (tmp_path / "manifest.json").unlink()
+    table = pd.read_parquet(tmp_path / "table.parquet").drop(columns=["file", "first"])
+    table.to_parquet(tmp_path / "table.parquet")
+    for opened in (CachedVideos.load, lambda folder: cache(Counting(), folder, (6, 8))):
+        again = opened(tmp_path)
+        assert all(np.array_equal(again.read(i), wanted[i]) for i in range(4))
+    assert [p.name for p in tmp_path.glob("*.npy")] == ["videos-000000.npy"]
+
+
 @pytest.mark.parametrize("change", ["size", "seed", "table", "max_frames"])
 def test_cache_of_something_else_is_refused(tmp_path, change):
     cache(Counting(), tmp_path / "cache", (6, 8))
@@ -550,8 +623,8 @@ def test_what_was_saved_is_what_is_loaded_or_it_is_named(tmp_path):
     clips = textures(3, n_frames=4, size=(24, 24))
     for name in ("lost", "cut", "old"):
         clips.save(tmp_path / name)
-    shutil.rmtree(tmp_path / "lost" / "frames.zarr" / "c" / "1")
-    with pytest.raises(ValueError, match=r"frames.zarr/c/1/0/0/0/0 is missing.*write the clips ag"):
+    shutil.rmtree(tmp_path / "lost" / "frames.zarr" / "c" / "0")
+    with pytest.raises(ValueError, match=r"frames.zarr/c/0/0/0/0/0 is missing.*write the clips ag"):
         Clips.load(tmp_path / "lost")
     table = tmp_path / "cut" / "table.parquet"
     table.write_bytes(table.read_bytes()[:-9])
@@ -559,8 +632,8 @@ def test_what_was_saved_is_what_is_loaded_or_it_is_named(tmp_path):
         Clips.load(tmp_path / "cut")
     (tmp_path / "old" / "manifest.json").unlink()  # as versions before seals wrote it
     assert (Clips.load(tmp_path / "old").frames[:] == clips.frames).all()
-    shutil.rmtree(tmp_path / "old" / "frames.zarr" / "c" / "1")
-    with pytest.raises(FileNotFoundError, match="frames.zarr/c/1/0/0/0/0 is missing, and zeros"):
+    shutil.rmtree(tmp_path / "old" / "frames.zarr" / "c" / "0")
+    with pytest.raises(FileNotFoundError, match="frames.zarr/c/0/0/0/0/0 is missing, and zeros"):
         Clips.load(tmp_path / "old")
 
 
@@ -590,11 +663,12 @@ def test_names_that_are_no_list_are_named(tmp_path):
         cache(Counting(4), tmp_path / "cache", (6, 8))
 
 
-def test_two_videos_of_a_cache_that_were_exchanged_are_named(tmp_path):
+def test_two_files_of_a_cache_that_were_exchanged_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PACKED", 1)
     cache(Counting(4), tmp_path, (6, 8))
-    (tmp_path / "000001.npy").rename(tmp_path / "c")
-    (tmp_path / "000002.npy").rename(tmp_path / "000001.npy")
-    (tmp_path / "c").rename(tmp_path / "000002.npy")
+    (tmp_path / "videos-000001.npy").rename(tmp_path / "c")
+    (tmp_path / "videos-000002.npy").rename(tmp_path / "videos-000001.npy")
+    (tmp_path / "c").rename(tmp_path / "videos-000002.npy")
     for opened in (CachedVideos.load, lambda folder: cache(Counting(4), folder, (6, 8))):
         with pytest.raises(ValueError, match="000001.npy has .* bytes .*; delete the"):
             opened(tmp_path)

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 
 from stce import features, models
 from stce.clips import Clips
+from stce.engine import storage
 from stce.supervoxels import segment
 
 
@@ -124,15 +125,41 @@ def test_left_in_place_a_supervoxel_keeps_its_voxels(world):
 def test_a_chunk_that_was_never_written_is_computed(world, tmp_path, monkeypatch):
     network, clips, supervoxels = world
     monkeypatch.setattr(features, "ROWS_PER_CHUNK", 8)
-    whole = features.extract(network, clips, supervoxels, tmp_path, progress=False)[:]
-    (tmp_path / "features.zarr" / "c" / "1" / "0").unlink()  # as when the disk was full
+    whole = features.extract(network, clips, supervoxels, progress=False)
+    grown, parts = features.grown, tmp_path / ".features.zarr.chunks"
+
+    def lost(path):
+        (parts / "c" / "1" / "0").unlink()  # as when the disk was full
+        return grown(path)
+
+    monkeypatch.setattr(features, "grown", lost)
+    with pytest.raises(FileNotFoundError, match="c/1/0 is missing, and zeros would be read"):
+        features.extract(network, clips, supervoxels, tmp_path, progress=False)
+    monkeypatch.setattr(features, "grown", grown)
+    again = features.extract(network, clips, supervoxels, tmp_path, progress=False)
+    assert np.array_equal(again[:], whole) and not parts.exists()
+    # What is complete is neither computed nor written again.
+    monkeypatch.setattr(features, "grown", lost)
     again = features.extract(network, clips, supervoxels, tmp_path, progress=False)
     assert np.array_equal(again[:], whole)
 
 
+def test_a_hundred_chunks_share_a_file(world, tmp_path, monkeypatch):
+    network, clips, supervoxels = world
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 1)
+    monkeypatch.setattr(storage, "PACKED", 10)
+    made = features.extract(network, clips, supervoxels, tmp_path, progress=False)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 1 + -(-len(supervoxels) // 10)
+    np.testing.assert_array_equal(made[:], features.extract(network, clips, supervoxels))
+    rows = [len(supervoxels) - 1, 0, 3, 3]
+    assert np.array_equal(storage.read_rows(made, rows), made[:][rows])
+
+
 def test_arrays_that_a_killed_run_had_only_begun_are_made_again(world, tmp_path):
     network, clips, supervoxels = world
-    for name in ("features.zarr", "labels.zarr"):
+    names = ("features.zarr", "labels.zarr", ".features.zarr.chunks", ".labels.zarr.chunks")
+    for name in names:
         (tmp_path / name).mkdir()  # what zarr makes first
         (tmp_path / name / "zarr.json.12ab.partial").write_text("{")
     cut = segment(clips, tmp_path, n_segments=(4, 9), progress=False)

@@ -295,6 +295,16 @@ def test_a_clip_is_charted_by_frame_and_by_concept():
     assert [t.get_text() for t in right.get_yticklabels()] == ["concept 3", "concept 1"]
 
 
+def test_choices_have_a_dot_a_run_and_their_mean_on_top():
+    table = pd.DataFrame({"way": ["kmeans", "nmf"] * 2, "gain": [0.1, 0.2, 0.3, 0.6]})
+    figure = sketches.choices(table, "way", {"gain": "gain (accuracy)"})
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["kmeans", "nmf"]
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in ax.lines]
+    assert [0.1, 0.3] in drawn and [0.2, 0.6] in drawn
+    assert any(x == pytest.approx([0.4]) for x in drawn) and ax.get_xlabel() == "gain (accuracy)"
+
+
 def test_kinds_and_faithfulness_draw_the_numbers_they_are_given():
     table = pd.DataFrame(
         {"concepts": [10, 4], "motion": [0.9, 0], "look": [0, 1.0], "unsure": [0.1, 0]},

@@ -128,6 +128,19 @@ def test_a_missing_stage_names_the_command(tmp_path):
         Run(tmp_path).path("cluster")
 
 
+def test_what_only_a_stopped_stage_needs_goes_when_it_is_finished(tmp_path):
+    stage = Run(tmp_path).stage("ablate", {})
+    with pytest.raises(KeyboardInterrupt), stage.write() as folder:
+        (folder / ".clips").mkdir()
+        (folder / ".clips" / "0.txt").write_text("1")
+        raise KeyboardInterrupt
+    with stage.write() as folder:
+        assert (folder / ".clips" / "0.txt").read_text() == "1"
+        (folder / "all.txt").write_text("1")
+    assert sorted(p.name for p in (tmp_path / "ablate").iterdir()) == ["all.txt", "manifest.json"]
+    assert Run(tmp_path).verify("ablate") == ""
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_no_room_is_one_clear_error_and_nothing_is_lost(tmp_path, code):
     run = Run(tmp_path)

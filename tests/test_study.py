@@ -19,7 +19,7 @@ from book import publish, published
 from book.campaigns import causal, discoveries, effects, surrogate
 from stce import datasets, features, study, supervoxels, tcav
 from stce.engine.slic import painter
-from stce.evaluation import validation
+from stce.evaluation import validation, variants
 from stce.study import make
 from stce.study.finished import Finished
 from stce.study.run import STAGES, Run
@@ -54,6 +54,8 @@ def test_smoke_runs_all_six_notebooks_in_a_minute(smoke):
     folder, seconds = smoke
     for stage in STAGES:
         assert Run(folder).manifest(stage)["stage"] == stage
+        # No clip or video has a file of its own.
+        assert len([path for path in (folder / stage).rglob("*") if path.is_file()]) < 22
     executed = sorted(p.name for p in (folder / "notebooks").iterdir())
     assert len(executed) == 6
     for name in executed:
@@ -134,6 +136,20 @@ def test_ways_to_find_concepts_are_judged_alike(smoke):
     assert table.loc["kmeans", ["lift", "correlation"]].tolist() == pytest.approx(
         told[["gain", "correlation"]].tolist()
     )
+
+
+def test_two_ways_to_cut_are_judged_alike(smoke, monkeypatch):
+    monkeypatch.setattr(discoveries, "scored_runs", lambda *_: {"smoke": smoke[0]})
+    quick = {"n_clips": 1, "n_discovery": 2, "n_random_clips": 60}
+    table = pd.DataFrame(discoveries.cut_by(0, **quick)).set_index("segment_on")
+    assert table.index.tolist() == ["pixels", "features"]
+    assert table[["gain", "truth", "pieces"]].notna().all(axis=None)
+    it = Finished(smoke[0])
+    part = variants.part_of(it, seed=0, **quick)
+    assert table.loc["pixels", "pieces"] == len(part.cut) / len(part.clips)
+    told = part.compare([], progress=False).iloc[0]
+    assert table.loc["pixels", ["gain", "truth"]].tolist() == told[["gain", "truth"]].tolist()
+    assert table.loc["features", "pieces"] != table.loc["pixels", "pieces"]
 
 
 def test_the_samples_of_a_run_give_its_scores_again(smoke):

@@ -143,3 +143,29 @@ def test_pooling_is_told_by_its_best_layer():
     assert told["layer"] == "conv5" and told["share"] == pytest.approx(0.75)
     assert told["fewer"] == pytest.approx(100)
     assert (told["ari"], told["agreement"]) == pytest.approx((0.1, 0.2))
+
+
+def test_choices_are_set_beside_the_first_one_on_the_same_runs():
+    rows = [("a", 0, "old", 1.0), ("a", 0, "new", 2.0), ("b", 0, "old", 5.0), ("b", 0, "new", 8.0)]
+    tried = pd.DataFrame(rows, columns=["run", "seed", "way", "gain"])
+    table = summary.beside(tried, "way", ["gain"])
+    old, new = (table.loc[("gain", way)] for way in ("old", "new"))
+    assert (old["value"], old["more"], new["value"], new["more"], new["runs"]) == (3, 0, 5, 2, 2)
+    assert old[["low", "high"]].isna().all()
+    # Of two differences, 1 and 3, the t-quantile of one degree of freedom on a standard error of 1.
+    assert new[["low", "high"]].tolist() == pytest.approx([2 - 12.706, 2 + 12.706], abs=1e-3)
+
+
+def test_a_planted_cue_is_counted_by_way():
+    planted = pd.DataFrame({"way": ["kmeans", "nmf"] * 2, "most": [1, 2, 1, 1]})
+    planted = planted.assign(first=[True, False, True, True], sure=[True, False, False, True])
+    table = summary.cues(planted.assign(false=[False, True, False, False]))
+    assert table.loc["kmeans"].tolist() == [2, 2, 2, 1, 0]
+    assert table.loc["nmf"].tolist() == [2, 1, 1, 1, 1]
+
+
+def test_questions_that_nobody_judges_have_no_yes():
+    rows = [("a", 0.5, True), ("a", 0.7, False), ("b", 1.0, None), ("b", 2.0, None)]
+    table = summary.questions(pd.DataFrame(rows, columns=["question", "value", "passes"]))
+    assert table.loc["a"].tolist() == [0.6, 0.5, 0.7, "1 of 2"]
+    assert table.loc["b"].tolist() == [1.5, 1.0, 2.0, ""]

@@ -4,6 +4,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -82,7 +83,7 @@ def replacing(path, folder=False):
         os.stat(f"{path.parent}{os.sep}.")  # the lock would make a folder that is not there
     with locked(lock, 0.2 if folder else 60.0):
         try:
-            _remove(partial)  # left by a killed run
+            remove(partial)  # left by a killed run
             if folder:
                 with explain_write(path.parent):
                     partial.mkdir()
@@ -92,7 +93,7 @@ def replacing(path, folder=False):
                     _flush(partial)
                 swap(partial, path)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 def swap(new, place):
@@ -104,7 +105,7 @@ def swap(new, place):
     if not new.is_dir() or not os.path.lexists(place):
         os.replace(new, place)
     else:  # no call that Python has puts a folder in the place of another
-        _remove(old)
+        remove(old)
         place.rename(old)
         try:
             new.rename(place)
@@ -112,7 +113,7 @@ def swap(new, place):
             old.rename(place)
             raise
     _flush(place.parent)
-    _remove(old)
+    remove(old)
 
 
 def present(place):
@@ -121,7 +122,8 @@ def present(place):
     return place if place.exists() or not old.exists() else old
 
 
-def _remove(path):
+def remove(path):
+    """Remove a file or a folder, if it is there."""
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
@@ -185,10 +187,8 @@ def seal(folder, **facts):
         list(pool.map(_flush, [*found.values(), *{path.parent for path in found.values()}]))
         digests = dict(zip(found, pool.map(_read, found.values()), strict=True))
     facts["outputs"] = _total(digests)
-    facts["files"] = files = {}
-    for name in sorted(found):
-        now = found[name].stat()
-        files[name] = f"{now.st_size} {now.st_mtime_ns} {digests[name][:32]}"
+    stats = {name: found[name].stat() for name in sorted(found)}
+    facts["files"] = {n: f"{s.st_size} {s.st_mtime_ns} {digests[n][:32]}" for n, s in stats.items()}
     facts["seal"] = _of_itself(json.loads(json.dumps(facts)))
     write_text(Path(folder) / "manifest.json", json.dumps(facts, indent=1))
 
@@ -232,14 +232,15 @@ def check_sealed(folder, remedy):
         raise ValueError(f"{said[0]}, which is not what was written; {remedy}.")
 
 
-def write_npy(path, array):
-    """Write an array, so that the file is complete or not there."""
-    array = np.ascontiguousarray(array)
-    header = np.lib.format.header_data_from_array_1_0(array)
+def write_npy(path, *arrays):
+    """Write arrays, each behind the other, so that the file is complete or not there."""
+    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(arrays[0]))
+    header["shape"] = (sum(map(len, arrays)), *arrays[0].shape[1:])
     # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
     with replacing(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
 
 
 def write_text(path, text):
@@ -284,25 +285,19 @@ def read_file(path, *names, kind=object):
 
 
 def read_rows(array, indices):
-    """Read rows of a numpy or zarr array into memory, in the order of `indices`.
-
-    Examples
-    --------
-    >>> read_rows(zarr.array(np.arange(6).reshape(3, 2), chunks=(2, 2)), [2, 0]).tolist()
-    [[4, 5], [0, 1]]
-    """
+    """Read rows of a numpy or zarr array into memory, in the order of `indices`."""
     if isinstance(array, np.ndarray):
         return array[indices]
-    if array.chunks[0] > 1:  # each chunk is read once, whatever rows it holds
-        with explain_read(str(getattr(array.store, "root", array.store))):
-            return array.oindex[np.asarray(indices, np.intp)]
-    rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
-    for j, i in enumerate(indices):
-        rows[j] = array[int(i)]
+    indices = np.asarray(indices, np.intp)
+    rows, size = np.empty((len(indices), *array.shape[1:]), array.dtype), array.chunks[0]
+    for chunk in np.unique(indices // size):  # each is read once, whatever rows it holds
+        mine = np.flatnonzero(indices // size == chunk)
+        rows[mine] = array[chunk * size : (chunk + 1) * size][indices[mine] - chunk * size]
     return rows
 
 
 FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
+PACKED, MOST = 100, 2**28  # chunks a file of a complete array, and bytes before they are packed
 
 
 def new_array(path, shape, dtype, rows=1, **options):
@@ -310,6 +305,45 @@ def new_array(path, shape, dtype, rows=1, **options):
     how = {"shape": shape, "chunks": (rows, *shape[1:]), "dtype": dtype, "zarr_format": 3}
     with zarr.config.set(FULL):
         return zarr.create_array(Path(path).absolute(), **how, **options)
+
+
+def shards(shape, dtype, rows=1):
+    """Return the shape of what shares a file in an array that is written as many rows at once."""
+    size = rows * math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    return (rows * max(1, min(PACKED, MOST // size, -(-shape[0] // rows))), *shape[1:])
+
+
+def write_array(path, array, rows=1):
+    """Write an array into a new zarr array, with up to a hundred chunks a file."""
+    new = new_array(path, *(how := (array.shape, array.dtype, rows)), shards=shards(*how))
+    for start in range(0, array.shape[0], new.shards[0]):
+        new[start : start + new.shards[0]] = array[start : start + new.shards[0]]
+
+
+def grows(path):
+    """Tell whether an array is being written, see :func:`growing`."""
+    return (_parts(path) / "zarr.json").exists()  # a killed run may have left the folder alone
+
+
+def growing(path, shape, dtype, rows=1):
+    """Open an array that is written chunk by chunk, beside its place until it is :func:`grown`."""
+    if not grows(path):
+        new_array(_parts(path), shape, dtype, rows)
+    return open_array(_parts(path), mode="r+")
+
+
+def grown(path):
+    """Put an array in its place, packed, once each of its chunks is written, and open it there."""
+    with replacing(path, folder=True) as partial:
+        written = open_array(_parts(path))
+        write_array(partial, written, written.chunks[0])
+    _parts(path).rename(left := _parts(path).with_suffix(".old"))  # at once, as `grows` has it
+    remove(left)
+    return open_array(path)
+
+
+def _parts(path):
+    return path.with_name(f".{path.name}.chunks")
 
 
 class _Array(zarr.Array):
@@ -323,15 +357,14 @@ class _Array(zarr.Array):
 def open_array(path, mode="r"):
     """Open a zarr array under a path that is the same from every working directory.
 
-    A worker of a cluster stands in a directory of its own, and for zarr a chunk that is not there
-    is one of zeros: to read an array with one is refused, in the mode "r".
+    To zarr a chunk that is not there is one of zeros: in the mode "r" such an array is refused.
     """
     root = Path(path).absolute()
     with zarr.config.set(FULL), explain_read(root), explain_read(root / "zarr.json", but=Exception):
         array = _Array(zarr.open_array(root, mode=mode).async_array)
-        parts, grid = [part for part in root.glob("c/**/*") if part.is_file()], array.cdata_shape
-    there = {part.relative_to(root).as_posix() for part in parts}
-    for place in np.ndindex(grid) if mode == "r" else ():
+        there = {p.relative_to(root).as_posix() for p in root.glob("c/**/*") if p.is_file()}
+        grid = [-(-n // m) for n, m in zip(array.shape, array.shards or array.chunks, strict=True)]
+    for place in np.ndindex(*grid) if mode == "r" else ():
         if (name := "/".join(map(str, ("c", *place)))) not in there:
             raise FileNotFoundError(
                 f"{root / name} is missing, and zeros would be read in its place; make the array "

@@ -202,10 +202,10 @@ class Finished:
     @property
     def cutting(self) -> dict[str, object]:
         """The keyword arguments of :func:`stce.supervoxels.segment` that clips were cut with."""
-        made = self.run.parameters("segment")
+        p = self.run.parameters("segment")
+        on, threshold = painter(self.network, p["segment_on"], self.device), p["jaccard"]
         same = ("n_segments", "compactness", "sigma", "spacing", "min_fraction")
-        how = {name: made[name] for name in same} | {"threshold": made["jaccard"]}
-        return how | {"on": painter(self.network, made["segment_on"], self.device)}
+        return {name: p[name] for name in same} | {"threshold": threshold, "on": on}
 
     def draw(self, p: Mapping, rng: np.random.Generator, notes: dict | None = None) -> Negatives:
         """Draw what concepts are told apart from, as `p` of stage tcav says; see `against`."""
@@ -255,8 +255,7 @@ class Finished:
         if negatives.cut is self.discovery.supervoxels:
             random = read_rows(self.features, negatives.rows)
         else:
-            how = {"stretch": made["stretch"], "device": self.device}
-            random = negatives.embed(self.network, **how)
+            random = negatives.embed(self.network, stretch=made["stretch"], device=self.device)
         given = self.concepts, self.features, self.whole, random, groups
         return Samples(*given, self.discovery.clips.classes, p["target"]), negatives
 
@@ -346,8 +345,7 @@ class Example:
 
     def steps(self, mode: str) -> pd.DataFrame:
         """Return the rows of `outcomes` of this clip in mode "add" or "remove", sorted by ``q``."""
-        mine = self.outcomes
-        return mine[(mine["video"] == self.clip) & (mine["mode"] == mode)].sort_values("q")
+        return self.outcomes.query("video == @self.clip and mode == @mode").sort_values("q")
 
     def masks(self, mode: str) -> list[np.ndarray]:
         """Return what is visible at each step, ``(T, H, W) bool`` each."""

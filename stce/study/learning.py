@@ -57,7 +57,7 @@ def learn(stage: Stage, p: SimpleNamespace) -> None:
             training.train(network, split["train"], folder, test=test, **chosen)
         elif first:
             if p.trainable == "head":
-                z = embed(network, split["train"], folder / "embedded", p.flip, p.device)
+                z = embed(network, split["train"], folder / ".embedded", p.flip, p.device)
                 beginning.fit_head(network, z, split["train"].table["label"])
             models.save(folder / "last.safetensors", network, weights=p.weights)
         if first:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stce.engine.storage import changed, path_of, present, seal, swap
+from stce.engine.storage import changed, path_of, present, remove, seal, swap
 from stce.engine.workers import locked, owner
 from stce.models.store import read_tensors
 from stce.models.weights import located, sha256
@@ -147,9 +147,10 @@ class Stage:
         """Yield a hidden folder to write to; move it in place when the block ends well.
 
         If the block fails or the process is killed, the hidden folder stays, and the next call with
-        the same parameters and inputs continues in it; with others it starts afresh. A finished
-        stage is replaced only once the new one is complete, see :func:`stce.engine.storage.seal`.
-        Whoever writes the run meanwhile is a RuntimeError.
+        the same parameters and inputs continues in it; with others it starts afresh. What is hidden
+        in it goes when the block ends. A finished stage is replaced only once the new one is
+        complete, see :func:`stce.engine.storage.seal`. Whoever writes the run meanwhile is a
+        RuntimeError.
         """
         key = json.dumps([self._parameters, self._reads], sort_keys=True)
         with self._run.writing():
@@ -160,6 +161,8 @@ class Stage:
             mark.write_text(key, "utf-8")
             started = time.monotonic()
             yield self.partial
+            for scratch in self.partial.glob(".*"):  # of use to a stage that was stopped only
+                remove(scratch)
             seal(
                 self.partial,
                 stage=self.name,

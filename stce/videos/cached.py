@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
 from pathlib import Path
 
 import joblib
@@ -17,14 +18,17 @@ from stce.videos.decoding import DamagedFilm
 from stce.videos.frames import FITS
 from stce.videos.sources import Videos
 
+PLACE = ["file", "first", "n_frames"]
+
 
 class CachedVideos(Videos):
     """Videos of one size on disk, as `cache` writes them; frames are memory-mapped.
 
-    The folder holds ``{index:06d}.npy`` (frames) and, where the truth is known,
-    ``{index:06d}.parts.npy`` for each video, ``table.parquet`` (the source's columns, ``index`` in
-    the source and ``n_frames``), ``skipped.json``, ``classes.json`` and ``cache.json`` (settings);
-    ``{index:06d}.damage.txt`` says what a video lacks that was kept all the same.
+    The folder holds ``FILE.npy`` (the frames of up to a hundred videos, one behind the other) and,
+    where the truth is known, ``FILE.parts.npy``; ``table.parquet`` (the source's columns, ``index``
+    in the source, ``n_frames``, and the ``file`` and its frame with which each begins, ``first``);
+    ``skipped.json``, ``classes.json`` and ``cache.json`` (settings); ``{index:06d}.damage.txt``
+    says what a video lacks that was kept all the same.
 
     Parameters
     ----------
@@ -41,6 +45,9 @@ class CachedVideos(Videos):
     def __init__(self, folder, table, classes, skipped=()):
         super().__init__(table, classes)
         self.folder, self.skipped = Path(folder), list(skipped)
+        alone = {"file": self.table["index"].map("{:06d}".format), "first": 0}  # older versions
+        where = self.table.assign(**(alone | dict(self.table)))[PLACE]
+        self._where = list(where.itertuples(index=False, name=None))
 
     @classmethod
     def load(cls, folder):
@@ -58,25 +65,25 @@ class CachedVideos(Videos):
 
     def read(self, i):
         """Return the frames of a video, ``(T_i, H, W, C) uint8``, as a read-only memory map."""
-        return self._open(self._path(i, ".npy"))
+        return self._open(i, ".npy")
 
     def parts(self, i):
         """Return the truth of each voxel, ``(T_i, H, W) uint8``, or None where it is not known."""
-        path = self._path(i, ".parts.npy")
-        return self._open(path) if path.is_file() else None
+        return self._open(i, ".parts.npy")
 
     def damaged(self):
         """Return ``{"id": ..., "note": ...}`` of each video that was kept although damaged."""
-        notes = {name: self._path(i, ".damage.txt") for i, name in enumerate(self.table["id"])}
-        there = {name: path for name, path in notes.items() if path.is_file()}
-        return [{"id": name, "note": path.read_text("utf-8")} for name, path in there.items()]
+        files = (self.folder / f"{i:06d}.damage.txt" for i in self.table["index"])
+        both = zip(self.table["id"], files, strict=True)
+        return [{"id": i, "note": f.read_text("utf-8")} for i, f in both if f.is_file()]
 
-    def _open(self, path):
+    def _open(self, i, ending):
+        file, first, n_frames = self._where[i]
+        path = self.folder / f"{file}{ending}"
+        if ending != ".npy" and not path.is_file():
+            return None
         with storage.explain_read(path):
-            return np.load(path, mmap_mode="r")
-
-    def _path(self, i, ending):
-        return self.folder / f"{self.table['index'].iloc[i]:06d}{ending}"
+            return np.load(path, mmap_mode="r")[first : first + n_frames]
 
 
 @typed
@@ -117,8 +124,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     Examples
     --------
     >>> import tempfile
-    >>> import pandas as pd
-    >>> class Noise(Videos):
+    >>>     >>> class Noise(Videos):
     ...     def read(self, i):
     ...         return np.random.default_rng(i).integers(0, 256, (20, 24, 32, 1), np.uint8)
     >>> table = pd.DataFrame({"id": ["a", "b"], "label": 0, "class": "noise", "group": "g"})
@@ -142,7 +148,9 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     source["table"] = hashlib.sha256(content.encode()).hexdigest()
     settings = {"size": size, "min_frames": min_frames, "max_frames": max_frames}
     _start(folder, source | settings)
-    missing = [i for i in range(len(videos)) if not (folder / f"{i:06d}.npy").is_file()]
+    packed = _packed(folder)
+    todo = [i for i in range(len(videos)) if i not in packed]
+    missing = [i for i in todo if not (folder / f"{i:06d}.npy").is_file()]
     # A few tasks a process for balance, and never so long that the bar stands still.
     chunk = max(1, min(8, len(missing) // (8 * joblib.effective_n_jobs(n_jobs))))
     tasks = (
@@ -155,7 +163,38 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
         for n_done, skipped in run(tasks):
             reasons |= skipped
             shown.update(n_done)
-    return _finish(videos, folder, dict(sorted(reasons.items())))
+    return _finish(videos, folder, dict(sorted(reasons.items())), packed)
+
+
+def _packed(folder):
+    """Return file, first frame and number of frames of the videos that share a file, by index."""
+    packed, paths = {}, (folder / "table.parquet", folder / "packed.json")
+    if paths[0].is_file() and "file" in (table := storage.read_file(paths[0], "index")):
+        packed = {i: where for i, *where in table[["index", *PLACE]].itertuples(index=False)}
+    if paths[1].is_file():
+        packed |= {int(i): where for i, where in storage.read_file(paths[1], kind=dict).items()}
+    return {i: where for i, where in packed.items() if (folder / f"{where[0]}.npy").is_file()}
+
+
+def _pack(folder, indices, packed):
+    """Put videos that have a file each together, a hundred in a file, if of one shape."""
+
+    def kind(i):
+        frames, parts = (folder / f"{i:06d}{end}" for end in (".npy", ".parts.npy"))
+        return np.load(frames, mmap_mode="r").shape[1:], parts.is_file()
+
+    for (_, has_parts), alike in groupby(indices, kind):
+        while some := list(islice(alike, storage.PACKED)):
+            for end in (".parts.npy", ".npy") if has_parts else (".npy",):
+                arrays = [np.load(folder / f"{i:06d}{end}", mmap_mode="r") for i in some]
+                storage.write_npy(folder / f"videos-{some[0]:06d}{end}", *arrays)
+            firsts = np.cumsum([0, *map(len, arrays)]).tolist()
+            for i, first, array in zip(some, firsts, arrays, strict=False):
+                packed[i] = [f"videos-{some[0]:06d}", first, len(array)]
+            # Before the next ones are: the disk need not hold all of them twice.
+            storage.write_text(folder / "packed.json", json.dumps(packed))
+            for path in (folder / f"{i:06d}{end}" for i in some for end in (".npy", ".parts.npy")):
+                path.unlink(missing_ok=True)
 
 
 def _start(folder, settings):
@@ -220,8 +259,8 @@ def _keep(path, frames, parts):
     storage.write_npy(path, frames)
 
 
-def _finish(videos, folder, reasons):
-    """Warn of the skipped videos, check that no class is lost, and write the tables."""
+def _finish(videos, folder, reasons, packed):
+    """Warn of the skipped videos, check that no class is lost, and write packs and tables."""
     ids = videos.table["id"]
     skipped = [{"id": ids.iloc[i], "reason": reason} for i, reason in reasons.items()]
     for row in skipped:
@@ -234,12 +273,16 @@ def _finish(videos, folder, reasons):
                 f"{ids.iloc[rows[0]]!r}: {reasons[rows[0]]} Repair or replace the videos, or leave "
                 "the class out."
             )
-    # From the headers: no frame is read.
-    n_frames = [len(np.load(folder / f"{i:06d}.npy", mmap_mode="r")) for i in kept]
-    table = videos.table.iloc[kept].assign(index=kept, n_frames=n_frames)
+    _pack(folder, [i for i in kept if i not in packed], packed)
+    where = dict(zip(PLACE, zip(*(packed[i] for i in kept), strict=True), strict=True))
+    table = videos.table.iloc[kept].assign(index=kept, **where)
     storage.write_text(folder / "classes.json", json.dumps(videos.classes))
     storage.write_text(folder / "skipped.json", json.dumps(skipped, indent=1))
     storage.write_table(folder / "table.parquet", table, index=False)
+    (folder / "packed.json").unlink(missing_ok=True)  # the table has it now
+    for path in folder.glob("*.npy"):
+        if path.name.split(".")[0] not in set(where["file"]):  # left by a killed run
+            path.unlink()
     storage.seal(folder)
     return CachedVideos.load(folder)
 
@@ -255,16 +298,20 @@ def write_clips(folder, rows, table, classes, shape):
     names = np.asarray(classes, object)
     table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
     with storage.replacing(folder, folder=True) as partial:
+        how = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
         with storage.explain_write(folder.parent):
-            packed = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
-            frames, parts = storage.new_array(partial / "frames.zarr", shape, **packed), None
-        for i, (row, row_parts) in enumerate(rows):  # reading may fail too: not explained here
+            size, rows = storage.shards(shape, np.uint8), iter(rows)
+            frames = storage.new_array(partial / "frames.zarr", shape, shards=size, **how)
+        for start in range(0, shape[0], size[0]):
+            # Reading may fail too: not explained here.
+            some, truth = zip(*islice(rows, size[0]), strict=True)
             with storage.explain_write(folder.parent):
-                frames[i] = row
-                if row_parts is not None:
-                    if parts is None:
-                        parts = storage.new_array(partial / "parts.zarr", shape[:4], **packed)
-                    parts[i] = row_parts
+                frames[start : start + size[0]] = np.stack(some)
+                if truth[0] is not None:
+                    if not start:
+                        like = {"shape": shape[:4], "shards": size[:4]} | how
+                        parts = storage.new_array(partial / "parts.zarr", **like)
+                    parts[start : start + size[0]] = np.stack(truth)
         with storage.explain_write(folder.parent):
             table.to_parquet(partial / "table.parquet", index=False)
             (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")

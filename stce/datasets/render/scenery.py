@@ -182,17 +182,30 @@ def film(background, shape, shift, zoom):
 
     rows = positions(shape[0], MARGIN[0], shift[:, 1])
     columns = positions(shape[1], MARGIN[1], shift[:, 0])
-    return np.stack([sampled(background, *at) for at in zip(rows, columns, strict=True)])
+    frames = np.empty((len(zoom), *shape), np.float32)
+    for t, frame in enumerate(frames):
+        frame[:] = sampled(background, rows[t], columns[t])
+    return frames
 
 
 def sampled(picture, rows, columns):
     """Read a picture (H, W), as if it went on periodically, at fractional places (bilinear)."""
-    y, x = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-    strip = picture[y % picture.shape[0]]
-    strip += (rows - y)[:, None].astype(np.float32) * (picture[(y + 1) % picture.shape[0]] - strip)
-    left = strip.take(x % picture.shape[1], 1)
-    right = strip.take((x + 1) % picture.shape[1], 1)
-    return left + (columns - x).astype(np.float32) * (right - left)
+    (y, down), (x, right) = (
+        (np.floor(at).astype(np.int64), (at - np.floor(at)).astype(np.float32))
+        for at in (rows, columns)
+    )
+    strip = _between(picture, y, down[:, None], 0)
+    return _between(strip, x, right, 1)
+
+
+def _between(picture, first, part, axis):
+    size = picture.shape[axis]
+    left = picture.take(first % size, axis)
+    right = picture.take((first + 1) % size, axis)
+    right -= left
+    right *= part
+    right += left
+    return right
 
 
 @lru_cache(maxsize=1)
