@@ -24,7 +24,9 @@ from stce.viz.style import (
 )
 
 __all__ = ["class_curves", "faithful", "gains", "high_resolution", "kinds", "lift", "middle"]
-__all__ += ["choices", "settings", "shortcut"]
+__all__ += ["choices", "halfway", "settings", "shortcut"]
+
+OFFSET = {"textcoords": "offset points"}
 
 
 def middle(frames: np.ndarray, n_frames: int, longest: int = 0) -> np.ndarray:
@@ -320,4 +322,24 @@ def choices(tried: pd.DataFrame, by: str, measures: dict[str, str]) -> Figure:
                 ax.plot(values.mean(), place, "o", color=COLOURS["top"], ms=7)
             label_rows(ax, names)
             ax.set_xlabel(title)
+    return figure
+
+
+def halfway(table: pd.DataFrame) -> Figure:
+    """Plot what hiding supervoxels inside a network keeps of the effect, by how fast it is.
+
+    One line a network, from the clip to the last layer. Takes what
+    :func:`book.campaigns.summary.inside` returns.
+    """
+    with styled():
+        figure, (axes,) = panels(2, 3.8, sharex=True, sharey=False)
+        titles = {"share": "gain, share of that in place", "agreement": "agreement of the ranking"}
+        for ax, (value, title) in zip(axes, titles.items(), strict=True):
+            for (run, part), mark in zip(table.groupby("run", sort=False), "osD^", strict=False):
+                ax.plot(part["speed"], part[value], marker=mark, label=run, lw=1, ms=6)
+                for (_, layer), row in part.iterrows():
+                    ax.annotate(layer, (row["speed"], row[value]), (4, 5), fontsize=7, **OFFSET)
+            ax.axhline(1, **DOTTED)
+            ax.set(xscale="log", xlabel="times as fast as in place", ylabel=title)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -29,8 +29,7 @@ from stce.evaluation.effects.depth import over_layers, seen_at
 from stce.evaluation.trust import Evidence, Trust, gather
 from stce.evaluation.verdict import Verdict, verdict
 from stce.features import recognised
-from stce.models import FEATURES
-from stce.models.adapt import Explainable, lent, seen
+from stce.models.adapt import FEATURES, Explainable, lent, seen
 from stce.models.probe import logit_name, logit_names
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
@@ -296,9 +295,10 @@ def explain(
     check : bool, default False
         Also ask, on `test_clips`, what a sceptic asks (:func:`stce.evaluation.trust.examine`), and
         of each concept whether its motion or its look counts.
-    features : {"supervoxels", "pooled"}, optional
-        Show the supervoxels to the model one by one as the paper does, or pool their features from
-        the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost.
+    features : str, optional
+        Show the "supervoxels" to the model one by one as the paper does; or take them "pooled" from
+        the layer's map of the whole clip: one forward pass a clip, about a hundredth of the cost;
+        or hide them on the map of the earlier layer of this name: only what follows is run again.
     concept_layer : str, optional
         Find and tell concepts at another layer than they are scored at, such as an earlier one with
         a finer map, which what was confirmed takes of a `Network`; default the same.
@@ -343,7 +343,7 @@ def explain(
     how = {"clip_shape": shape, "mean": mean, "std": std, "pool": pool, "classes": classes}
     with lent(model, layer, settings["features"], device, **how) as network:
         large = min(shape[2:]) >= LARGE and len(np.unique(clips.labels)) > 1
-        if large and features != "supervoxels" and (random is None or isinstance(random, str)):
+        if large and features in (None, "pooled") and (random is None or isinstance(random, str)):
             with suppress(ValueError):  # of a layer without positions
                 network = seen(network, None, "pooled")
                 settings |= CONFIRMED | given
@@ -395,5 +395,6 @@ def _check(given: dict, n_concepts: int) -> None:
             most = ", at most 63" if name == "n_concepts" else ""
             raise ValueError(f"{name} is {given[name]!r}; it takes int, at least {low}{most}.")
     for name, known in CHOICES.items():
-        if not isinstance(given[name], str) or given[name] not in known:
+        layers = name == "features"  # or the name of one, which the network knows
+        if not isinstance(given[name], str) or not layers and given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")

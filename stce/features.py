@@ -134,8 +134,8 @@ def batches(
     Parameters
     ----------
     network, clips, supervoxels : Explainable, Clips and Supervoxels
-        It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`. N
-        clips of its input size, and theirs.
+        It is run in evaluation mode: on each supervoxel, or once on each clip if it has a `grid`,
+        or up to the layer `inside` which it hides them. N clips of its input size, and theirs.
     rows : numpy.ndarray, optional
         Table rows to embed, default all of them.
     stretch : bool, default True
@@ -157,7 +157,7 @@ def batches(
     network = network.to(device).eval()
     table = supervoxels.table
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
-    if network.grid:
+    if network.grid or network.inside:
         at_once = max(1, batch_size // 8)
         yield from pooling.by_clip(network, clips, supervoxels, rows, at_once, device)
         return

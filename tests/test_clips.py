@@ -416,10 +416,10 @@ def test_a_run_that_is_killed_while_it_packs_goes_on(tmp_path, monkeypatch):
     write, source = storage.write_npy, Counting(8, with_parts=True)
     wanted = [source.parts(i)[3] for i in range(8)]
 
-    def killed(path, *arrays):
+    def killed(path, *arrays, **how):
         if path.name.startswith("videos-000004"):
             raise KeyboardInterrupt
-        write(path, *arrays)
+        write(path, *arrays, **how)
 
     monkeypatch.setattr(storage, "write_npy", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -333,3 +333,17 @@ def test_every_figure_of_a_notebook_is_shown():
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     for cell in notebook.cells[1:]:
         assert [output.output_type for output in cell.outputs] == ["display_data"]
+
+
+def test_a_network_has_a_line_from_the_clip_to_its_last_layer():
+    index = pd.MultiIndex.from_tuples(
+        [("a", "in place"), ("a", "m"), ("b", "in place")], names=["run", "hidden"]
+    )
+    table = pd.DataFrame(
+        {"speed": [1, 4, 1], "share": [1, 0.8, 1], "agreement": [1, 0.5, 1]}, index
+    )
+    figure = sketches.halfway(table)
+    share, agreement = figure.axes
+    lines = [line.get_xydata().tolist() for line in share.lines]
+    assert [[1, 1], [4, 0.8]] in lines and [[1, 1]] in lines
+    assert [text.get_text() for text in agreement.texts] == ["in place", "m", "in place"]

@@ -169,3 +169,14 @@ def test_questions_that_nobody_judges_have_no_yes():
     table = summary.questions(pd.DataFrame(rows, columns=["question", "value", "passes"]))
     assert table.loc["a"].tolist() == [0.6, 0.5, 0.7, "1 of 2"]
     assert table.loc["b"].tolist() == [1.5, 1.0, 2.0, ""]
+
+
+def test_hiding_inside_is_set_beside_hiding_in_the_clip():
+    rows = [("a", "in place", 1, 0.4), ("a", "m", 3, 0.2), ("a", "in place", 1, 0.6)]
+    rows += [("a", "m", 5, 0.6)]
+    tried = pd.DataFrame(rows, columns=["run", "features", "speed", "gain"])
+    table = summary.inside(tried.assign(truth=0.0, agreement=1.0))
+    assert table.loc[("a", "in place"), ["speed", "gain", "share"]].tolist() == [1, 0.5, 1]
+    assert table.loc[("a", "m"), ["speed", "gain", "share"]].tolist() == pytest.approx(
+        [4, 0.4, 0.8]
+    )

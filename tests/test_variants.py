@@ -184,7 +184,7 @@ def test_arguments_that_do_not_exist_are_refused(given, tmp_path):
     with pytest.raises(ValueError, match="target is 'odds'; choose one of logit, log_prob"):
         Variant("look", "odds")
     with pytest.raises(ValueError, match="features is 'crop'; choose one of stretched"):
-        Variant("look", features="crop")
+        given.compare([Variant("look", features="crop")])
     with pytest.raises(ValueError, match="no layer 'fc9'"):
         given.compare([Variant("fc9")])
     with pytest.raises(ValueError, match="no positions to pool over"):

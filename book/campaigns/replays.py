@@ -47,6 +47,14 @@ LAYERS = {
 }
 
 
+# Where supervoxels are hidden instead of in the clip, first to last.
+INSIDE = {
+    "actors-small": ("conv1a", "conv2a", "conv3b", "conv4b"),
+    "actors-r3d": ("stem", "layer1", "layer2", "layer3"),
+    "actors-i3d": ("Conv3d_2c_3x3", "Mixed_3c", "Mixed_4c", "Mixed_4f"),
+}
+
+
 class ShuffledLabels(Videos):
     """Videos whose labels are dealt anew, so that they have nothing to do with what is seen.
 
@@ -201,18 +209,32 @@ def trained_again(seed: int) -> list[dict]:
 
 def choices(seed: int) -> list[dict]:
     """Try other layers, class outputs and features on each network's run."""
-    rows = []
-    runs = laptop_runs(seed)
+    tried = {}
     for name, (layer, feature_map, earlier_map) in LAYERS.items():
-        tried = [
+        tried[name] = [
             Variant(layer, "log_prob", "in place"),
             Variant(layer, "logit", "stretched"),
             Variant(feature_map, "logit", "in place"),
             Variant(feature_map, "logit", "pooled"),
             Variant(earlier_map, "logit", "pooled"),
         ]
+    return _tried(seed, tried)
+
+
+def inside(seed: int) -> list[dict]:
+    """Hide supervoxels inside each network, at several layers, instead of in the clip."""
+    layers = {name: known[0] for name, known in LAYERS.items()}
+    return _tried(
+        seed,
+        {run: [Variant(layers[run], "logit", m) for m in INSIDE[run]] for run in INSIDE},
+    )
+
+
+def _tried(seed: int, tried: dict[str, list[Variant]]) -> list[dict]:
+    rows, runs = [], scored_runs(seed, GROUP)
+    for name, some in tried.items():
         given = replace(part_of(Finished(runs[name])), seed=seed)
-        table = given.compare(tried, progress=False)
+        table = given.compare(some, progress=False)
         # The seconds of a campaign are those of the whole seed.
         rows += table.rename(columns={"seconds": "embedding"}).assign(run=name).to_dict("records")
     return rows
@@ -223,6 +245,7 @@ REPLAYS: dict[str, Callable[[int], list[dict]]] = {
     "sanity": randomised,
     "training": trained_again,
     "variants": choices,
+    "inside": inside,
     "labels": by_heart,
     "moved": moved,
 }

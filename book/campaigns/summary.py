@@ -19,6 +19,7 @@ __all__ = [
     "false_discoveries",
     "fills",
     "gone",
+    "inside",
     "orders",
     "pooled",
     "questions",
@@ -294,6 +295,28 @@ def variants(tried: pd.DataFrame) -> pd.DataFrame:
     columns = ["gain", "change", "truth", "ari", "agreement", "forwards"]
     ends = {"low": groups["gain"].min(), "high": groups["gain"].max()}
     return groups[columns].mean().assign(**ends, seeds=groups["seed"].nunique())
+
+
+def inside(tried: pd.DataFrame) -> pd.DataFrame:
+    """Set supervoxels that are hidden inside a network beside those that are hidden in the clip.
+
+    Parameters
+    ----------
+    tried : pandas.DataFrame
+        Of the campaign "inside".
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a ``run`` and layer at which they are ``hidden``, "in place" first: how many times
+        as fast they are embedded (``speed``), the ``gain`` of top over least and its ``share`` of
+        the gain in place, ``truth``, and the ``agreement`` of the ranking with the one in place;
+        means over seeds.
+    """
+    columns = ["speed", "gain", "truth", "agreement"]
+    table = tried.groupby(["run", "features"], sort=False)[columns].mean()
+    own = table.groupby("run", sort=False)["gain"].transform("first")
+    return table.assign(share=table["gain"] / own).rename_axis(["run", "hidden"])
 
 
 def pooled(tried: pd.DataFrame) -> pd.DataFrame:

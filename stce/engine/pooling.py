@@ -18,9 +18,7 @@ from stce.engine.threads import forward, prepared
 def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
     """Return the share of each cell of a map in each supervoxel, ``(s, t * h * w) float32``.
 
-    A supervoxel may be smaller than a cell. So its mask is averaged over the voxels of each cell,
-    as ``torch.nn.functional.adaptive_avg_pool3d`` does, and divided by the sum over the cells: each
-    row sums to 1.
+    These are :func:`shares` divided by their sum over the cells: each row sums to 1.
 
     It takes the label volumes of one clip, ``(L, T, H, W)``, a table of ``s`` supervoxels in it
     with ``level`` and ``label``, and the size (t, h, w) of the map.
@@ -32,18 +30,27 @@ def weights(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int])
     array([[0.67, 0.33],
            [0.  , 1.  ]], dtype=float32)
     """
+    filled = shares(labels, table, grid)
+    return (filled / filled.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def shares(labels: np.ndarray, table: pd.DataFrame, grid: tuple[int, int, int]) -> np.ndarray:
+    """Return how much of each cell a supervoxel fills, 0 to 1, ``(s, t * h * w) float64``.
+
+    A supervoxel may be smaller than a cell. So its mask is averaged over the voxels of each cell,
+    as ``torch.nn.functional.adaptive_avg_pool3d`` does.
+    """
     voxel, cell, size = _cells(labels.shape[1:], tuple(grid))
     level, label = table["level"].to_numpy(), table["label"].to_numpy()
-    shares = np.empty((len(table), len(size)), np.float32)
+    filled = np.empty((len(table), len(size)))
     for i, volume in enumerate(labels):
         here = level == i
         # One histogram of (label, cell) counts the voxels of all supervoxels in all cells.
         pairs = volume.ravel()[voxel].astype(np.intp) * len(size) + cell
         n = int(volume.max()) + 1
         counts = np.bincount(pairs, minlength=n * len(size)).reshape(n, len(size))
-        share = counts[label[here]] / size
-        shares[here] = share / share.sum(axis=1, keepdims=True)
-    return shares
+        filled[here] = counts[label[here]] / size
+    return filled
 
 
 def _cells(shape, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,21 +76,39 @@ def by_clip(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the features of supervoxels clip by clip, `n_clips` a forward pass.
 
-    These are the rows of a clip in the table, ``(s,) int``, and their features, ``(s, C) float32``.
+    These are the rows of a clip in the table, ``(s,) int``, and their features, ``(s, D) float32``.
     The arguments are those of :func:`stce.features.batches`; the network is in evaluation mode, on
-    the device.
+    the device, and pooled, or hides supervoxels `inside`: then what comes after the map is run for
+    each of them, with the map of a blank clip around it.
 
-    Other than shown by itself, a supervoxel is seen in its surroundings: a position of the map
-    knows as much of them as its receptive field is wide. The finer the map, the better small
+    Pooled, other than shown by itself, a supervoxel is seen in its surroundings: a position of the
+    map knows as much of them as its receptive field is wide. The finer the map, the better small
     supervoxels are told apart; the later the layer, the more its features mean.
     """
+    seen = network.inside or network
+    nothing = torch.zeros(1, *network.clip_shape, device=device)
+    blank = None if seen is network else seen.maps(nothing)
     owner = supervoxels.table["video"].to_numpy()[rows]
     videos = np.unique(owner)
     for start in range(0, len(videos), n_clips):
         part = videos[start : start + n_clips]
         x = prepared(network, np.stack([clips.frames[v] for v in part]), device)
-        maps = forward(network, lambda few, x=x: network.maps(x[few]), len(x), device)
-        for video, one in zip(part, maps.flatten(2).float().cpu().numpy(), strict=True):
+        maps = forward(network, lambda few, x=x: seen.maps(x[few]), len(x), device)
+        for video, one in zip(part, maps, strict=True):
             mine = rows[owner == video]
-            table, labels = supervoxels.table.iloc[mine], np.asarray(supervoxels.labels[video])
-            yield mine, weights(labels, table, network.grid) @ one.T
+            given = np.asarray(supervoxels.labels[video]), supervoxels.table.iloc[mine], seen.grid
+            if blank is None:
+                yield mine, weights(*given) @ one.flatten(1).float().cpu().numpy().T
+            else:
+                yield mine, _beyond(network, one - blank, blank, shares(*given), device)
+
+
+def _beyond(network, change, blank, filled: np.ndarray, device) -> np.ndarray:
+    """Run what comes after a map, which is changed where a supervoxel is."""
+    filled = torch.from_numpy(filled).to(change).unflatten(1, (1, *change.shape[2:]))
+
+    def beyond(few: slice) -> torch.Tensor:
+        mixed = torch.addcmul(blank, filled[few], change)
+        return network.beyond(mixed.contiguous(memory_format=torch.channels_last_3d))
+
+    return forward(network, beyond, len(filled), device, 64).float().cpu().numpy()

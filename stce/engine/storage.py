@@ -232,12 +232,12 @@ def check_sealed(folder, remedy):
         raise ValueError(f"{said[0]}, which is not what was written; {remedy}.")
 
 
-def write_npy(path, *arrays):
+def write_npy(path, *arrays, put=replacing):
     """Write arrays, each behind the other, so that the file is complete or not there."""
     header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(arrays[0]))
     header["shape"] = (sum(map(len, arrays)), *arrays[0].shape[1:])
     # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
-    with replacing(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
+    with put(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for array in arrays:
             file.write(np.ascontiguousarray(array).data)

@@ -32,9 +32,10 @@ class Variant:
         One of the network's ``layers``; with positions where features are pooled.
     target : {"logit", "log_prob"}
         See :func:`stce.tcav.slopes`.
-    features : {"stretched", "in place", "pooled"}
-        A forward pass for each supervoxel, enlarged to the input size (the paper) or left where
-        it was; or one for each clip, see :mod:`stce.engine.pooling`.
+    features : str
+        A forward pass for each supervoxel, enlarged to the input size (the paper, "stretched") or
+        left where it was ("in place"); one for each clip ("pooled", see
+        :mod:`stce.engine.pooling`); or the name of the layer inside which supervoxels are hidden.
     """
 
     layer: str
@@ -42,11 +43,9 @@ class Variant:
     features: str = "in place"
 
     def __post_init__(self):
-        for name, known in (("target", tcav.TARGETS), ("features", SHOWN)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
-                )
+        if self.target not in tcav.TARGETS:
+            known = ", ".join(tcav.TARGETS)
+            raise ValueError(f"target is {self.target!r}; choose one of {known}.")
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,14 @@ class Inputs:
         return pd.DataFrame([rows[variant] for variant in variants])
 
     def _seen(self, layer: str, features: str) -> models.Network:
-        """Return the network as a variant sees it: at its layer, pooled if its features are."""
+        """Return the network as a variant sees it, at its layer."""
         network = self.network.split(layer)
-        return models.Pooled.of(network) if features == "pooled" else network
+        if features not in (*SHOWN, *network.layers):
+            known = ", ".join((*SHOWN, *network.layers))
+            raise ValueError(f"features is {features!r}; choose one of {known}.")
+        if features in SHOWN:
+            return models.Pooled.of(network) if features == "pooled" else network
+        return network.hidden_at(features)
 
     def _embed(self, layer: str, features: str) -> _Embedded:
         """Compute what the variants with this layer and these features share."""
@@ -172,7 +176,8 @@ class Inputs:
         started = time.perf_counter()
         z = features_module.extract(network, clips, self.cut, **how)
         facts = {"n_features": z.shape[1], "seconds": time.perf_counter() - started}
-        facts["forwards"] = len(clips if network.grid else self.cut)
+        passes = len(clips if network.grid else self.cut)
+        facts["forwards"] = np.nan if network.inside else passes  # these are parts of passes
         test = features_module.extract(network, self.test, self.test_cut, **how)
         whole = features_module.extract_layer(network, clips, device=device)
         random = self.random.embed(network, stretch=how["stretch"], device=device)

@@ -6,7 +6,7 @@ them; `stce.models.adapt` takes any other module.
 
 from stce.models.foreign import adopt
 from stce.models.network import Network, Pooled
-from stce.models.store import FEATURES, load, save
+from stce.models.store import load, save
 from stce.models.zoo import NETWORKS, build
 
 __all__ = ["FEATURES", "NETWORKS", "Network", "Pooled", "adopt", "build", "load", "save"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stce.engine.device import resolve, typed
 from stce.models.borrow import borrowed, hooked, running
-from stce.models.explainable import Explainable, Functions
+from stce.models.explainable import FEATURES, Explainable, Functions
 from stce.models.probe import Findings, each_named, in_place_of, probe, tensor_of
 from stce.models.store import load
 
@@ -109,8 +109,10 @@ def adapt(
 
 
 def seen(network: Explainable, layer: str | None, features: str) -> Explainable:
-    """Return a network at a layer, or its own, its supervoxels one by one or pooled."""
+    """Return a network at a layer, or its own, its supervoxels seen in one way."""
     network = network if layer in (None, network.layer) else network.split(layer)
+    if features not in FEATURES:
+        return network.hidden_at(features)
     return network.pooled() if features == "pooled" and network.grid is None else network
 
 
@@ -236,6 +238,28 @@ class Adapted(Explainable):
         other.grid = tuple(seen.shape[2:])
         return other
 
+    def hiding(self, start: Adapted) -> Adapted:
+        """See :meth:`Explainable.hidden_at`; what lies between must be modules in a row."""
+        other, blank = copy.copy(self), start._blank()
+        whole = adapt(self.model, start.layer, clip_shape=self.clip_shape, pool=False)
+        other.inside, other._go_on = start, whole.go_on
+        with suppress(IndexError):  # where the row does not lead here
+            if whole.splits == "chain" and start._map(blank).shape == blank.shape:
+                other.beyond(start.maps(torch.zeros(1, *self.clip_shape, device=self.device)))
+                return other
+        raise ValueError(f"it does not lead through modules in a row to {self.layer!r}")
+
+    def beyond(self, maps: Tensor) -> Tensor:
+        """Return the features that follow from maps of the layer `inside`, ``(N, D) float32``."""
+        with running(self.model):
+            return self.vectors(self.output(maps.to(self.dtype), self._go_on))
+
+    def go_on(self, a: Tensor) -> Tensor:
+        """Run what comes after the layer, where that is a chain."""
+        for module in self.findings.chain:
+            a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
+        return a
+
     def to(self, device):
         """Prepare clips on the module's device, which must be this one. Returns itself."""
         device, here = torch.device(device), self.device
@@ -280,9 +304,7 @@ class Adapted(Explainable):
         a = z.reshape(rows, *self.findings.shape).to(self.dtype).clone()
         with borrowed(self.model):
             if self.splits == "chain":
-                for module in self.findings.chain:
-                    a = module(a.flatten(1) if isinstance(module, nn.Linear) else a)
-                return a.float()
+                return self.go_on(a).float()
             blank = self.given(torch.zeros(len(z), *self.clip_shape))
             with hooked(self.module, lambda output: in_place_of(output, a)):
                 return self.model(blank).float()
@@ -323,8 +345,8 @@ class Adapted(Explainable):
         # A copy: the model may write to its input, and the caller's may be an inference tensor.
         return x.to(self.device, self.dtype, copy=True).contiguous(memory_format=self.layout)
 
-    def output(self, x: Tensor) -> Tensor:
-        """Return what the layer gives for an input of the module; what comes after it is idle."""
+    def output(self, x: Tensor, run: Callable | None = None) -> Tensor:
+        """Return what the layer gives for an input of the module, or of what else is `run`."""
         reached = []
 
         def stop(output):
@@ -332,7 +354,7 @@ class Adapted(Explainable):
             raise _Reached
 
         with suppress(_Reached), hooked(self.module, stop):
-            self.model(x)
+            (run or self.model)(x)
         return reached[0]
 
     def vectors(self, a: Tensor, reduce=torch.mean) -> Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from stce.engine.storage import explain_read
 
+# How supervoxels are seen, but for the names of layers, see `Explainable.hidden_at`.
+FEATURES = ("supervoxels", "pooled")
+
 
 class Explainable:
     """What the stages of the method need of a network; `Network` and `Adapted` are such.
@@ -43,6 +46,9 @@ class Explainable:
     grid : tuple of int or None
         (t, h, w) of the map from which supervoxels are pooled: then `maps` gives it, as of
         :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.
+    inside : Explainable or None
+        The network pooled at an earlier layer, on whose map supervoxels are hidden; None, the
+        default, if they are hidden in the clip. See :meth:`hidden_at`.
     finer : str or None
         An earlier layer with smaller cells than the `grid` has, where one is known.
     threadsafe : bool
@@ -73,6 +79,7 @@ class Explainable:
     classes: tuple[str, ...] | None = None
     splits = "chain"
     grid: tuple[int, int, int] | None = None
+    inside: Explainable | None = None
     finer: str | None = None
     threadsafe = False
     local: Sequence = ()
@@ -200,6 +207,35 @@ class Explainable:
             "features is 'pooled', but model is features of your own, without a map to pool from; "
             "leave features='supervoxels'."
         )
+
+    def hidden_at(self, layer: str) -> Explainable:
+        """Return a view whose supervoxels are hidden on the map of an earlier layer.
+
+        A clip is run up to there once, and what comes after it (`beyond`) for each supervoxel, with
+        the map of a blank clip around it. A cell that it fills in part is mixed from both maps.
+        """
+        try:
+            return self.hiding(self.split(layer).pooled())
+        except ValueError as error:
+            ways = ", ".join(FEATURES)
+            raise ValueError(
+                f"features is {layer!r}; choose one of {ways}, or an earlier layer with a map: "
+                f"{str(error).rstrip('.')}."
+            ) from error
+
+    def hiding(self, start: Explainable) -> Explainable:
+        """Return this view with supervoxels hidden on the map of `start`, which is pooled."""
+        raise ValueError(f"{self.name} has none")
+
+    def beyond(self, maps: Tensor) -> Tensor:
+        """Return the features that follow from maps of the layer `inside`, ``(N, D) float32``."""
+        raise TypeError(f"{type(self).__name__} has no layer at which supervoxels are hidden.")
+
+    @property
+    def shown(self) -> str:
+        """How it sees supervoxels: as the parameter ``features`` of the study says."""
+        way = "pooled" if self.grid else "supervoxels"
+        return way if self.inside is None else self.inside.layer
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """Refuse clips whose classes are not the network's, as far as it knows them."""

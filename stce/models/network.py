@@ -191,6 +191,19 @@ class Network(nn.Module, Explainable):
         before = self.layers[max(self.layers.index(self.layer) - 1, 0)]
         return Pooled.of(self.split(before) if self.layer == "avgpool" else self)
 
+    def hiding(self, start: Network) -> Network:
+        """See :meth:`Explainable.hidden_at`."""
+        if self.layers.index(start.layer) >= self.layers.index(self.layer):
+            raise ValueError(f"it is not before {self.layer!r}")
+        other = self._as(Network, self.layer)
+        object.__setattr__(other, "inside", start)  # no part of its weights
+        return other
+
+    def beyond(self, maps: Tensor) -> Tensor:
+        """Return the features that follow from maps of the layer `inside`, ``(N, D) float32``."""
+        done = [*self.trunk._modules].index(self.inside.layer) + 1
+        return self.trunk[done:](maps).flatten(1)
+
     def _as(self, kind: type[Network], layer: str) -> Network:
         other = kind(self.blocks(), layer, self.settings, self.classes)
         other.mean, other.std = self.mean, self.std

@@ -17,8 +17,6 @@ from stce.models.network import Network
 from stce.models.weights import located
 from stce.models.zoo import assemble, complete
 
-FEATURES = ("supervoxels", "pooled")
-
 
 def state_of(network: Network) -> dict[str, torch.Tensor]:
     """Return weights and buffers by block, the same wherever the network is cut."""
@@ -79,9 +77,10 @@ def load(
         by ``python -m stce.models fetch NAME``. And where the weights go.
     layer : str, optional
         Where it is cut; default where it was cut when it was saved.
-    features : {"supervoxels", "pooled"}, default "supervoxels"
-        Whether supervoxels are shown to it one by one, as in the paper, or pooled from the
-        layer's map of the whole clip, see :class:`stce.models.network.Pooled`.
+    features : str, default "supervoxels"
+        Whether supervoxels are shown to it one by one, as in the paper; or "pooled" from the
+        layer's map of the whole clip, see :class:`stce.models.network.Pooled`; or hidden on the map
+        of the earlier layer of this name, see :meth:`stce.models.network.Network.hidden_at`.
     input_size : tuple of int, optional
         Frames, height and width of its clips; default as saved. Any will do for i3d and r3d18.
 
@@ -96,8 +95,6 @@ def load(
     >>> other.layer, other.metadata
     ('pool5', {'epoch': 3})
     """
-    if features not in FEATURES:
-        raise ValueError(f"features is {features!r}; choose one of {', '.join(FEATURES)}.")
     path, device = located(path), resolve(device)
     tensors, header = read_tensors(path)
     size = {"input_size": input_size} if input_size else {}
@@ -115,5 +112,6 @@ def load(
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"the weights in {path} do not fit {size}: {reason}") from error
     network.metadata = header["metadata"]
-    network = network.pooled() if features == "pooled" else network
+    if features != "supervoxels":
+        network = network.pooled() if features == "pooled" else network.hidden_at(features)
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()

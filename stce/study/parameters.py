@@ -122,8 +122,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "concept_layer": Parameter("", "Where concepts are found and told; empty for layer l."),
         "features": Parameter(
             "supervoxels",
-            "Supervoxels one by one (the paper), or pooled from one pass a clip.",
-            choices=("supervoxels", "pooled"),
+            "One by one (the paper), pooled, or hidden at the layer named.",
         ),
         "stretch": Parameter(
             False, "Stretch supervoxels to the input size (the paper) or leave them in place."

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby, islice
+from contextlib import contextmanager, suppress
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import joblib
@@ -124,7 +125,8 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     Examples
     --------
     >>> import tempfile
-    >>>     >>> class Noise(Videos):
+    >>> import pandas as pd
+    >>> class Noise(Videos):
     ...     def read(self, i):
     ...         return np.random.default_rng(i).integers(0, 256, (20, 24, 32, 1), np.uint8)
     >>> table = pd.DataFrame({"id": ["a", "b"], "label": 0, "class": "noise", "group": "g"})
@@ -150,7 +152,7 @@ def cache(videos, folder, size, min_frames=16, max_frames=None, n_jobs=1, progre
     _start(folder, source | settings)
     packed = _packed(folder)
     todo = [i for i in range(len(videos)) if i not in packed]
-    missing = [i for i in todo if not (folder / f"{i:06d}.npy").is_file()]
+    missing = [i for i in todo if not _complete(folder, i)]
     # A few tasks a process for balance, and never so long that the bar stands still.
     chunk = max(1, min(8, len(missing) // (8 * joblib.effective_n_jobs(n_jobs))))
     tasks = (
@@ -180,7 +182,7 @@ def _pack(folder, indices, packed):
     """Put videos that have a file each together, a hundred in a file, if of one shape."""
 
     def kind(i):
-        frames, parts = (folder / f"{i:06d}{end}" for end in (".npy", ".parts.npy"))
+        frames, parts = _alone(folder, i)
         return np.load(frames, mmap_mode="r").shape[1:], parts.is_file()
 
     for (_, has_parts), alike in groupby(indices, kind):
@@ -193,7 +195,7 @@ def _pack(folder, indices, packed):
                 packed[i] = [f"videos-{some[0]:06d}", first, len(array)]
             # Before the next ones are: the disk need not hold all of them twice.
             storage.write_text(folder / "packed.json", json.dumps(packed))
-            for path in (folder / f"{i:06d}{end}" for i in some for end in (".npy", ".parts.npy")):
+            for path in chain.from_iterable(_alone(folder, i) for i in some):
                 path.unlink(missing_ok=True)
 
 
@@ -218,16 +220,39 @@ def _start(folder, settings):
 
 def _cache_some(videos, indices, folder, **how):
     """Cache some videos; return how many were tried, and the reason for each one skipped."""
-    skipped, kept = {}, None
-    with ThreadPoolExecutor(1) as pool:  # one video is decoded while the disk takes the one before
-        for i in indices:
-            found = _read(videos, i, folder, skipped, **how)
-            if kept:
-                kept.result()
-            kept = found and pool.submit(_keep, folder / f"{i:06d}.npy", *found)
-        if kept:
-            kept.result()
+    skipped = {}
+    for i in indices:
+        if found := _read(videos, i, folder, skipped, **how):
+            for array, path in zip(found[::-1], _alone(folder, i)[::-1], strict=True):
+                if array is not None:  # the frames last: where they are, the video is complete
+                    storage.write_npy(path, array, put=_moved)
     return len(indices), skipped
+
+
+@contextmanager
+def _moved(path):
+    """Yield a hidden path, and move what is there in its place; a power cut may take it again."""
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        storage.remove(partial)
+
+
+def _alone(folder, i):
+    """Return the files of a video that shares none: frames, and their truth."""
+    return [folder / f"{i:06d}{end}" for end in (".npy", ".parts.npy")]
+
+
+def _complete(folder, i):
+    """Tell whether a video's files are there, and whole."""
+    frames, parts = _alone(folder, i)
+    with suppress(ValueError, OSError, EOFError):
+        for path in (frames, parts) if parts.is_file() else (frames,):
+            np.load(path, mmap_mode="r")
+        return True
+    return False
 
 
 def _read(videos, i, folder, skipped, size, min_frames, max_frames):
@@ -251,12 +276,6 @@ def _read(videos, i, folder, skipped, size, min_frames, max_frames):
         else:
             warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
     return frames, parts
-
-
-def _keep(path, frames, parts):
-    if parts is not None:  # before the frames: where those are, the video is complete
-        storage.write_npy(path.with_suffix(".parts.npy"), parts)
-    storage.write_npy(path, frames)
 
 
 def _finish(videos, folder, reasons, packed):

@@ -32,11 +32,11 @@ class Several(Explainable):
 
 
 def seen_at(network: Explainable, layers: Sequence[str]) -> list[Explainable]:
-    """Return a network at each of some layers, pooled where it is; ValueError if one is twice."""
+    """Return a network at each of some layers, seen as it is; ValueError if one is twice."""
     listed = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
     if not all(isinstance(one, str) for one in listed) or not 0 < len(listed) == len(set(listed)):
         raise ValueError(f"layers is {layers!r:.99}; give a list of layers, each once.")
-    return [seen(network, layer, "pooled" if network.grid else "supervoxels") for layer in listed]
+    return [seen(network, layer, network.shown) for layer in listed]
 
 
 def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
         What the explanation was made from.
     views : sequence of stce.models.adapt.Explainable
         The network at each of the layers, of :func:`seen_at`. Supervoxels shown one by one pass
-        through it once for all layers; pooled ones once for each, a pass a clip.
+        through it once for all layers; others once for each, a pass a clip.
 
     Returns
     -------
@@ -62,7 +62,8 @@ def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
     clips, cut = it.discovery
     rows = np.unique(it.concepts.table["supervoxel"])
     how, parts = {"stretch": it.given["stretch"], "device": it.device}, []
-    together = [views] if not it.network.grid else [[view] for view in views]
+    alone = it.network.shown == "supervoxels"
+    together = [views] if alone else [[view] for view in views]
     for some in together:
         network = Several(some) if len(some) > 1 else some[0]
         z = features.extract_rows(network, clips, cut, rows, **how)
