@@ -130,7 +130,7 @@ def test_ways_to_find_concepts_are_judged_alike(smoke):
     it = Finished(smoke[0])
     table = pd.DataFrame(discoveries.compared(it, n_clips=1)).set_index("way")
     assert table.index.tolist() == ["kmeans", "nmf", "convex", "sae"]
-    assert table.notna().all(axis=None) and (table["seconds"] > 0).all()
+    assert table.notna().all(axis=None) and (table["found"] > 0).all()
     # The run's own way, judged by what it has stored.
     told = validation.Sceptic(it).parts_found()["truth"].iloc[-1]
     assert table.loc["kmeans", ["lift", "correlation"]].tolist() == pytest.approx(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +41,8 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     Returns
     -------
     list of dict
-        One row a ``way``: ``seconds`` to find the concepts of all classes once; ``lift``, of the
+        One row a ``way``: ``found`` after so many seconds, for all classes once; the number of
+        ``concepts`` a class, those of the run or as many as the way can make; ``lift``, of the
         parts that carry the class, gained by the head of the ranking over a random one
         (:func:`stce.evaluation.truth.found`), and ``correlation``; ``gain`` of top over least and
         ``gain over area``, over as many voxels of random supervoxels, each the mean of adding and
@@ -52,9 +54,10 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     z, rows = np.asarray(it.seen[:]), []
     for way in WAYS:
         started = time.perf_counter()
-        found = it.clustered(seed, way)
-        row = {"way": way, "seconds": time.perf_counter() - started}
-        other = it.clustered(seed + 1, way)
+        found = _clustered(it, seed, way)
+        row = {"way": way, "found": time.perf_counter() - started}
+        row["concepts"] = len(next(iter(found.centres.values())))
+        other = _clustered(it, seed + 1, way)
         result, again = (
             tcav.score(it.network, replace(given, concepts=one), **it.options)
             for one in (found, other)
@@ -76,6 +79,14 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
         row["agreement"] = stability.agreement(scores, again.scores, pairs)["correlation"].iloc[-1]
         rows.append(row)
     return rows
+
+
+def _clustered(it: Finished, seed: int, way: str) -> concepts.Concepts:
+    """Find as many concepts as the run has in a way, or as many as this can make."""
+    for n in range(it.run.parameters("cluster")["n_concepts"], 5, -1):
+        with suppress(ValueError):  # a factor that no supervoxel has most of is no concept
+            return it.clustered(seed, discover=way, n_concepts=n)
+    raise ValueError(f"{way} makes fewer than six concepts of {it.run.folder}.")
 
 
 def planted(seed: int) -> list[dict]:

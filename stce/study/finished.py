@@ -191,13 +191,12 @@ class Finished:
         """What its concepts are told apart from, drawn again with the run's seed."""
         return self._against[1]
 
-    def clustered(self, seed: int, discover: str = "kmeans") -> Concepts:
-        """Find the concepts again with another seed, or in another way."""
+    def clustered(self, seed: int, **options) -> Concepts:
+        """Find the concepts again with another seed, or other options of that function."""
         made, (clips, cut) = self.run.parameters("cluster"), self.discovery
         owner = cut.table["video"].to_numpy()
-        how = {"n_concepts": made["n_concepts"], "n_keep": made["n_keep"], "seed": seed}
-        given = np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes
-        return cluster(*given, **how, discover=discover)
+        how = {name: made[name] for name in ("n_concepts", "n_keep")} | {"seed": seed} | options
+        return cluster(np.asarray(self.seen[:]), clips.labels[owner], owner, clips.classes, **how)
 
     @property
     def cutting(self) -> dict[str, object]:
