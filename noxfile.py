@@ -91,6 +91,7 @@ def nbval(session: nox.Session) -> None:
 def check(session: nox.Session) -> None:
     """Run `tests` and `nbval` side by side: what a change has to pass, in the least time."""
     options = ["-n", "2", "--no-loadscope-reorder", "--nbval-lax", "--nbval-current-env"]
+    options += ["--durations", "40"]
     places = ["notebooks", "tests", "stce", "book", "benchmarks"]
     # Two processes that both want all cores spend their time waiting for each other.
     quiet = {"STCE_PROGRESS": "0", "OMP_NUM_THREADS": "1"}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -53,11 +54,11 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     subject, videos = Sceptic(it, n_clips=n_clips, seed=seed).tested
     z, rows = np.asarray(it.seen[:]), []
     for way in WAYS:
-        started = time.perf_counter()
-        found = _clustered(it, seed, way)
+        n, started = it.run.parameters("cluster")["n_concepts"], time.perf_counter()
+        found = _as_many(it.clustered, n, seed=seed, discover=way)
         row = {"way": way, "found": time.perf_counter() - started}
         row["concepts"] = len(next(iter(found.centres.values())))
-        other = _clustered(it, seed + 1, way)
+        other = _as_many(it.clustered, n, seed=seed + 1, discover=way)
         result, again = (
             tcav.score(it.network, replace(given, concepts=one), **it.options)
             for one in (found, other)
@@ -81,12 +82,12 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     return rows
 
 
-def _clustered(it: Finished, seed: int, way: str) -> concepts.Concepts:
-    """Find as many concepts as the run has in a way, or as many as this can make."""
-    for n in range(it.run.parameters("cluster")["n_concepts"], 5, -1):
-        with suppress(ValueError):  # a factor that no supervoxel has most of is no concept
-            return it.clustered(seed, discover=way, n_concepts=n)
-    raise ValueError(f"{way} makes fewer than six concepts of {it.run.folder}.")
+def _as_many(find: Callable[..., concepts.Concepts], n: int, **how) -> concepts.Concepts:
+    """Find n concepts, or as many as can be made: what no supervoxel has most of is none."""
+    for fewer in range(n, 2, -1):
+        with suppress(ValueError):
+            return find(n_concepts=fewer, **how)
+    return find(n_concepts=2, **how)
 
 
 def planted(seed: int) -> list[dict]:
@@ -98,11 +99,12 @@ def planted(seed: int) -> list[dict]:
     """
     net, run = worlds.planted(seed)
     samples, owner = run.samples, run.cut.table["video"].to_numpy()
-    how = {"n_concepts": worlds.N_CONCEPTS, "n_keep": worlds.N_KEEP, "seed": 0}
+    n, how = worlds.N_CONCEPTS, {"n_keep": worlds.N_KEEP, "seed": 0}
     rows = []
     for way in WAYS:
         at = samples.features, run.clips.labels[owner], owner, run.clips.classes
-        other = replace(samples, concepts=concepts.cluster(*at, **how, discover=way))
+        found = _as_many(partial(concepts.cluster, *at), n, **how, discover=way)
+        other = replace(samples, concepts=found)
         told = worlds.cue_rank(net, replace(run, samples=other, result=tcav.score(net, other)))
         row = {"way": way, "first": told["first_holds"], "most": told["most_rank"]}
         row["sure"] = bool(told["first_q_value"] < 0.05)
