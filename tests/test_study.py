@@ -513,7 +513,6 @@ def test_a_missing_stage_names_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "stage", "message"),
     [
-        ({"layer": "fc9"}, "cluster", "fc9"),
         ({"classes": ["swimming"]}, "segment", "There is no class 'swimming'"),
         ({"device": "cuda:7"}, "cluster", "cuda:7"),
     ],
@@ -527,6 +526,25 @@ def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
         study.execute("smoke", setting, start=stage, folder=folder, report=lambda line: None)
     assert Run(folder).manifest(before)
     assert not (folder / stage).exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"layer": "fc9"}, "c3d has no layer 'fc9' to be split at; its layers are conv1, pool1"),
+        ({"concept_layer": "conv9"}, "c3d has no layer 'conv9'"),
+        ({"features": "pool"}, "features is 'pool'; choose one of supervoxels, pooled, or an ear"),
+        (
+            {"features": "conv3b", "concept_layer": "conv2"},
+            "features is 'conv3b'; .*it is not before 'conv2'",
+        ),
+        ({"features": "pooled"}, "layer 'fc7' of c3d has .* no positions to pool over"),
+    ],
+)
+def test_a_layer_that_the_network_lacks_is_told_before_it_is_trained(tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        study.execute("smoke", setting, folder=tmp_path / "run", report=lambda line: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(smoke, tmp_path):

@@ -49,7 +49,7 @@ LAYERS = {
 
 # Where supervoxels are hidden instead of in the clip, first to last.
 INSIDE = {
-    "actors-small": ("conv1a", "conv2a", "conv3b", "conv4b"),
+    "actors-small": ("conv1", "conv2", "conv3b", "conv4b"),
     "actors-r3d": ("stem", "layer1", "layer2", "layer3"),
     "actors-i3d": ("Conv3d_2c_3x3", "Mixed_3c", "Mixed_4c", "Mixed_4f"),
 }

@@ -16,6 +16,8 @@ import yaml
 from stce.datasets import PATHS
 from stce.engine.storage import explain_read, path_of
 from stce.engine.workers import stoppable
+from stce.models.adapt import seen
+from stce.models.zoo import assemble, complete
 from stce.study.known import Loader, find, known
 from stce.study.run import INCIDENTAL, OPTIONAL
 
@@ -104,13 +106,23 @@ def plan(
             more = list(dict.fromkeys([*run.also, *also]))
             theirs = [one.folder(number if one.seeds else None) for one in mates]
             siblings = [folder for folder in theirs if folder != place]
-            jobs.append(Job(run.name, number, run.settings(given), place, more, siblings))
+            settings = run.settings(given)
+            _check_layers(settings["train"], settings["cluster"])
+            jobs.append(Job(run.name, number, settings, place, more, siblings))
     if folder is not None and len(jobs) > 1:
         raise ValueError(
             f"--folder {folder} is for one run, and these are {len(jobs)}: "
             f"{', '.join(job.name for job in jobs)}. Name one run and, with --seeds, one seed."
         )
     return jobs
+
+
+def _check_layers(p: Mapping, made: Mapping) -> None:
+    """Refuse a layer that the network does not have, before hours go into its training."""
+    size = {"input_size": (p["n_frames"], *p["crop"]), "in_channels": 1, "n_classes": 2}
+    network = {"name": p["network"], "width": p["width"], "dropout": None} | size
+    for layer in () if p["weights"] else (made["layer"], made["concept_layer"] or made["layer"]):
+        seen(assemble(complete(network | {"layer": layer or None})), None, made["features"])
 
 
 def chains(jobs: Iterable[Job]) -> list[list[Job]]:
