@@ -536,7 +536,7 @@ def test_an_error_inside_a_notebook_is_one_paragraph_and_loses_nothing(
         ({"features": "pool"}, "features is 'pool'; choose one of supervoxels, pooled, or an ear"),
         (
             {"features": "conv3b", "concept_layer": "conv2"},
-            "features is 'conv3b'; .*it is not before 'conv2'",
+            "features is 'conv3b'; .*not before 'conv2'",
         ),
         ({"features": "pooled"}, "layer 'fc7' of c3d has .* no positions to pool over"),
     ],
