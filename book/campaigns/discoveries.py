@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -84,10 +84,13 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
 
 def _as_many(find: Callable[..., concepts.Concepts], n: int, **how) -> concepts.Concepts:
     """Find n concepts, or as many as can be made: what no supervoxel has most of is none."""
-    for fewer in range(n, 2, -1):
-        with suppress(ValueError):
-            return find(n_concepts=fewer, **how)
-    return find(n_concepts=2, **how)
+    try:
+        return find(n_concepts=n, **how)
+    except ValueError as error:
+        made = re.search(r"have only (\d+) different features", str(error))
+        if made is None:
+            raise
+        return _as_many(find, int(made[1]), **how)
 
 
 def planted(seed: int) -> list[dict]:
