@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,8 @@ def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int
     there = np.flatnonzero(np.isfinite(centres[:, 0]))
     # What is part of no concept goes to the nearest one, as what is the least of it.
     nearest = there[_nearest(features, centres[there])[0]]
-    return centres, np.where(total > 0, concept, nearest), distance
+    kept, concept = np.unique(np.where(total > 0, concept, nearest), return_inverse=True)
+    return centres[kept], concept, distance
 
 
 def cluster(
@@ -202,13 +204,14 @@ def cluster(
         features above 0 [1]_; archetypes, mixtures of supervoxels that others are mixtures of [2]_;
         or a sparse autoencoder with three active units [3]_. But for k-means a supervoxel is of the
         concept that has most of it, ``distance`` is the share of the others, 0 to 1, and the centre
-        is the mean of its supervoxels, so that equation 4 holds for all.
+        is the mean of its supervoxels, so that equation 4 holds for all. A concept that has most of
+        none is left out, with a warning that says how many there are.
 
     Raises
     ------
     ValueError
         If a class has fewer supervoxels than concepts, or fewer different features, a way finds
-        fewer concepts, or there is no such way.
+        fewer than two concepts, or there is no such way.
 
     References
     ----------
@@ -240,11 +243,17 @@ def cluster(
     )
     tables, sizes, centres = [], [], {}
     for (name, rows), (centre, concept, distance) in zip(owned.items(), made, strict=True):
-        if (filled := len(np.unique(concept))) < n_concepts:
+        filled = len(np.unique(concept))
+        if filled < (n_concepts if discover == "kmeans" else 2):
             raise ValueError(
                 f"n_concepts is {n_concepts}, but the {len(rows)} supervoxels of class {name!r} "
                 f"have only {filled} different features at this layer, or make so few concepts by "
                 f"{discover}; lower n_concepts, ask for more segments, or take another layer."
+            )
+        if filled < n_concepts:
+            said = f"{discover} makes {filled} concepts of class {name!r}, not n_concepts="
+            warnings.warn(
+                f"{said}{n_concepts}: the others have most of no supervoxel.", stacklevel=2
             )
         own = {"concept": concept, "supervoxel": rows, "distance": distance, "video": videos[rows]}
         table = pd.DataFrame({"class": name} | own)

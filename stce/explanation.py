@@ -360,7 +360,6 @@ def explain(
         random = clips_against(random, clips, name, seed)
         own = shown_by(concepts, mine, n_keep, seed)
         settings["n_segments"] = list(settings["n_segments"])
-        settings["q_max"] = min(q_max, n_concepts + len(own))
         settings |= {"layer": layer, "concept_layer": concept_layer, "concepts": list(own)}
         settings |= {"n_random": len(random), "fill": network.blank}
         settings |= {"stce": version("stce"), "torch": torch.__version__}
@@ -369,6 +368,7 @@ def explain(
         cutting |= {"n_jobs": n_jobs, "progress": progress}
         running = {"batch_size": batch_size, "device": network.device}
         made = gather(network, finder, mine, random, names, settings, cutting, running, own)
+        settings["q_max"] = min(q_max, len(made.concepts.centres[name]))
         found, result, outcomes, told = made.concepts, made.tcav, None, None
         if test_clips is None:
             settings["recognised"] = recognised(network, mine, running["device"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -43,7 +41,7 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     -------
     list of dict
         One row a ``way``: ``found`` after so many seconds, for all classes once; the number of
-        ``concepts`` a class, those of the run or as many as the way can make; ``lift``, of the
+        ``concepts`` a class; ``lift``, of the
         parts that carry the class, gained by the head of the ranking over a random one
         (:func:`stce.evaluation.truth.found`), and ``correlation``; ``gain`` of top over least and
         ``gain over area``, over as many voxels of random supervoxels, each the mean of adding and
@@ -54,11 +52,11 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     subject, videos = Sceptic(it, n_clips=n_clips, seed=seed).tested
     z, rows = np.asarray(it.seen[:]), []
     for way in WAYS:
-        n, started = it.run.parameters("cluster")["n_concepts"], time.perf_counter()
-        found = _as_many(it.clustered, n, seed=seed, discover=way)
+        started = time.perf_counter()
+        found = it.clustered(seed, discover=way)
         row = {"way": way, "found": time.perf_counter() - started}
-        row["concepts"] = len(next(iter(found.centres.values())))
-        other = _as_many(it.clustered, n, seed=seed + 1, discover=way)
+        row["concepts"] = np.mean([len(centres) for centres in found.centres.values()])
+        other = it.clustered(seed + 1, discover=way)
         result, again = (
             tcav.score(it.network, replace(given, concepts=one), **it.options)
             for one in (found, other)
@@ -82,17 +80,6 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     return rows
 
 
-def _as_many(find: Callable[..., concepts.Concepts], n: int, **how) -> concepts.Concepts:
-    """Find n concepts, or as many as can be made: what no supervoxel has most of is none."""
-    try:
-        return find(n_concepts=n, **how)
-    except ValueError as error:
-        made = re.search(r"have only (\d+) different features", str(error))
-        if made is None:
-            raise
-        return _as_many(find, int(made[1]), **how)
-
-
 def planted(seed: int) -> list[dict]:
     """Plant a cue in one class, and nothing in features, and look what each way finds of either.
 
@@ -102,12 +89,11 @@ def planted(seed: int) -> list[dict]:
     """
     net, run = worlds.planted(seed)
     samples, owner = run.samples, run.cut.table["video"].to_numpy()
-    n, how = worlds.N_CONCEPTS, {"n_keep": worlds.N_KEEP, "seed": 0}
+    how = {"n_concepts": worlds.N_CONCEPTS, "n_keep": worlds.N_KEEP, "seed": 0}
     rows = []
     for way in WAYS:
         at = samples.features, run.clips.labels[owner], owner, run.clips.classes
-        found = _as_many(partial(concepts.cluster, *at), n, **how, discover=way)
-        other = replace(samples, concepts=found)
+        other = replace(samples, concepts=concepts.cluster(*at, **how, discover=way))
         told = worlds.cue_rank(net, replace(run, samples=other, result=tcav.score(net, other)))
         row = {"way": way, "first": told["first_holds"], "most": told["most_rank"]}
         row["sure"] = bool(told["first_q_value"] < 0.05)

@@ -28,7 +28,7 @@ __all__ = ["LAYER", "TRIALS", "Mvit", "explained", "fitted"]
 # Behind the last block the logits read the class token alone.
 LAYER = "net.blocks.2"
 MEAN, STD = 0.45, 0.225
-DIM, EPOCHS, BATCH, LR, DECAY = 32, 30, 32, 1e-3, 0.05
+DIM, EPOCHS, BATCH, LR, DECAY = 32, 36, 16, 7e-4, 0.05
 N_DISCOVERY, N_TEST = 20, 10
 CHECKED = {"n_clips": 2, "n_null": 400, "n_changed": 6}
 
