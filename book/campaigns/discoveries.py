@@ -40,13 +40,12 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
     Returns
     -------
     list of dict
-        One row a ``way``: ``found`` after so many seconds, for all classes once; the number of
-        ``concepts`` a class; ``lift``, of the
-        parts that carry the class, gained by the head of the ranking over a random one
-        (:func:`stce.evaluation.truth.found`), and ``correlation``; ``gain`` of top over least and
-        ``gain over area``, over as many voxels of random supervoxels, each the mean of adding and
-        removing, on `n_clips` test clips a class; ``agreement`` of the ranking with that of another
-        seed of the same way (:func:`stce.evaluation.stability.agreement`).
+        One row a ``way``: ``found`` after so many seconds, for all classes once; ``concepts``, how
+        many a class; ``lift``, of the parts that carry the class, gained by the head of the ranking
+        over a random one (:func:`stce.evaluation.truth.found`), and ``correlation``; ``gain`` of
+        top over least and ``gain over area``, over as many voxels of random supervoxels, each the
+        mean of adding and removing, on `n_clips` test clips a class; ``agreement`` of the ranking
+        with that of another seed of the same way (:func:`stce.evaluation.stability.agreement`).
     """
     (clips, cut), given = it.discovery, it.samples
     subject, videos = Sceptic(it, n_clips=n_clips, seed=seed).tested
@@ -65,7 +64,12 @@ def compared(it: Finished, n_clips: int = N_CLIPS, seed: int = 0) -> list[dict]:
         held = truth.counts(found, cut, clips.parts, it.body["parts"], clips.groups)
         told = truth.found(truth.composition(held), scores, it.body["carriers"], seed=seed).iloc[-1]
         row |= {"lift": told["gain"], "correlation": told["correlation"]}
-        steps = {"q_max": 5, "seed": seed, "videos": videos, "progress": False}
+        steps = {
+            "q_max": min(5, *map(len, rankings.values())),
+            "seed": seed,
+            "videos": videos,
+            "progress": False,
+        }
         orders = ablation.ranked(N_ORDERS, seed), ablation.matched(N_ORDERS, seed)
         shown = replace(subject, concepts=found, rankings=rankings)
         outcomes = pd.concat(ablation.run(shown, *orders, **steps))
