@@ -251,10 +251,8 @@ def cluster(
                 f"{discover}; lower n_concepts, ask for more segments, or take another layer."
             )
         if filled < n_concepts:
-            said = f"{discover} makes {filled} concepts of class {name!r}, not n_concepts="
-            warnings.warn(
-                f"{said}{n_concepts}: the others have most of no supervoxel.", stacklevel=2
-            )
+            said = f"{discover} makes {filled} concepts of class {name!r}, not {n_concepts}: "
+            warnings.warn(f"{said}the others have most of no supervoxel.", stacklevel=2)
         own = {"concept": concept, "supervoxel": rows, "distance": distance, "video": videos[rows]}
         table = pd.DataFrame({"class": name} | own)
         counts = {"n_supervoxels": ("video", "size"), "n_videos": ("video", "nunique")}

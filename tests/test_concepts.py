@@ -79,11 +79,11 @@ def test_distances_do_not_lose_their_digits_far_from_zero():
 
 
 def test_a_way_that_makes_fewer_concepts_says_so():
-    z = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    z = np.repeat(np.eye(2, 4, dtype=np.float32), 3, axis=0)
     given = z, np.zeros(6, int), np.arange(6), ("wave",)
     with pytest.warns(UserWarning, match="nmf makes 2 concepts of class 'wave', not"):
         found = cluster(*given, n_concepts=3, discover="nmf")
-    assert found.centres["wave"].shape == (2, 2)
+    assert found.centres["wave"].shape == (2, 4)
     sets = found.table.groupby("concept")["supervoxel"].apply(set).tolist()
     assert sorted(map(sorted, sets)) == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(ValueError, match="have only 2 different features"):
