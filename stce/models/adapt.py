@@ -239,7 +239,7 @@ class Adapted(Explainable):
         return other
 
     def hiding(self, start: Adapted) -> Adapted:
-        """See :meth:`Explainable.hidden_at`; what lies between must be modules in a row."""
+        """Hide supervoxels on the map of `start`; what lies between must be modules in a row."""
         other, blank = copy.copy(self), start._blank()
         whole = adapt(self.model, start.layer, clip_shape=self.clip_shape, pool=False)
         other.inside, other._go_on = start, whole.go_on

@@ -48,7 +48,7 @@ class Explainable:
         :class:`stce.models.network.Pooled`. None, the default: they are shown to it one by one.
     inside : Explainable or None
         The network pooled at an earlier layer, on whose map supervoxels are hidden; None, the
-        default, if they are hidden in the clip. See :meth:`hidden_at`.
+        default, if they are hidden in the clip.
     finer : str or None
         An earlier layer with smaller cells than the `grid` has, where one is known.
     threadsafe : bool
@@ -233,7 +233,7 @@ class Explainable:
 
     @property
     def shown(self) -> str:
-        """How it sees supervoxels: as the parameter ``features`` of the study says."""
+        """The way it sees supervoxels, in the words of the parameter ``features``."""
         way = "pooled" if self.grid else "supervoxels"
         return way if self.inside is None else self.inside.layer
 

@@ -192,7 +192,7 @@ class Network(nn.Module, Explainable):
         return Pooled.of(self.split(before) if self.layer == "avgpool" else self)
 
     def hiding(self, start: Network) -> Network:
-        """See :meth:`Explainable.hidden_at`."""
+        """Return it with supervoxels hidden on the map of `start`, see ``hidden_at``."""
         if self.layers.index(start.layer) >= self.layers.index(self.layer):
             raise ValueError(f"it is not before {self.layer!r}")
         other = self._as(Network, self.layer)

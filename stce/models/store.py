@@ -80,7 +80,7 @@ def load(
     features : str, default "supervoxels"
         Whether supervoxels are shown to it one by one, as in the paper; or "pooled" from the
         layer's map of the whole clip, see :class:`stce.models.network.Pooled`; or hidden on the map
-        of the earlier layer of this name, see :meth:`stce.models.network.Network.hidden_at`.
+        of the earlier layer of this name (``hidden_at`` of the network).
     input_size : tuple of int, optional
         Frames, height and width of its clips; default as saved. Any will do for i3d and r3d18.
 
