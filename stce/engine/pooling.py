@@ -85,9 +85,9 @@ def by_clip(
     map knows as much of them as its receptive field is wide. The finer the map, the better small
     supervoxels are told apart; the later the layer, the more its features mean.
     """
-    seen = network.inside or network
-    nothing = torch.zeros(1, *network.clip_shape, device=device)
-    blank = None if seen is network else seen.maps(nothing)
+    seen, blank = network.inside or network, None
+    if network.inside:
+        blank = seen.maps(torch.zeros(1, *network.clip_shape, device=device))
     owner = supervoxels.table["video"].to_numpy()[rows]
     videos = np.unique(owner)
     for start in range(0, len(videos), n_clips):

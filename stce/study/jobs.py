@@ -121,7 +121,7 @@ def _check_layers(p: Mapping, made: Mapping) -> None:
     """Refuse a layer that the network does not have, before hours go into its training."""
     size = {"input_size": (p["n_frames"], *p["crop"]), "in_channels": 1, "n_classes": 2}
     network = {"name": p["network"], "width": p["width"], "dropout": None} | size
-    for layer in () if p["weights"] else (made["layer"], made["concept_layer"] or made["layer"]):
+    for layer in () if p["weights"] else {made["layer"], made["concept_layer"] or made["layer"]}:
         seen(assemble(complete(network | {"layer": layer or None})), None, made["features"])
 
 

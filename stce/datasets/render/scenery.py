@@ -190,20 +190,16 @@ def film(background, shape, shift, zoom):
 
 def sampled(picture, rows, columns):
     """Read a picture (H, W), as if it went on periodically, at fractional places (bilinear)."""
-    (y, down), (x, right) = (
-        (np.floor(at).astype(np.int64), (at - np.floor(at)).astype(np.float32))
-        for at in (rows, columns)
-    )
-    strip = _between(picture, y, down[:, None], 0)
-    return _between(strip, x, right, 1)
+    return _between(_between(picture, rows[:, None], 0), columns[None], 1)
 
 
-def _between(picture, first, part, axis):
-    size = picture.shape[axis]
-    left = picture.take(first % size, axis)
-    right = picture.take((first + 1) % size, axis)
+def _between(picture, places, axis):
+    """Read a picture between its rows or its columns, at `places` that broadcast over it."""
+    first, size = np.floor(places).astype(np.int64), picture.shape[axis]
+    left = picture.take(first.ravel() % size, axis)
+    right = picture.take((first.ravel() + 1) % size, axis)
     right -= left
-    right *= part
+    right *= (places - first).astype(np.float32)
     right += left
     return right
 
