@@ -29,14 +29,15 @@ from stce.evaluation.effects.depth import over_layers, seen_at
 from stce.evaluation.trust import Evidence, Trust, gather
 from stce.evaluation.verdict import Verdict, verdict
 from stce.features import recognised
-from stce.models.adapt import FEATURES, Explainable, lent, seen
+from stce.models.adapt import Explainable, lent, seen
+from stce.models.explainable import FEATURES
 from stce.models.probe import logit_name, logit_names
 from stce.supervoxels import Supervoxels
 from stce.tcav import TARGETS, Tcav
 
 NEGATIVES = ("clips", "supervoxels", "matched")
 CHOICES = {"target": TARGETS, "features": FEATURES, "random_from": NEGATIVES, "discover": WAYS}
-CHOICES |= {"segment_on": CUT_ON}
+CHOICES |= {"segment_on": CUT_ON}  # and features may name a layer, which the network knows
 # The paper's way, and what was confirmed on large pictures with other classes (book/decisions.md).
 PAPER = {"n_segments": (15, 50, 80), "features": "supervoxels", "random_from": "clips"}
 CONFIRMED = {"n_segments": (50, 150, 300), "features": "pooled", "random_from": "matched"}
@@ -395,6 +396,5 @@ def _check(given: dict, n_concepts: int) -> None:
             most = ", at most 63" if name == "n_concepts" else ""
             raise ValueError(f"{name} is {given[name]!r}; it takes int, at least {low}{most}.")
     for name, known in CHOICES.items():
-        layers = name == "features"  # or the name of one, which the network knows
-        if not isinstance(given[name], str) or not layers and given[name] not in known:
+        if not isinstance(given[name], str) or name != "features" and given[name] not in known:
             raise ValueError(f"{name} is {given[name]!r}; choose one of {', '.join(known)}.")

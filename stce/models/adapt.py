@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stce.engine.device import resolve, typed
 from stce.models.borrow import borrowed, hooked, running
-from stce.models.explainable import FEATURES, Explainable, Functions
+from stce.models.explainable import Explainable, Functions
 from stce.models.probe import Findings, each_named, in_place_of, probe, tensor_of
 from stce.models.store import load
 
@@ -111,9 +111,7 @@ def adapt(
 def seen(network: Explainable, layer: str | None, features: str) -> Explainable:
     """Return a network at a layer, or its own, its supervoxels seen in one way."""
     network = network if layer in (None, network.layer) else network.split(layer)
-    if features not in FEATURES:
-        return network.hidden_at(features)
-    return network.pooled() if features == "pooled" and network.grid is None else network
+    return network if features == "pooled" and network.grid else network.seeing(features)
 
 
 @contextmanager

@@ -208,6 +208,12 @@ class Explainable:
             "leave features='supervoxels'."
         )
 
+    def seeing(self, features: str) -> Explainable:
+        """Return the view that sees supervoxels in this way: itself if it is "supervoxels"."""
+        if features == "supervoxels":
+            return self
+        return self.pooled() if features == "pooled" else self.hidden_at(features)
+
     def hidden_at(self, layer: str) -> Explainable:
         """Return a view whose supervoxels are hidden on the map of an earlier layer.
 

@@ -112,6 +112,5 @@ def load(
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"the weights in {path} do not fit {size}: {reason}") from error
     network.metadata = header["metadata"]
-    if features != "supervoxels":
-        network = network.pooled() if features == "pooled" else network.hidden_at(features)
+    network = network.seeing(features)
     return network.to(device).to(memory_format=torch.channels_last_3d).eval()
