@@ -29,15 +29,23 @@ COMPARISONS = {
     "pooled_vs_in_place": cutting.pooled(stretch=False, target=None),
     "ablate_vs_naive": whole.ablate,
     "study_vs_reference": whole.study,
+    "study_vs_bare": whole.alone(large=False, target=0.80),
+    "study_vs_bare_i3d": whole.alone(large=True, target=0.85),
 }
 # What has no other side. The check makes a whole run again: only where it is asked for.
-ALONE = {"growth": growth.grow, "stages": stages.rates, "check": stages.check}
-CPU_ONLY = ("segment_vs_naive", "growth")
-KEYS = (*COMPARISONS, "growth", "stages")
+ALONE = {
+    "growth": growth.grow(pooled=False),
+    "growth_pooled": growth.grow(pooled=True),
+    "stages": stages.rates,
+    "check": stages.check,
+}
+CPU_ONLY = ("segment_vs_naive", "growth", "growth_pooled")
+KEYS = (*COMPARISONS, "growth", "growth_pooled", "stages")
 
 
 TOLD = {
     "growth": lambda entry: f"exponent {entry['exponent']:.2f}",
+    "growth_pooled": lambda entry: f"exponent {entry['exponent']:.2f}",
     "stages": lambda entry: f"rates of {', '.join(entry['worlds'])}",
     "check": lambda entry: f"{sum(entry['seconds'].values()):.0f} s for {entry['run']}",
 }

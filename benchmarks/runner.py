@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import threading
@@ -21,7 +22,7 @@ import torch
 
 from stce.engine.storage import write_text
 
-__all__ = ["Check", "Pair", "Results", "compare", "header"]
+__all__ = ["Check", "Pair", "Results", "compare", "header", "peak_mb"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum")
 MB = 2**20
@@ -91,6 +92,20 @@ class Pair:
     repeats: int = 5
     share: float = 1.0
     stages: Callable[[object], dict[str, float]] | None = None
+
+
+def peak_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB.
+
+    What the system accounts to a process (``getrusage``) may be that of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text("utf-8"))[1]) / 2**10
+    import resource  # Unix alone has it
+
+    # macOS counts in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MB
 
 
 class _Peak:

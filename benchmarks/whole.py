@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,14 +14,19 @@ from benchmarks import reference, worlds
 from benchmarks.cutting import kept
 from benchmarks.runner import Check, Pair
 from stce import ablation, cav, concepts, features, supervoxels, tcav
+from stce.clips import Clips
 from stce.datasets.textures import textures
+from stce.engine import threads
+from stce.models.network import Pooled
 
-__all__ = ["ablate", "study"]
+__all__ = ["Part", "ablate", "alone", "study"]
 
 # The sizes of the embedded study (``actors``), and small ones; as there, supervoxels are embedded
 # where they are.
 IN_PLACE = {"stretch": False}
 FULL = {"size": 56, "n_segments": (15, 30, 60), "n_concepts": 15, "q_max": 5, "n_random": 10}
+# Those of a reader's own large clips (``folder-i3d``), with features pooled under supervoxels.
+LARGE = {"size": 224, "n_segments": (50, 150, 300), "n_concepts": 15, "q_max": 5, "n_random": 3}
 QUICK = {"size": 32, "n_segments": (4, 8), "n_concepts": 4, "q_max": 2, "n_random": 2}
 
 
@@ -104,91 +111,145 @@ class _Stages:
         self.seconds[name], self._last = now - self._last, now
 
 
-def study(quick: bool, device: str) -> Pair:
-    """Discovery, scores and ablation: a part of each stage, in the proportions of the study."""
-    sizes = QUICK if quick else FULL
-    # One part in 24 of 120 discovery clips, 216 test clips, 2,000 random ones and 90 concepts.
-    n_find, n_test, n_random, scored, groups, repeats = (
-        (3, 1, 4, 1, 3, 2) if quick else (5, 9, 83, 4, 50, 3)
-    )
-    torch.set_flush_denormal(True)
-    size, how = sizes["size"], {"device": device}
-    slic = {"n_segments": sizes["n_segments"], "sigma": 0.5, "n_jobs": -1}
-    clips = worlds.actors(6 * (n_find + n_test) * repeats, size)
-    network = worlds.trained("c3d", 0.125, clips, device)
-    copy = reference.plain(network)
-    noise = textures(n_random, n_frames=16, size=(size, size))
-    keep = 8 if quick else 40
-    rng = np.random.default_rng(0)
-    rankings, listed = _orders(clips, sizes["n_concepts"], sizes["n_random"])
-    rows = clips.indices_of(clips.classes[0])
-    discovery = [clips.select(r) for r in np.split(rows[: n_find * repeats], repeats)]
-    test = [clips.select(r) for r in np.split(rows[-n_test * repeats :], repeats)]
-    # A part embeds only its share of the random clips; the groups are drawn from all these.
-    others = features.extract_clips(network, textures(max(4 * n_random, 60), size=(size, size)))
-    index = tcav.random_groups(len(others), groups, min(keep, len(others)), rng)
-    name = clips.classes[0]
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Parts of all stages after training, in the proportions of a study.
 
-    def ours(i: int) -> dict:
-        stages = _Stages()
-        found = supervoxels.segment(discovery[i], progress=False, **slic)
-        unseen = supervoxels.segment(test[i], progress=False, **slic)
+    Attributes
+    ----------
+    network, device : Network and str
+        What is explained, and where it runs.
+    discovery, test, noise : list of Clips, list of Clips and Clips
+        Each part's clips of one class; random clips, the same for each.
+    sizes, slic : dict
+        Counts of a study, and how clips are cut.
+    rankings : dict of str to list of int
+        An order of each class's concepts.
+    others, index : numpy.ndarray
+        ``(N, D) float32`` and ``(R, n)``: features of random clips, and groups of them.
+    scored : int
+        Concepts that get CAVs and scores.
+    """
+
+    network: object
+    device: str
+    discovery: list[Clips]
+    test: list[Clips]
+    noise: Clips
+    sizes: dict
+    slic: dict
+    rankings: dict[str, list[int]]
+    others: np.ndarray
+    index: np.ndarray
+    scored: int
+
+    def run(self, i: int) -> dict:
+        """Do part i of each stage; return what was found, and the seconds of each stage."""
+        network, how, stages = self.network, {"device": self.device}, _Stages()
+        discovery, test, sizes = self.discovery[i], self.test[i], self.sizes
+        name, n_concepts = discovery.classes[0], sizes["n_concepts"]
+        found = supervoxels.segment(discovery, progress=False, **self.slic)
+        unseen = supervoxels.segment(test, progress=False, **self.slic)
         stages.done("segment")
-        z = features.extract(network, discovery[i], found, progress=False, **how, **IN_PLACE)
+        z = features.extract(network, discovery, found, progress=False, **how, **IN_PLACE)
         stages.done("embed")
         clustered = concepts.cluster(
             z,
             np.zeros(len(z), int),
             found.table["video"].to_numpy(),
-            clips.classes,
-            n_concepts=sizes["n_concepts"],
-            n_keep=keep,
+            discovery.classes,
+            n_concepts=n_concepts,
+            n_keep=self.index.shape[1],
         )
         stages.done("cluster")
-        features.extract_clips(network, noise, **how)
-        whole = features.extract_clips(network, discovery[i], **how)
-        mean, scale = cav.scaling([z, others])
-        rows = [clustered.members(name, k) for k in range(scored)]
-        own, drawn = (cav.standard(x, mean, scale) for x in (z, others))
-        fitted = cav.against(own, rows, drawn[index], held_out=False, **how)
+        features.extract_clips(network, self.noise, **how)
+        whole = features.extract_layer(network, discovery, **how)
+        mean, scale = cav.scaling([z, self.others])
+        rows = [clustered.members(name, k) for k in range(self.scored)]
+        own, drawn = (cav.standard(x, mean, scale) for x in (z, self.others))
+        fitted = cav.against(own, rows, drawn[self.index], held_out=False, **how)
         vectors = [cav.unit(weights / scale.astype(np.float32)) for weights, _ in fitted]
-        scores = tcav.rescore(
-            network, {name: np.stack(vectors)}, {name: whole}, clips.classes, "logit", **how
-        )
+        named = {name: np.stack(vectors)}, {name: whole}
+        scores = tcav.rescore(network, *named, discovery.classes, "logit", **how)
         stages.done("tcav")
-        same = concepts.Concepts(None, None, dict.fromkeys(clips.classes, clustered.centres[name]))
-        subject = ablation.Subject(network, test[i], unseen, same, rankings, **how, **IN_PLACE)
+        centres = dict.fromkeys(test.classes, clustered.centres[name])
+        given = network, test, unseen, concepts.Concepts(None, None, centres), self.rankings
+        subject = ablation.Subject(*given, **how, **IN_PLACE)
         steps = {"q_max": sizes["q_max"], "progress": False}
         parts = ablation.run(subject, ablation.ranked(sizes["n_random"]), **steps)
         outcomes = pd.concat(parts, ignore_index=True)
         stages.done("ablate")
         return {
-            "names": kept(found, n_find) + kept(unseen, n_test),
+            "names": kept(found, len(discovery)) + kept(unseen, len(test)),
             "centres": clustered.centres[name],
             "scores": scores["score"].to_numpy(),
             "outcomes": outcomes,
             "stages": stages.seconds,
         }
 
+
+def _part(quick: bool, device: str, large: bool = False) -> Part:
+    """Return parts of a study's clips of one class, random clips and CAVs."""
+    # 1 / 24 of the embedded study: 120 discovery clips, 216 test clips, 2,000 random ones and 90
+    # concepts. Of large clips one of each kind, and a twelfth of a class's concepts.
+    n_find, n_test, n_random, scored, groups, keep, repeats = (
+        (3, 1, 4, 1, 3, 8, 2) if quick else (1, 1, 1, 2, 20, 20, 3) if large
+        else (5, 9, 83, 4, 50, 40, 3)
+    )  # fmt: skip
+    sizes = QUICK if quick else LARGE if large else FULL
+    torch.set_flush_denormal(True)  # as stce.engine.device.resolve does for every study
+    size, channels = sizes["size"], 3 if large else 1
+    kind = ("i3d" if large else "c3d", 1.0 if large and not quick else 0.125)
+    clips = worlds.actors(6 * (n_find + n_test) * repeats, size, channels)
+    network = worlds.trained(*kind, clips, device)
+    if large:
+        network = Pooled.of(network.split("Mixed_5c"))
+    rankings, _ = _orders(clips, sizes["n_concepts"], sizes["n_random"])
+    rows = clips.indices_of(clips.classes[0])
+    # A part embeds only its share of the random clips; the groups are drawn from all these.
+    like = {"n_frames": 16, "size": (size, size), "channels": channels}
+    others = features.extract_clips(network, textures(max(4 * n_random, 60), **like), device=device)
+    return Part(
+        network,
+        device,
+        [clips.select(r) for r in np.split(rows[: n_find * repeats], repeats)],
+        [clips.select(r) for r in np.split(rows[-n_test * repeats :], repeats)],
+        textures(n_random, **like),
+        sizes,
+        {"n_segments": sizes["n_segments"], "sigma": 1.0 if large else 0.5, "n_jobs": -1},
+        rankings,
+        others,
+        tcav.random_groups(len(others), groups, keep, np.random.default_rng(0)),
+        scored,
+    )
+
+
+def study(quick: bool, device: str) -> Pair:
+    """Discovery, scores and ablation: a part of each stage, in the proportions of the study."""
+    part = _part(quick, device)
+    sizes, slic, how = part.sizes, part.slic, {"device": device}
+    copy = reference.plain(part.network)
+    _, listed = _orders(part.test[0], sizes["n_concepts"], sizes["n_random"])
+
     def theirs(i: int) -> dict:
         stages = _Stages()
-        found = reference.segment(discovery[i], **slic)
-        unseen = reference.segment(test[i], **slic)
+        found = reference.segment(part.discovery[i], **slic)
+        unseen = reference.segment(part.test[i], **slic)
         stages.done("segment")
         cut = map(list, zip(*found, strict=True))
-        z = reference.embed(copy, discovery[i], *cut, **how, **IN_PLACE)
+        z = reference.embed(copy, part.discovery[i], *cut, **how, **IN_PLACE)
         stages.done("embed")
-        centres, members = reference.cluster(z, sizes["n_concepts"], keep)
+        centres, members = reference.cluster(z, sizes["n_concepts"], part.index.shape[1])
         stages.done("cluster")
-        reference.embed_clips(copy, noise, **how)
-        whole = reference.embed_clips(copy, discovery[i], **how)
-        mean, scale = cav.scaling([np.concatenate([z, others])])
-        drawn = [others[group] for group in index]
-        vectors = [reference.cavs(z[members[k]], drawn, mean, scale) for k in range(scored)]
+        reference.embed_clips(copy, part.noise, **how)
+        whole = reference.embed_clips(copy, part.discovery[i], **how)
+        mean, scale = cav.scaling([np.concatenate([z, part.others])])
+        drawn = [part.others[group] for group in part.index]
+        vectors = [reference.cavs(z[members[k]], drawn, mean, scale) for k in range(part.scored)]
         scores = [reference.score(copy, v, whole, 0, **how) for v in vectors]
         stages.done("tcav")
-        same = dict.fromkeys(clips.classes, centres)
-        inputs = test[i], *map(list, zip(*unseen, strict=True)), same, listed, sizes["q_max"]
+        same = dict.fromkeys(part.rankings, centres)
+        inputs = part.test[i], *map(list, zip(*unseen, strict=True)), same, listed, sizes["q_max"]
         outcomes = reference.ablate(copy, *inputs, **how, **IN_PLACE)
         stages.done("ablate")
         return {
@@ -206,11 +267,11 @@ def study(quick: bool, device: str) -> Pair:
             Check("supervoxels kept by one side", sum(len({*a} ^ {*b}) for a, b in pairs), 0),
             Check("largest difference / largest centre", float(centres), 1e-3),
             Check("score", float(np.abs(mine["scores"] - other["scores"]).max()), 0.02),
-            *_compare_outcomes(mine["outcomes"], other["outcomes"], test[i]),
+            *_compare_outcomes(mine["outcomes"], other["outcomes"], part.test[i]),
         ]
 
     return Pair(
-        ours=ours,
+        ours=part.run,
         theirs=theirs,
         same=same,
         work="the embedded study after training: segment, embed, cluster, tcav, ablate",
@@ -218,6 +279,71 @@ def study(quick: bool, device: str) -> Pair:
         "of the unseeded SGD of the reference code, no significance test on either side",
         measured="each pair: another 1/24 of the discovery, test and random clips and of the CAVs",
         target=8.0,
-        repeats=repeats,
+        repeats=len(part.test),
+        stages=lambda result: result["stages"],
+    )
+
+
+def alone(large: bool, target: float):
+    """Return the comparison with the network alone, on the passes that a study cannot do without.
+
+    Each supervoxel (none where features are pooled), random clip and set of concepts is a pass, and
+    each discovery clip one there and back to layer l.
+    """
+    return partial(_alone, large, target)
+
+
+def _alone(large: bool, target: float, quick: bool, device: str) -> Pair:
+    part = _part(quick, device, large)
+    network, n = part.network.to(device).eval(), len(part.test)
+
+    def passes(found: dict, i: int) -> dict[str, int]:
+        seen = found["outcomes"][["video", "mode", "revealed", "probability"]].drop_duplicates()
+        # A map to pool from is on the way to the logits, and to the gradient.
+        pieces = 0 if large else sum(map(len, found["names"]))
+        return {
+            "features": pieces + len(part.noise),
+            "gradients": len(part.discovery[i]),
+            "logits": len(seen),
+        }
+
+    counted = [passes(part.run(i), i) for i in range(n)]
+    x = network.prepare(torch.from_numpy(np.asarray(part.test[0].frames)[:1]).to(device))
+    x = x.expand(64, *x.shape[1:]).contiguous(memory_format=torch.channels_last_3d)
+
+    def repeated(work, times: int) -> None:
+        threads.forward(network, lambda few: work(x[: few.stop - few.start]), times, device, 64)
+
+    def theirs(i: int) -> dict:
+        stages, counts = _Stages(), counted[i]
+        with torch.inference_mode():
+            repeated(network.features, counts["features"])
+            stages.done("features")
+            repeated(network, counts["logits"])
+            stages.done("logits")
+        network.gradient(x[: counts["gradients"]], 0)
+        stages.done("gradients")
+        return {"counts": counts, "stages": stages.seconds}
+
+    def same(mine: dict, other: dict, i: int) -> list[Check]:
+        again = passes(mine, i)
+        return [
+            Check(f"{name} of one side only", abs(again[name] - count), 0)
+            for name, count in other["counts"].items()
+        ]
+
+    name, size = ("I3D", part.sizes["size"]) if large else ("C3D width 1/8", part.sizes["size"])
+    every = ", ".join(f"{sum(c[k] for c in counted) // n} {k}" for k in counted[0])
+    return Pair(
+        ours=part.run,
+        theirs=theirs,
+        same=same,
+        work=f"all stages after training, {name}, 16x{size}x{size}: segment, embed, cluster, tcav, "
+        "ablate",
+        against="the bare network: the passes that these stages need, whole clips in the same "
+        f"batches, and nothing else; a pair has {every}",
+        measured="each pair: other discovery and test clips, the same number of passes",
+        target=target,
+        repeats=n,
         stages=lambda result: result["stages"],
     )

@@ -120,10 +120,21 @@ def test_command_line(tmp_path, capsys):
     assert "there is no comparison 'cav_vs_nothing'; choose of" in capsys.readouterr().err
 
 
-def test_growth_measures_each_number_of_clips(tmp_path):
-    facts = growth.measure(2, tmp_path)
-    assert facts["seconds"] > 0 and facts["peak_mb"] > 50
-    assert (tmp_path / "features.zarr").exists()
+@pytest.mark.parametrize("pooled", [False, True])
+def test_growth_measures_each_number_of_clips(tmp_path, pooled):
+    facts = growth.measure(2, tmp_path, pooled)
+    assert facts["seconds"] > 0 and facts["open_s"] > 0
+    written = [p for p in (tmp_path / "stage").rglob("*") if p.is_file()]
+    assert facts["files"] == len(written) < 10
+    assert len(np.asarray(features.stored(tmp_path / "stage"))) > 2
+
+
+def test_the_peak_is_that_of_the_process_itself():
+    held = np.ones(2**27)  # 1 GB
+    code = "from benchmarks.runner import peak_mb; print(peak_mb())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert runner.peak_mb() > held.nbytes / runner.MB
+    assert 100 < float(told.stdout) < 900
 
 
 def test_world_network_is_decided():

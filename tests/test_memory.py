@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # glibc gives large blocks back at once then: or else the peak differs by 30 MB from run to run.
 EXACT = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
-SCRIPT = """
-import resource, sys, tempfile
+SCRIPT = r"""
+import re, sys, tempfile
 from pathlib import Path
 import numpy as np, torch
 from stce import ablation, features, models, supervoxels
@@ -33,10 +35,12 @@ found, rankings = Concepts(None, None, {"a": centres}), {"a": [0, 1, 2]}
 subject = ablation.Subject(network, clips, cut, found, rankings, batch_size=8)
 for table in ablation.run(subject, ablation.ranked(1), q_max=1):
     pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not getrusage: it may say what the process needed that started this one.
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_peak_memory_is_flat_in_the_number_of_clips():
     peaks = []
     for n in (12, 60):
@@ -45,4 +49,4 @@ def test_peak_memory_is_flat_in_the_number_of_clips():
         peaks.append(int(answer.stdout.split()[-1]))
     # 48 more clips are 9 MB of frames, 6 MB of labels, 38 MB of input to the network.
     assert peaks[1] - peaks[0] < 12, peaks
-    assert max(peaks) < 4096
+    assert 200 < min(peaks) and max(peaks) < 2048, peaks
