@@ -313,8 +313,8 @@ def choices(tried: pd.DataFrame, by: str, measures: dict[str, str]) -> Figure:
     """
     names = list(tried[by].unique())
     with styled():
-        figure, (axes,) = panels(len(measures), 1.3 + 0.4 * len(names))
-        for ax, (measure, title) in zip(axes, measures.items(), strict=True):
+        figure, axes = panels(len(measures), 1.3 + 0.4 * len(names))
+        for ax, (measure, title) in zip(axes.flat, measures.items(), strict=False):
             ax.axvline(0, **DOTTED)
             for place, name in enumerate(names):
                 values = tried.loc[tried[by] == name, measure]

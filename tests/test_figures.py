@@ -303,6 +303,9 @@ def test_choices_have_a_dot_a_run_and_their_mean_on_top():
     drawn = [np.asarray(line.get_xdata()).tolist() for line in ax.lines]
     assert [0.1, 0.3] in drawn and [0.2, 0.6] in drawn
     assert any(x == pytest.approx([0.4]) for x in drawn) and ax.get_xlabel() == "gain (accuracy)"
+    three = {name: name.upper() for name in ("gain", "lift", "agreement")}
+    figure = sketches.choices(table.assign(lift=1.0, agreement=0.5), "way", three)
+    assert [ax.get_xlabel() for ax in figure.axes if ax.axison] == list(three.values())
 
 
 def test_kinds_and_faithfulness_draw_the_numbers_they_are_given():
