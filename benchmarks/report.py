@@ -157,21 +157,31 @@ def stages(entry: dict) -> Figure:
     return figure
 
 
-def growth(entry: dict) -> Figure:
-    """Plot time and peak memory against the number of clips (``results["growth"]["cpu"]``)."""
+def growth(entries: dict[str, dict]) -> Figure:
+    """Plot time and peak memory against the number of clips.
+
+    Parameters
+    ----------
+    entries : dict of str to dict
+        Such as ``results["growth"]["cpu"]``, by what to call them.
+    """
     with styled(), plt.rc_context({"text.parse_math": True}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-        count = np.array(entry["clips"])
-        fastest = np.array([min(seconds) for seconds in entry["seconds"]])
-        left.loglog(count, fastest, "o", color=REACHED, label=f"exponent {entry['exponent']:.2f}")
-        left.loglog(count, fastest[0] * count / count[0], color="#AAAAAA", label="linear")
-        left.set(ylabel="seconds")
+        for (name, entry), colour in zip(entries.items(), (REACHED, MISSED), strict=False):
+            count = np.array(entry["clips"])
+            fastest = np.array([min(seconds) for seconds in entry["seconds"]])
+            label = f"{name}, exponent {entry['exponent']:.2f}"
+            left.loglog(count, fastest, "o", color=colour, label=label)
+            left.loglog(count, fastest[0] * count / count[0], color="#AAAAAA", zorder=0)
+            right.semilogx(count, entry["peak_mb"], "o-", color=colour)
+            most = max(right.get_ylim()[1], 1.2 * max(entry["peak_mb"]))
+            right.set_ylim(0, most)
+        left.set(ylabel="seconds (grey: linear)")
         left.legend(frameon=False)
-        right.plot(count, entry["peak_mb"], "o-", color=REACHED)
-        right.set(ylabel="peak memory (MB)", ylim=(0, 1.2 * max(entry["peak_mb"])))
+        right.set(ylabel="peak memory (MB)")
         for ax in (left, right):
             ax.set(xlabel="clips")
-            ax.set_xticks(count, count)
+            ax.set_xticks(count, [f"{n:,}" for n in count])
             ax.minorticks_off()
     return figure
 

@@ -337,9 +337,12 @@ def halfway(table: pd.DataFrame) -> Figure:
         for ax, (value, title) in zip(axes, titles.items(), strict=True):
             for (run, part), mark in zip(table.groupby("run", sort=False), "osD^", strict=False):
                 ax.plot(part["speed"], part[value], marker=mark, label=run, lw=1, ms=6)
-                for (_, layer), row in part.iterrows():
-                    ax.annotate(layer, (row["speed"], row[value]), (4, 5), fontsize=7, **OFFSET)
+                for (_, layer), row in part.iloc[1:].iterrows():
+                    if ax is axes[0]:  # in the same places on the right
+                        ax.annotate(layer, (row["speed"], row[value]), (4, 5), fontsize=7, **OFFSET)
             ax.axhline(1, **DOTTED)
             ax.set(xscale="log", xlabel="times as fast as in place", ylabel=title)
+            ax.set_xticks(ticks := [0.5, 1, 2, 5, 10], [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

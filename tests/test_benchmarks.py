@@ -194,8 +194,11 @@ def test_charts_show_every_comparison():
     assert labels == ["a", "a (GPU)", "study_vs_reference"]
     colours = shown.collections[1].get_facecolors()
     assert (colours[0] == colours[1]).all() and (colours[0] != colours[2]).any()
-    left, _ = report.growth(results["growth"]["cpu"]).axes
+    flat = results["growth"]["cpu"]
+    left, right = report.growth({"in place": flat, "pooled": flat | {"peak_mb": [7, 9]}}).axes
     assert left.lines[0].get_ydata().tolist() == [1, 2]
+    assert [line.get_ydata().tolist() for line in right.lines] == [[5, 6], [7, 9]]
+    assert right.get_ylim()[1] > 9
     bars = report.stages(results["study_vs_reference"]["cpu"]).axes[0].patches
     assert [bar.get_height() for bar in bars] == [2, 4]  # the other side did half of the work
     plt.close("all")

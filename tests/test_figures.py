@@ -349,4 +349,4 @@ def test_a_network_has_a_line_from_the_clip_to_its_last_layer():
     share, agreement = figure.axes
     lines = [line.get_xydata().tolist() for line in share.lines]
     assert [[1, 1], [4, 0.8]] in lines and [[1, 1]] in lines
-    assert [text.get_text() for text in agreement.texts] == ["in place", "m", "in place"]
+    assert [text.get_text() for text in share.texts] == ["m"] and not agreement.texts
