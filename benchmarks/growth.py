@@ -21,7 +21,7 @@ from stce import ablation, features, models, supervoxels
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.datasets.textures import textures
-from stce.engine.storage import new_array, shards
+from stce.engine.storage import growing, grown
 from stce.models.network import Pooled
 
 __all__ = ["grow", "measure"]
@@ -47,9 +47,10 @@ def measure(n: int, folder: Path, pooled: bool = False) -> dict[str, float]:
     """
     few = textures(DRAWN, n_frames=SIZE[0], size=SIZE[1:])
     shape = (n, *few.frames.shape[1:])
-    frames = new_array(folder / "clips", shape, "u1", shards=shards(shape, "u1"))
+    frames = growing(folder / "clips", shape, "u1")
     for start in range(0, n, DRAWN):
         frames[start : start + DRAWN] = few.frames[: n - start]
+    frames = grown(folder / "clips")
     names = [str(i) for i in range(n)]
     clips = Clips(frames, np.zeros(n, int), names, names, ("a", "b"))
     network = models.build("c3d", 2, 0.125, 1, SIZE).eval()

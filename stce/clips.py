@@ -15,6 +15,7 @@ import pandas as pd
 
 from stce.engine import storage
 from stce.engine.device import typed
+from stce.engine.workers import check_there
 from stce.videos.cached import write_clips
 from stce.videos.frames import center_crop
 
@@ -152,7 +153,7 @@ class Clips:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        storage.check_there(self.frames)
+        check_there(self.frames)
 
     def __len__(self):
         return int(self.frames.shape[0])

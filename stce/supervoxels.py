@@ -20,6 +20,7 @@ from skimage.segmentation import slic
 from stce.engine import storage
 from stce.engine.device import typed
 from stce.engine.progress import bar
+from stce.engine.workers import check_there
 
 COLUMNS = ("video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1", "size", "fraction")
 N_SEGMENTS, MIN_FRACTION, THRESHOLD = (15, 50, 80), 0.001, 0.5
@@ -45,7 +46,7 @@ class Supervoxels:
 
     def __setstate__(self, state: dict):
         self.__dict__.update(state)
-        storage.check_there(self.labels)
+        check_there(self.labels)
 
     def __len__(self) -> int:
         return len(self.table)

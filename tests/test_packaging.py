@@ -98,6 +98,7 @@ def test_every_imported_package_is_required():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     names = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+    names["google_crc32c"] = "google-crc32c"
     names |= {"yaml": "pyyaml", "IPython": "ipykernel", "nbclient": "papermill"}  # what brings it
     wanted = {names.get(name, name) for name in imported - sys.stdlib_module_names - {"stce"}}
     assert wanted <= {Requirement(r).name for r in PROJECT["dependencies"]}

@@ -8,10 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import SafetensorError
+from zarr.codecs import ZstdCodec
 
+from stce.engine import storage
 from stce.engine.storage import (
     changed,
     explain_write,
+    growing,
+    grown,
     new_array,
     open_array,
     present,
@@ -144,6 +148,27 @@ def test_a_chunk_of_zeros_is_written_and_a_lost_one_is_named(tmp_path):
     (tmp_path / "a.zarr" / "c" / "2" / "0").unlink()
     with pytest.raises(FileNotFoundError, match="a.zarr/c/2/0 is missing, and zeros would be read"):
         open_array(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((7, 3), 2), ((5,), 1), ((9, 2, 1, 3), 4), ((2, 3), 8)]
+)
+def test_chunks_share_files_as_zarr_itself_writes_them(tmp_path, monkeypatch, shape, rows):
+    monkeypatch.setattr(storage, "PACKED", 3)
+    values = np.random.default_rng(0).integers(0, 9, shape).astype(np.int16)
+    level = {"compressors": ZstdCodec(level=1)}
+    growing(tmp_path / "ours", shape, np.int16, rows, **level)[:] = values
+    ours = grown(tmp_path / "ours")
+    theirs = new_array(tmp_path / "theirs", shape, np.int16, rows, shards=ours.shards, **level)
+    theirs[:] = values
+    np.testing.assert_array_equal(ours[:], values)
+    np.testing.assert_array_equal(ours[-1], values[-1])
+    texts = [(tmp_path / name / "zarr.json").read_text() for name in ("ours", "theirs")]
+    assert texts[0] == texts[1]
+    files = [
+        sorted(p.stat().st_size for p in (tmp_path / n).rglob("*")) for n in ("ours", "theirs")
+    ]
+    assert files[0] == files[1]
 
 
 def test_what_a_killed_run_of_zarr_has_left_is_no_part_of_a_sealed_folder(tmp_path):

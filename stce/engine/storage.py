@@ -4,7 +4,6 @@ import errno
 import functools
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import zarr
+from google_crc32c import value as crc32c
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -297,7 +297,7 @@ def read_rows(array, indices):
 
 
 FULL = {"array.write_empty_chunks": True}  # so that a chunk that is not there was lost
-PACKED, MOST = 100, 2**28  # chunks a file of a complete array, and bytes before they are packed
+PACKED = 100  # chunks a file of an array that is complete
 
 
 def new_array(path, shape, dtype, rows=1, **options):
@@ -307,17 +307,10 @@ def new_array(path, shape, dtype, rows=1, **options):
         return zarr.create_array(Path(path).absolute(), **how, **options)
 
 
-def shards(shape, dtype, rows=1):
-    """Return the shape of what shares a file in an array that is written as many rows at once."""
-    size = rows * math.prod(shape[1:]) * np.dtype(dtype).itemsize
-    return (rows * max(1, min(PACKED, MOST // size, -(-shape[0] // rows))), *shape[1:])
-
-
 def write_array(path, array, rows=1):
     """Write an array into a new zarr array, with up to a hundred chunks a file."""
-    new = new_array(path, *(how := (array.shape, array.dtype, rows)), shards=shards(*how))
-    for start in range(0, array.shape[0], new.shards[0]):
-        new[start : start + new.shards[0]] = array[start : start + new.shards[0]]
+    growing(path, array.shape, array.dtype, rows)[:] = array[:]
+    grown(path)
 
 
 def grows(path):
@@ -325,21 +318,38 @@ def grows(path):
     return (_parts(path) / "zarr.json").exists()  # a killed run may have left the folder alone
 
 
-def growing(path, shape, dtype, rows=1):
+def growing(path, shape, dtype, rows=1, **options):
     """Open an array that is written chunk by chunk, beside its place until it is :func:`grown`."""
     if not grows(path):
-        new_array(_parts(path), shape, dtype, rows)
+        new_array(_parts(path), shape, dtype, rows, **options)
     return open_array(_parts(path), mode="r+")
 
 
 def grown(path):
     """Put an array in its place, packed, once each of its chunks is written, and open it there."""
     with replacing(path, folder=True) as partial:
-        written = open_array(_parts(path))
-        write_array(partial, written, written.chunks[0])
-    _parts(path).rename(left := _parts(path).with_suffix(".old"))  # at once, as `grows` has it
-    remove(left)
+        _pack(open_array(_parts(path)), partial)
+    remove(_parts(path).rename(_parts(path).with_suffix(".old")))  # at once, as `grows` has it
     return open_array(path)
+
+
+def _pack(loose, path):
+    """Copy the chunks of an array into zarr's shards, as they lie on the disk and one by one."""
+    n, (rows, *_), (_, *like) = loose.cdata_shape[0], loose.chunks, loose.shape
+    how = {"shards": (rows * min(PACKED, n), *like), "compressors": loose.compressors}
+    new_array(path, loose.shape, loose.dtype, rows, **how)
+    for first in range(0, n, PACKED):
+        index = np.full((min(PACKED, n), 2), 2**64 - 1, "<u8")  # for a chunk that there is not
+        (place := path / _chunk(loose, first // PACKED)).parent.mkdir(parents=True, exist_ok=True)
+        with open(place, "wb") as file:
+            for i in range(first, min(first + PACKED, n)):
+                encoded = (loose.store.root / _chunk(loose, i)).read_bytes()
+                index[i - first] = file.tell(), file.write(encoded)
+            file.write(index.tobytes() + crc32c(index.tobytes()).to_bytes(4, "little"))
+
+
+def _chunk(array, i):
+    return "/".join(map(str, ("c", i, *[0] * (array.ndim - 1))))
 
 
 def _parts(path):
@@ -363,25 +373,15 @@ def open_array(path, mode="r"):
     with zarr.config.set(FULL), explain_read(root), explain_read(root / "zarr.json", but=Exception):
         array = _Array(zarr.open_array(root, mode=mode).async_array)
         there = {p.relative_to(root).as_posix() for p in root.glob("c/**/*") if p.is_file()}
-        grid = [-(-n // m) for n, m in zip(array.shape, array.shards or array.chunks, strict=True)]
-    for place in np.ndindex(*grid) if mode == "r" else ():
-        if (name := "/".join(map(str, ("c", *place)))) not in there:
+        n = -(-array.shape[0] // (array.shards or array.chunks)[0])
+    for i in range(n) if mode == "r" else ():
+        if (name := _chunk(array, i)) not in there:
             raise FileNotFoundError(
                 f"{root / name} is missing, and zeros would be read in its place; make the array "
                 "again, in a run with `--from` its stage and `--force` (older versions left out "
                 "what truly is zero)."
             )
     return array
-
-
-def check_there(array):
-    """Refuse an array on a disk that this process does not see, instead of reading zeros."""
-    root = getattr(getattr(array, "store", None), "root", None)
-    if root is not None and not (Path(root) / "zarr.json").is_file():
-        raise FileNotFoundError(
-            f"{root} is not there on this worker; give every worker of the cluster the run's "
-            "folder under the same path."
-        )
 
 
 def path_of(written, base=""):

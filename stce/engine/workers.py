@@ -40,6 +40,16 @@ def spread(value):
     return future
 
 
+def check_there(array):
+    """Refuse an array on a disk that this process does not see, instead of reading zeros."""
+    root = getattr(getattr(array, "store", None), "root", None)
+    if root is not None and not (Path(root) / "zarr.json").is_file():
+        raise FileNotFoundError(
+            f"{root} is not there on this worker; give every worker of the cluster the run's "
+            "folder under the same path."
+        )
+
+
 def _whole(client):
     """Return joblib's backend, but that it sends tasks with their arrays, also to a single worker.
 

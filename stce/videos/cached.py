@@ -318,20 +318,18 @@ def write_clips(folder, rows, table, classes, shape):
     table = table[["id", "label", "group"]].assign(**{"class": names[table["label"]]})
     with storage.replacing(folder, folder=True) as partial:
         how = {"dtype": np.uint8, "compressors": ZstdCodec(level=1)}
+        places = [partial / "frames.zarr", partial / "parts.zarr"]
         with storage.explain_write(folder.parent):
-            size, rows = storage.shards(shape, np.uint8), iter(rows)
-            frames = storage.new_array(partial / "frames.zarr", shape, shards=size, **how)
-        for start in range(0, shape[0], size[0]):
-            # Reading may fail too: not explained here.
-            some, truth = zip(*islice(rows, size[0]), strict=True)
+            arrays = [storage.growing(places[0], shape, **how)]
+        for i, (frames, parts) in enumerate(rows):  # reading may fail too: not explained here
             with storage.explain_write(folder.parent):
-                frames[start : start + size[0]] = np.stack(some)
-                if truth[0] is not None:
-                    if not start:
-                        like = {"shape": shape[:4], "shards": size[:4]} | how
-                        parts = storage.new_array(partial / "parts.zarr", **like)
-                    parts[start : start + size[0]] = np.stack(truth)
+                if not i and parts is not None:
+                    arrays.append(storage.growing(places[1], shape[:4], **how))
+                for array, given in zip(arrays, (frames, parts), strict=False):
+                    array[i] = given
         with storage.explain_write(folder.parent):
+            for place, _ in zip(places, arrays, strict=False):
+                storage.grown(place)
             table.to_parquet(partial / "table.parquet", index=False)
             (partial / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
             storage.seal(partial)
