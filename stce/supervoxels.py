@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -323,7 +323,7 @@ def segment(
             # The rows are the mark that a clip is done, so they appear last and at once.
             storage.write_table(rows / f"{video:06d}.parquet", table)
         storage.grown(folder / "labels.zarr")
-    tables = [pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips))]
+    tables = (pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips)))
     _join(tables).to_parquet(folder / "supervoxels.parquet")
     shutil.rmtree(rows)
     return Supervoxels.load(folder)
@@ -374,6 +374,9 @@ def _each_batch(seen, frames, device, n_jobs, options) -> Iterator[tuple]:
     return itertools.chain.from_iterable(work)
 
 
-def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    table = pd.concat(tables, keys=range(len(tables)), names=["video", None])
-    return table.reset_index("video").reset_index(drop=True)[list(COLUMNS)]
+def _join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put the tables of all clips into one, some at a time: each by itself takes ten times that."""
+    joined, tables = [], enumerate(tables)
+    while some := dict(itertools.islice(tables, 100)):
+        joined.append(pd.concat(some, names=["video", None]).reset_index("video"))
+    return pd.concat(joined, ignore_index=True)[list(COLUMNS)]
