@@ -56,6 +56,9 @@ class Subject:
         ``(N, T, H, W) bool``, voxels of interest, as of :func:`stce.evaluation.truth.region`.
     batch_size, device : int, default 64, and torch.device, default "cpu"
         Masked clips or supervoxels a forward pass, and where it runs.
+    amp : bool, default False
+        Show masked clips in bfloat16: twice as fast on processors that compute in it, and slower
+        on others. Probabilities then have two digits; what is embedded keeps all.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class Subject:
     region: np.ndarray | None = None
     batch_size: int = 64
     device: torch.device | str = "cpu"
+    amp: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "device", resolve(self.device))
@@ -331,7 +335,7 @@ def _outcomes(case: Case, orders: list[Order], fill: torch.Tensor | None) -> pd.
     region = None
     if subject.region is not None:
         region = torch.from_numpy(np.asarray(subject.region[n]).astype(bool)).to(device)
-    how = {"fill": fill, "region": region, "batch_size": subject.batch_size}
+    how = {"fill": fill, "region": region, "batch_size": subject.batch_size, "amp": subject.amp}
     told = predict(subject.network, case.clip, places, list(wanted.values()), **how)
     answers = dict(zip(wanted, told, strict=True))
     label, classes = int(subject.clips.labels[n]), subject.clips.classes

@@ -121,6 +121,7 @@ def predict(
     fill: Tensor | None = None,
     region: Tensor | None = None,
     batch_size: int = 64,
+    amp: bool = False,
 ) -> list[tuple]:
     """Return (probabilities, visible share) of one clip under each mask that is wanted.
 
@@ -135,6 +136,8 @@ def predict(
     region, batch_size : torch.Tensor, optional, and int, default 64
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none. Masked clips a forward pass; a CPU splits them further.
+    amp : bool, default False
+        Compute in bfloat16 where that is safe.
     """
 
     def answer(few: slice) -> Tensor:
@@ -145,7 +148,10 @@ def predict(
         shares = [seen.flatten(1).float().mean(1)]
         if region is not None:
             shares.append(seen[:, region].float().mean(1))
-        return torch.cat([torch.stack(shares, dim=1), network(masked).softmax(1)], dim=1)
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=amp):
+            logits = network(masked)
+        logits = logits.float() if amp else logits
+        return torch.cat([torch.stack(shares, dim=1), logits.softmax(1)], dim=1)
 
     told = forward(network, answer, len(wanted), clip.device, batch_size).cpu().numpy()
     n_shares = 1 if region is None else 2

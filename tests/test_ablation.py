@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stce import ablation, curves, masking
+from stce import ablation, curves, masking, models
 from stce.clips import Clips
 from stce.concepts import Concepts
 from stce.models.adapt import Explainable
@@ -162,6 +162,20 @@ def test_same_seed_same_outcomes_and_predicted_class_needs_no_label(world):
     assert not other.correct.equals(_run(world, [0, 1, 2, 3], seed=5, n_random=20).correct)
     predicted = _run(world, [0, 1, 2, 3], assign="predicted")
     assert predicted.equals(_run(world, [0, 1, 2, 3]))
+
+
+def test_masked_clips_are_shown_in_bfloat16_if_asked():
+    network = models.build("c3d", 2, 0.125, in_channels=1, input_size=(8, 32, 32)).eval()
+    clip = torch.randn(1, 1, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    places = torch.arange(8 * 32 * 32).reshape(1, 8, 32, 32)
+    wanted = [("add", 0, 4096), ("remove", 0, 1024)]
+    kinds = set()
+    network.trunk[0].register_forward_hook(lambda module, x, y: kinds.add(y.dtype))
+    whole, half = (masking.predict(network, clip, places, wanted, amp=amp) for amp in (False, True))
+    assert kinds == {torch.float32, torch.bfloat16}
+    for (a, share), (b, also) in zip(whole, half, strict=True):
+        assert share == also and a.dtype == b.dtype == np.float32
+        np.testing.assert_allclose(a, b, atol=0.01)
 
 
 def test_accuracy_table_averages_repeats_within_a_clip():

@@ -15,7 +15,7 @@ from stce import datasets
 from stce.datasets.__main__ import main
 from stce.datasets.hmdb import random_clips
 from stce.datasets.negatives import negatives
-from stce.videos import cache, decode
+from stce.videos import cache, decode, decoding
 from stce.videos.decoding import ENDINGS, DamagedFilm, header
 from stce.viz.film import write_video
 
@@ -317,6 +317,68 @@ def test_the_end_of_another_stream_is_none_of_the_film(tmp_path):
     path = write(tmp_path / "a.mov", textured(8), "qtrle", fmt="argb")
     path.write_bytes(path.read_bytes().replace(b"udta", b"trak"))
     assert len(decode(path)) == 8
+
+
+# --- windows -----------------------------------------------------------------------------------
+
+GROUPS = [
+    ("libx264", {"g": "20", "bf": "0"}),
+    ("libx264", {"g": "20", "bf": "3"}),
+    ("libx264", {"g": "20", "bf": "3", "x264-params": "open-gop=1"}),
+    ("libx264", {"g": "20", "x264-params": "intra-refresh=1"}),
+    ("libx264", {"g": "20", "x264-params": "interlaced=1"}),
+    ("libx265", {"x265-params": "keyint=20:open-gop=1:log-level=0"}),
+    ("mpeg4", {"g": "20", "bf": "2"}),
+]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How many packets were decoded, a number each time that a film is read."""
+    counts, read = [], decoding._read
+
+    def spied(path, keep, grey, each, span):
+        found = read(path, keep, grey, each, span)
+        counts.append(1 + span[-1] - span[-2] if span else len(found[2]) - 1)
+        return found
+
+    monkeypatch.setattr(decoding, "_read", spied)
+    return counts
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("codec, options", GROUPS)
+def test_a_window_is_what_the_whole_film_has_there(tmp_path, decoded, ending, codec, options):
+    if ending == "avi" and codec == "libx265":
+        pytest.skip("AVI takes no HEVC")
+    path = write(tmp_path / f"a.{ending}", textured(120), codec, **options)
+    whole = decode(path)
+    for start in (0, 1, 17, 59, 85, 112):
+        part = decode(path, take=lambda n, start=start: range(start, start + 8))
+        np.testing.assert_array_equal(part, whole[start : start + 8])
+        # The first frame, and a group or two; without stamps or groups that stand alone, all.
+        alone = "open-gop" not in str(options) or codec == "libx265"
+        alone &= "refresh" not in str(options)
+        if codec != "mpeg4" and ending != "avi" and alone:
+            assert decoded[-1] <= 45
+    slower = decode(path, fps=10)
+    np.testing.assert_array_equal(decode(path, 10, take=lambda n: [3, 30]), slower[[3, 30]])
+    np.testing.assert_array_equal(decode(path, take=lambda n: [5, 100]), whole[[5, 100]])
+
+
+def test_damage_in_a_window_is_told_and_what_is_far_from_it_is_not_looked_at(tmp_path):
+    path = write(tmp_path / "a.mp4", textured(100, (96, 128)), g="10", bf="0")
+    for place, size in packets(path)[52:55]:
+        zeroed(path, place + size // 2, size // 4)
+    with pytest.warns(DamagedFilm, match="of its 100 frames are lost or corrupt"):
+        whole = decode(path)
+    with pytest.warns(DamagedFilm, match="of its 100 frames are lost or corrupt"):
+        part = decode(path, take=lambda n: range(50, 60))
+    np.testing.assert_array_equal(part, whole[50:60])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        part = decode(path, take=lambda n: range(80, 90))
+    np.testing.assert_array_equal(part, whole[80:90])
 
 
 # --- which files -------------------------------------------------------------------------------

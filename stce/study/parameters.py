@@ -84,8 +84,8 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "crop": Parameter([56, 56], "Input size, cut from the resized frames.", 16, length=2),
         "n_frames": Parameter(16, "Consecutive frames a clip.", 2),
         "max_frames": Parameter(0, "Keep only the middle frames of a video; 0 keeps all.", 0),
-        "epochs": Parameter(30, "Passes over the training videos.", 1),
-        "batch_size": Parameter(16, "Clips a step.", 1),
+        "epochs": Parameter(15, "Passes over the training videos.", 1),
+        "batch_size": Parameter(8, "Clips a step.", 1),
         "lr": Parameter(0.05, "Learning rate (the peak of a one-cycle schedule).", 1e-8, 10),
         "momentum": Parameter(0.9, "Momentum of SGD.", 0, 0.999),
         "weight_decay": Parameter(0.0005, "L2 penalty of SGD.", 0, 1),
@@ -99,7 +99,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "segment": {
         "classes": Parameter([], "Classes to explain; empty for all."),
         "n_discovery": Parameter(20, "Training clips a class to find concepts in.", 1),
-        "n_test": Parameter(36, "Test clips a class for ablation; 0 for all.", 0),
+        "n_test": Parameter(20, "Test clips a class for ablation; 0 for all.", 0),
         "n_segments": Parameter([15, 30, 60], "Segments a clip at each resolution.", 1),
         "compactness": Parameter(20.0, "SLIC: nearness in space-time against colour.", 1e-6),
         "sigma": Parameter(0.5, "SLIC: smoothing, in pixels.", 0),
@@ -151,12 +151,13 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     },
     "ablate": {
         "q_max": Parameter(5, "Concepts added or removed.", 1, 63),
-        "n_random_orders": Parameter(10, "Random orders a class.", 1),
+        "n_random_orders": Parameter(5, "Random orders a class.", 1),
         "n_matched": Parameter(2, "Draws of as many random voxels as the ranking shows.", 0),
         "assign": Parameter(
             "true", "Whose concepts explain a test clip.", choices=("true", "predicted")
         ),
         "ablate_batch": Parameter(64, "Masked clips a forward pass.", 1),
+        "amp": Parameter(False, "Compute in bfloat16, on processors that do so faster."),
     },
     "visualize": {
         "class_name": Parameter("", "Class shown; empty for the best-recognised one."),
@@ -164,7 +165,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "scale": Parameter(3, "Enlargement of the clips shown.", 1, 20),
     },
     "validate": {
-        "n_null": Parameter(400, "Random sets, and shuffled heads, of the tests.", 19),
+        "n_null": Parameter(200, "Random sets, and shuffled heads, of the tests.", 19),
         "n_randomised": Parameter(
             1, "Networks randomised from the top down, the last one wholly.", 1, 40
         ),
@@ -172,7 +173,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         "others": Parameter([], "Folders of the same run with other seeds, to compare with."),
         "n_clips": Parameter(1, "Test clips a class for controls, baselines and variants.", 1),
         "n_controls": Parameter(2, "Draws of each control and of the random order, a clip.", 1),
-        "n_changed": Parameter(12, "Test clips a class whose first concepts are changed.", 1),
+        "n_changed": Parameter(6, "Test clips a class whose first concepts are changed.", 1),
         "fills": Parameter(["mean", "blur", "noise"], "What hidden voxels may hold."),
         "tried": Parameter(
             ["fc7/log_prob/in place", "conv5b/logit/pooled"],

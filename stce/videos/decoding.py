@@ -1,5 +1,6 @@
 """Reading a video file (`stce.videos.decode`)."""
 
+import re
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -18,6 +19,10 @@ ENDINGS = tuple(
 )
 # Decoders that mark the frames in which they conceal a loss, and complain of much that is none.
 MARKING, LOST = ("h264", "hevc"), ("non-existing", "no frame!")  # but for what says this
+# Where decoding can begin: first bytes of units that need nothing before them, but the frames shown
+# earlier (H.264: IDR, at any importance; HEVC: IDR, BLA, CRA). And formats with stamps that are so.
+ENTRIES = {"h264": {0x25, 0x45, 0x65}, "hevc": {kind << 1 for kind in range(16, 22)}}
+STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts")
 # Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
 STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -46,7 +51,8 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         Return one channel, the luma of ITU-R BT.601; a film without colour keeps its values.
     take : callable, optional
         Given the number of frames, after `fps`, returns the indices of those wanted, ascending. The
-        others are dropped as they are decoded.
+        others are dropped as they are decoded, or not decoded at all: of H.264 and HEVC that looks
+        whole only what leads from the key frame before the first to the last one wanted.
     each : callable, optional
         What is done to each frame wanted, ``(1, H, W, C) uint8``, as soon as it is decoded, such as
         making it smaller.
@@ -74,12 +80,15 @@ def decode(path, fps=None, grey=False, take=None, each=None):
     keep = []
     with suppress(ValueError, IndexError, av.FFmpegError):  # it is told when the film is read
         keep = _chosen(_announced(path, fps), fps, take)
+    span = _span(path, keep)
     while True:
-        video, kept, times, lost = _read(path, keep, grey, each)
-        chosen = _chosen(times, fps, take)
-        if set(chosen) <= set(kept):
-            break
-        keep = chosen  # the file announced other frames than it has
+        with suppress(_Otherwise):
+            video, kept, times, lost = _read(path, keep, grey, each, span)
+            chosen = _chosen(times, fps, take)
+            if set(chosen) <= set(kept):
+                break
+            keep = chosen  # the file announced other frames than it has
+        span = None
     if lost:
         text = f"The video {path} is damaged: {lost}; it is kept, fetch it again to have them all."
         warnings.warn(text, DamagedFilm, stacklevel=2)
@@ -186,14 +195,48 @@ def _chosen(times, fps, take):
     return [chosen[i] for i in take(len(chosen))] if take else list(chosen)
 
 
-def _read(path, keep, grey, each):
-    """Decode a film, and keep the frames of some indices.
+class _Otherwise(Exception):
+    """A part of a film, decoded by itself, has other frames than its packets said."""
+
+
+def _span(path, keep):
+    """Return what to decode of a film for the frames of some indices; None stands for all of it.
+
+    It is told by the stamps of all frames, in the order of showing; which of them is the key frame
+    to begin at, and which the last one wanted; and by the packets to decode: from which one to
+    which, half-open, of those of the stream in the order of the file.
+    """
+    container, stream = _opened(path)
+    with container:
+        codec, kind = stream.codec_context.name, container.format.name
+        if not keep or codec not in ENTRIES or kind not in STAMPED:
+            return None
+        packets = [packet for packet in container.demux(stream) if packet.size]
+    stamps = [packet.pts for packet in packets]
+    doubtful = any(p.is_corrupt or p.is_discard or p.pts is None for p in packets)
+    if doubtful or len(set(stamps)) < len(stamps) or max(keep) >= len(stamps):
+        return None
+    shown = sorted(stamps)
+    first, last = shown[keep[0]], shown[keep[-1]]
+    keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts <= first]
+    said = stream.codec_context.extradata or b"\0"
+    keys = [i for i in keys if _units(bytes(packets[i]), said[0] == 1) & ENTRIES[codec]]
+    if not keys or keys[0] > 0:
+        return None
+    stop = 1 + max(i for i, stamp in enumerate(stamps) if stamp <= last)
+    return shown, shown.index(stamps[keys[-1]]), keep[-1], keys[-1], stop
+
+
+def _read(path, keep, grey, each, span=None):
+    """Decode a film, or a span of it, and keep the frames of some indices.
 
     Returns these frames, which they are, the times of all and their end, and in words what is lost
     of the film, "" for nothing.
     """
     wanted, kept, video, size, spoilt = set(keep), [], None, None, False
     packets, frames, errors, matrix = [], [], [], (1, 0, 0, 1)
+    shown, begin, end, opening, closing = span or ([], 0, 0, 0, np.inf)
+    order, count = {stamp: i for i, stamp in enumerate(shown)}, 0
     scaler = av.video.reformatter.VideoReformatter()
     with _listening() as said, ExitStack() as stack:
         container, stream = _opened(path)
@@ -205,6 +248,10 @@ def _read(path, keep, grey, each):
                 packets.append(one)
                 if packet.stream is not stream:
                     continue
+                count += packet.size > 0
+                # The first frame has the size, and the way that the film is turned.
+                if packet.size and not (count == 1 or opening < count <= closing):
+                    continue
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError as error:  # as in players: the next one may be whole
@@ -214,7 +261,10 @@ def _read(path, keep, grey, each):
                 for frame in decoded:
                     # Two films put together have such packets too, and a decoder without complaint.
                     lossy = packet.is_corrupt and (said or stream.codec_context.name not in MARKING)
-                    corrupt, i = bool(frame.is_corrupt or lossy), len(frames)
+                    corrupt = bool(frame.is_corrupt or lossy)
+                    i = order.get(frame.pts, -1) if span else len(frames)
+                    if span and 0 < i < begin:  # shown before the key frame, and drawn without it
+                        continue
                     spoilt = corrupt or (spoilt and not frame.key_frame)
                     frames.append((frame.pts, frame.duration, corrupt, spoilt))
                     # H.264 may tell it once for all that follow; who is asked is kept for a while.
@@ -237,15 +287,43 @@ def _read(path, keep, grey, each):
             raise _broken(path, f"it breaks off after {len(frames)} frames ({error})") from error
         if not frames:
             raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
+        if span:
+            made = {stamp for stamp, *_, spoilt in frames if not spoilt}
+            whole = made >= {shown[0], *shown[begin : end + 1]} and kept == sorted(kept)
+            if errors or _told(said, stream) or not whole:
+                raise _Otherwise
+            which, whens, lasting, *_ = zip(*packets, strict=True)
+            passed = zip(which, whens, lasting, strict=True)
+            passed = {when: held for one, when, held in passed if one == stream.index}
+            frames += [(stamp, passed[stamp], False, False) for stamp in shown if stamp not in made]
+            frames.sort()
         times = _clock(frames, stream)
         lost, usable = losses((container, stream), packets, frames, times, len(errors))
     if not usable:
         raise _broken(path, lost)
-    marks = stream.codec_context.name in MARKING
-    told = [text.strip() for *_, text in said if not marks or any(word in text for word in LOST)]
-    if told and not lost:
+    if (told := _told(said, stream)) and not lost:
         lost = f"FFmpeg says of it {told[0]!r}"
     return video, kept, times, lost
+
+
+def _units(data, measured):
+    """Return the first byte of each unit of a packet, which tells its type.
+
+    Units have their length in front, in four bytes, or a mark, which does not occur in them.
+    """
+    starts, at = [], 0
+    if not measured:
+        starts = [match.end() for match in re.finditer(b"\0\0\1", data)]
+    while measured and at + 4 < len(data):
+        starts.append(at + 4)
+        at += 4 + int.from_bytes(data[at : at + 4])
+    return {data[start] for start in starts if start < len(data)}
+
+
+def _told(said, stream):
+    """Return what FFmpeg said of a film that is more than a decoder's usual complaints."""
+    marks = stream.codec_context.name in MARKING
+    return [text.strip() for *_, text in said if not marks or any(word in text for word in LOST)]
 
 
 @contextmanager
