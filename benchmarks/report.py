@@ -109,7 +109,7 @@ def findings(results: dict) -> str:
     exponent = max(entry["exponent"] for entry in grown)
     more = max(max(entry["peak_mb"]) / min(entry["peak_mb"]) for entry in grown) - 1
     files, opened = (max(entry[k][-1] for entry in grown) for k in ("files", "open_s"))
-    return f"""
+    return f"""\
 - **{len(aimed) - len(missed)} of {len(aimed)}** targets are reached; missed:
   {", ".join(missed) or "none"}.
 - The study after training runs **{whole:.1f} times** as fast as the plain way.
@@ -117,8 +117,7 @@ def findings(results: dict) -> str:
   of their speed at laptop size, and at {large:.2f} with I3D at 224 x 224.
 - Time grows with the number of clips to the power of {exponent:.2f} or less, and peak memory by
   {more:.0%} at most, up to {grown[0]["clips"][-1]:,} clips. Of these {files} files are left,
-  opened in {opened:.2f} s.
-"""
+  opened in {opened:.2f} s."""
 
 
 def limits(results: dict) -> Styler:
