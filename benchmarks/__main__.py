@@ -12,13 +12,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cutting, directions, growth, runner, stages, whole
+from benchmarks import cutting, decoding, directions, growth, runner, stages, whole
 
 COMPARISONS = {
     "tcav_vs_captum": directions.captum,
     "cav_vs_sklearn": directions.scikit_learn,
     "segment_vs_naive": cutting.segment,
     "slic_vs_scikit_image": cutting.on_device,
+    "segment_vs_simpleitk": cutting.rival("simpleitk"),
+    "segment_vs_vtcd": cutting.rival("vtcd"),
+    "decode_vs_pyav": decoding.films(whole=True),
+    "decode_window_vs_pyav": decoding.films(whole=False),
     "features_vs_naive": cutting.naive("c3d", 0.25, 5.0),
     "features_vs_naive_r3d18": cutting.naive("r3d18", 1.0, None),
     "features_vs_bare": cutting.bare("c3d", 0.25),
@@ -28,6 +32,7 @@ COMPARISONS = {
     "pooled_vs_supervoxels": cutting.pooled(stretch=True, target=30.0),
     "pooled_vs_in_place": cutting.pooled(stretch=False, target=None),
     "ablate_vs_naive": whole.ablate,
+    "ablate_amp": whole.amp,
     "study_vs_reference": whole.study,
     "study_vs_bare": whole.alone(large=False, target=0.80),
     "study_vs_bare_i3d": whole.alone(large=True, target=0.85),
@@ -39,7 +44,8 @@ ALONE = {
     "stages": stages.rates,
     "check": stages.check,
 }
-CPU_ONLY = ("segment_vs_naive", "growth", "growth_pooled")
+CPU_ONLY = ("segment_vs_naive", "segment_vs_simpleitk", "segment_vs_vtcd", "decode_vs_pyav")
+CPU_ONLY += ("decode_window_vs_pyav", "growth", "growth_pooled")
 KEYS = (*COMPARISONS, "growth", "growth_pooled", "stages")
 
 

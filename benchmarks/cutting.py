@@ -16,7 +16,7 @@ from stce import features, supervoxels
 from stce.engine import threads
 from stce.models.network import Pooled
 
-__all__ = ["bare", "boundary_recall", "kept", "naive", "on_device", "pooled", "segment"]
+__all__ = ["bare", "boundary_recall", "kept", "naive", "on_device", "pooled", "rival", "segment"]
 
 SMALL = {"n_segments": (4, 8)}
 
@@ -109,6 +109,44 @@ def on_device(quick: bool, device: str) -> Pair:
         work=f"supervoxels of 16x{size}x{size} by SLIC in PyTorch, made to cut on a GPU",
         against="scikit-image's SLIC on the CPU, a process a core",
         measured=f"each pair: another {each} clips, the same on both sides",
+        target=None,
+        repeats=repeats,
+    )
+
+
+def rival(name: str):
+    """Return the comparison of our supervoxels with those of SimpleITK, or cut as VTCD cuts."""
+    return partial(_rival, name)
+
+
+def _rival(name: str, quick: bool, device: str) -> Pair:
+    repeats, each, size = (2, 1, 48) if quick else (4, 2, 224)
+    clips = worlds.actors(repeats * each, size, channels=3)
+    parts = [clips.select(part) for part in np.array_split(np.arange(len(clips)), repeats)]
+    levels = SMALL["n_segments"] if quick else (15, 50, 80)
+    how = {"n_segments": levels, "n_jobs": -1, "progress": False}
+    network = worlds.trained("i3d", 0.125, clips, device).split("Mixed_3c")
+    cut = {"simpleitk": reference.simpleitk, "vtcd": partial(reference.vtcd, network)}[name]
+
+    def same(mine, other, i: int) -> list[Check]:
+        # The finest of our levels beside all that the other side has.
+        pairs = zip(mine.labels, other, parts[i].parts, strict=True)
+        recalls = [[boundary_recall(v[-1], truth) for v in both] for *both, truth in pairs]
+        behind = np.subtract(*np.mean(recalls, axis=0)[::-1])
+        return [Check("boundary recall behind the other side's", float(behind), 0.02)]
+
+    against = {
+        "simpleitk": "SimpleITK's SLIC at the same three grids, which keeps duplicates",
+        "vtcd": "SLIC as VTCD sets it (12 segments, compactness 0.01), once, on a map of the "
+        "network (I3D width 1/8, Mixed_3c), enlarged to the clip",
+    }
+    return Pair(
+        ours=lambda i: supervoxels.segment(parts[i], **how),
+        theirs=lambda i: cut(parts[i], levels),
+        same=same,
+        work=f"three-level SLIC and de-duplication of clips of 16x{size}x{size}x3",
+        against=f"{against[name]} (other segments: checked is how much of the outlines they find)",
+        measured=f"each pair: another {each} clips, the same on both sides; a process a core",
         target=None,
         repeats=repeats,
     )

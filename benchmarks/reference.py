@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import interpolate
 
-__all__ = ["ablate", "cavs", "cluster", "embed", "embed_clips", "plain", "score", "segment"]
+__all__ = ["ablate", "cavs", "cluster", "embed", "embed_clips", "plain", "score", "segment", "simpleitk", "vtcd"]
 
 
 def plain(network):
@@ -63,6 +63,46 @@ def segment(
     options = n_segments, compactness, sigma, min_fraction, threshold
     frames = (np.asarray(clips.frames[i]) for i in range(len(clips)))
     return Parallel(n_jobs=n_jobs)(delayed(_segment_clip)(f, *options) for f in frames)
+
+
+def _grid(clip: np.ndarray, levels) -> np.ndarray:
+    import SimpleITK as sitk
+
+    found, (frames, height, width) = [], clip.shape[:3]
+    for n in levels:
+        side = (frames * height * width / n) ** (1 / 3)
+        if side > frames:
+            side = (height * width / n) ** 0.5
+        step = [max(1, round(side))] * 2 + [min(frames, max(1, round(side)))]
+        image = sitk.GetImageFromArray(clip.astype(np.float32), isVector=True)
+        found.append(sitk.GetArrayFromImage(sitk.SLIC(image, step, 20.0, 10)) + 1)
+    return np.stack(found)
+
+
+def simpleitk(clips, levels, n_jobs=-1) -> list[np.ndarray]:
+    """Cut clips by SimpleITK's SLIC, label volumes ``(L, T, H, W)`` each; 10 rounds, as ours."""
+    return Parallel(n_jobs=n_jobs)(delayed(_grid)(frames, levels) for frames in clips.frames)
+
+
+def _tubelets(layer: np.ndarray, size) -> np.ndarray:
+    found = slic(layer, 12, 0.01, start_label=1, channel_axis=-1)
+    found = torch.from_numpy(found.astype(np.float32))[None, None]
+    return interpolate(found, size)[0].numpy().astype(int)
+
+
+@torch.inference_mode()
+def vtcd(network, clips, levels=None, n_jobs=-1) -> list[np.ndarray]:
+    """Cut clips by their map at a layer as VTCD does, label volumes ``(1, T, H, W)`` each.
+
+    Kowal et al., Understanding video transformers via universal concept discovery, CVPR 2024,
+    :doi:`10.1109/CVPR52733.2024.01041`; its public code sets 12 segments and compactness 0.01.
+    """
+    maps = []
+    for frames in np.asarray(clips.frames):
+        layer = network.trunk(_prepare(network, frames)[None].to(network.device))[0]
+        maps.append(layer.movedim(0, -1).cpu().double().numpy())
+    size = clips.frames.shape[1:4]
+    return Parallel(n_jobs=n_jobs)(delayed(_tubelets)(layer, size) for layer in maps)
 
 
 def _prepare(network, frames: np.ndarray) -> torch.Tensor:

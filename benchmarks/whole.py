@@ -19,7 +19,7 @@ from stce.datasets.textures import textures
 from stce.engine import threads
 from stce.models.network import Pooled
 
-__all__ = ["Part", "ablate", "alone", "study"]
+__all__ = ["Part", "ablate", "alone", "amp", "study"]
 
 # The sizes of the embedded study (``actors``), and small ones; as there, supervoxels are embedded
 # where they are.
@@ -281,6 +281,46 @@ def study(quick: bool, device: str) -> Pair:
         target=8.0,
         repeats=len(part.test),
         stages=lambda result: result["stages"],
+    )
+
+
+def amp(quick: bool, device: str) -> Pair:
+    """Masked clips of I3D in bfloat16, and in single precision."""
+    part = _part(quick, device, large=True)
+    size, sizes = part.sizes["size"], part.sizes
+    cuts = [supervoxels.segment(test, progress=False, **part.slic) for test in part.test]
+
+    def ablate(i: int, amp: bool) -> pd.DataFrame:
+        test, cut = part.test[i], cuts[i]
+        name, rng = test.classes[0], np.random.default_rng(0)
+        centres = rng.normal(size=(sizes["n_concepts"], part.network.n_features))
+        given = {name: centres.astype(np.float32)}, {name: part.rankings[name]}
+        subject = ablation.Subject(
+            part.network, test, cut, concepts.Concepts(None, None, given[0]), given[1],
+            features=rng.normal(size=(len(cut), part.network.n_features)).astype(np.float32),
+            device=device, amp=amp,
+        )  # fmt: skip
+        steps = {"q_max": sizes["q_max"], "progress": False}
+        parts = ablation.run(subject, ablation.ranked(sizes["n_random"]), **steps)
+        return pd.concat(parts, ignore_index=True)
+
+    def same(mine: pd.DataFrame, other: pd.DataFrame, i: int) -> list[Check]:
+        apart = np.abs(mine["probability"] - other["probability"]).max()
+        named = (mine["predicted"] != other["predicted"]).mean()
+        return [
+            Check("largest difference of a probability", float(apart), 0.1),
+            Check("share of steps named otherwise", float(named), 0.02),
+        ]
+
+    return Pair(
+        ours=lambda i: ablate(i, True),
+        theirs=lambda i: ablate(i, False),
+        same=same,
+        work=f"ablate a clip that is cut, I3D, 16x{size}x{size}, masked clips in bfloat16",
+        against="the same in single precision",
+        measured="each pair: another test clip, the same on both sides",
+        target=2.0,
+        repeats=len(part.test),
     )
 
 
