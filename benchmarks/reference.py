@@ -11,7 +11,10 @@ import copy
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from skimage.color import rgb2lab
+from skimage.filters import gaussian
 from skimage.segmentation import slic
+from skimage.util import img_as_float
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import interpolate
@@ -69,12 +72,13 @@ def _grid(clip: np.ndarray, levels) -> np.ndarray:
     import SimpleITK as sitk
 
     found, (frames, height, width) = [], clip.shape[:3]
+    colour = rgb2lab(gaussian(img_as_float(clip), 1.0, channel_axis=-1))  # as scikit-image does
     for n in levels:
         side = (frames * height * width / n) ** (1 / 3)
         if side > frames:
             side = (height * width / n) ** 0.5
         step = [max(1, round(side))] * 2 + [min(frames, max(1, round(side)))]
-        image = sitk.GetImageFromArray(clip.astype(np.float32), isVector=True)
+        image = sitk.GetImageFromArray(colour.astype(np.float32), isVector=True)
         found.append(sitk.GetArrayFromImage(sitk.SLIC(image, step, 20.0, 10)) + 1)
     return np.stack(found)
 
