@@ -19,7 +19,8 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import interpolate
 
-__all__ = ["ablate", "cavs", "cluster", "embed", "embed_clips", "plain", "score", "segment", "simpleitk", "vtcd"]
+__all__ = ["ablate", "cavs", "cluster", "embed", "embed_clips", "plain", "score", "segment"]
+__all__ += ["simpleitk", "vtcd"]
 
 
 def plain(network):
