@@ -190,10 +190,10 @@ class Part:
 
 def _part(quick: bool, device: str, large: bool = False) -> Part:
     """Return parts of a study's clips of one class, random clips and CAVs."""
-    # 1 / 24 of the embedded study: 120 discovery clips, 216 test clips, 2,000 random ones and 90
-    # concepts. Of large clips one of each kind, and a twelfth of a class's concepts.
+    # 1 / 24 of an embedded study: 120 discovery clips, 216 test clips, 2,000 random ones and 90
+    # concepts. Of large clips one a core of each kind, and a twelfth of a class's concepts.
     n_find, n_test, n_random, scored, groups, keep, repeats = (
-        (3, 1, 4, 1, 3, 8, 2) if quick else (1, 1, 1, 2, 20, 20, 3) if large
+        (3, 1, 4, 1, 3, 8, 2) if quick else (2, 2, 2, 2, 20, 20, 3) if large
         else (5, 9, 83, 4, 50, 40, 3)
     )  # fmt: skip
     sizes = QUICK if quick else LARGE if large else FULL
