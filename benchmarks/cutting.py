@@ -123,7 +123,7 @@ def _rival(name: str, quick: bool, device: str) -> Pair:
     repeats, each, size = (2, 1, 48) if quick else (4, 2, 224)
     clips = worlds.actors(repeats * each, size, channels=3)
     parts = [clips.select(part) for part in np.array_split(np.arange(len(clips)), repeats)]
-    levels = SMALL["n_segments"] if quick else (15, 50, 80)
+    levels = (8, 16) if quick else (15, 50, 80)
     how = {"n_segments": levels, "n_jobs": -1, "progress": False}
     network = worlds.trained("i3d", 0.125, clips, device).split("Mixed_3c")
     cut = {"simpleitk": reference.simpleitk, "vtcd": partial(reference.vtcd, network)}[name]

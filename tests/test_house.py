@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stce"
-LINES, MODULE_LINES, FOLDER_MODULES, FRONT_LINES, PARAMETERS = 18_600, 400, 11, 3_300, 12
+LINES, MODULE_LINES, FOLDER_MODULES, FRONT_LINES, PARAMETERS = 18_700, 400, 11, 3_300, 12
 
 # The method, in the order of the paper.
 METHOD = ("supervoxels", "features", "concepts", "cav", "tcav", "masking", "ablation", "curves")
