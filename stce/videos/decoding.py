@@ -77,10 +77,10 @@ def decode(path, fps=None, grey=False, take=None, each=None):
         raise ValueError(f"The video {path} is empty (0 bytes); fetch it again or delete it.")
     if fps is not None and not 0 < fps < 1e5:
         raise ValueError(f"fps must lie in (0, 100000), or be None for the video's own, not {fps}.")
-    keep = []
+    keep, span = [], None
     with suppress(ValueError, IndexError, av.FFmpegError):  # it is told when the film is read
         keep = _chosen(_announced(path, fps), fps, take)
-    span = _span(path, keep)
+        span = _span(path, keep) if take else None
     while True:
         with suppress(_Otherwise):
             video, kept, times, lost = _read(path, keep, grey, each, span)
@@ -211,16 +211,20 @@ def _span(path, keep):
         codec, kind = stream.codec_context.name, container.format.name
         if not keep or codec not in ENTRIES or kind not in STAMPED:
             return None
-        packets = [packet for packet in container.demux(stream) if packet.size]
-    stamps = [packet.pts for packet in packets]
-    doubtful = any(p.is_corrupt or p.is_discard or p.pts is None for p in packets)
-    if doubtful or len(set(stamps)) < len(stamps) or max(keep) >= len(stamps):
+        measured = (stream.codec_context.extradata or b"\0")[0] == 1
+        stamps, entries = [], []
+        for packet in container.demux(stream):
+            if packet.size:
+                entry = packet.is_keyframe and _units(bytes(packet), measured) & ENTRIES[codec]
+                entries += [len(stamps)] if entry else []
+                stamps.append(packet.pts)
+                if packet.is_corrupt or packet.is_discard or packet.pts is None:
+                    return None
+    if len(set(stamps)) < len(stamps) or max(keep) >= len(stamps):
         return None
     shown = sorted(stamps)
     first, last = shown[keep[0]], shown[keep[-1]]
-    keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts <= first]
-    said = stream.codec_context.extradata or b"\0"
-    keys = [i for i in keys if _units(bytes(packets[i]), said[0] == 1) & ENTRIES[codec]]
+    keys = [i for i in entries if stamps[i] <= first]
     if not keys or keys[0] > 0:
         return None
     stop = 1 + max(i for i, stamp in enumerate(stamps) if stamp <= last)
@@ -288,9 +292,9 @@ def _read(path, keep, grey, each, span=None):
         if not frames:
             raise _broken(path, ": ".join(["no frame can be decoded", *map(str, errors[:1])]))
         if span:
-            made = {stamp for stamp, *_, spoilt in frames if not spoilt}
-            whole = made >= {shown[0], *shown[begin : end + 1]} and kept == sorted(kept)
-            if errors or _told(said, stream) or not whole:
+            made, sound = ({f[0] for f in frames if not (of and f[3])} for of in (False, True))
+            whole = {shown[0], *shown[begin : end + 1]} <= sound and made <= set(shown)
+            if errors or _told(said, stream) or not whole or kept != sorted(kept):
                 raise _Otherwise
             which, whens, lasting, *_ = zip(*packets, strict=True)
             passed = zip(which, whens, lasting, strict=True)
