@@ -85,7 +85,7 @@ def table(results: dict) -> pd.DataFrame:
 
 
 def findings(results: dict) -> str:
-    """Say what the bench found: targets, the whole study, the bare network's passes, and growth.
+    """Say what the bench found: targets, what differs, the whole study, the network alone, growth.
 
     Parameters
     ----------
@@ -102,6 +102,13 @@ def findings(results: dict) -> str:
         f"`{row.key}` {row.ratio:.2g} times ({row.target:g} asked)"
         for row in aimed[~aimed["reached"]].itertuples()
     ]
+    apart = [
+        f"`{key}`, {check['name']} {check['value'] or np.nan:.2g} ({check['limit']:g} allowed)"
+        for key, devices in results.items()
+        for entry in devices.values()
+        for check in (entry["checks"] if "ratio" in entry else [])
+        if check["value"] is None or check["value"] > check["limit"]
+    ]
     whole, small, large = (
         results[f"study_vs_{side}"]["cpu"]["ratio"] for side in ("reference", "bare", "bare_i3d")
     )
@@ -112,6 +119,7 @@ def findings(results: dict) -> str:
     return f"""\
 - **{len(aimed) - len(missed)} of {len(aimed)}** targets are reached; missed:
   {", ".join(missed) or "none"}.
+- Not the same on both sides: {"; ".join(apart) or "none"}.
 - The study after training runs **{whole:.1f} times** as fast as the plain way.
 - Beside the bare network's own passes, which no study can do without, it runs at **{small:.2f}**
   of their speed at laptop size, and at {large:.2f} with I3D at 224 x 224.
