@@ -58,7 +58,7 @@ class Subject:
         Masked clips or supervoxels a forward pass, and where it runs.
     amp : bool, default False
         Show masked clips in bfloat16: twice as fast on processors that compute in it, and slower
-        on others. Probabilities then have two digits; what is embedded keeps all.
+        on others. Probabilities move by hundredths, and what is undecided may be named otherwise.
 
     Raises
     ------
