@@ -23,6 +23,8 @@ MARKING, LOST = ("h264", "hevc"), ("non-existing", "no frame!")  # but for what 
 # earlier (H.264: IDR, at any importance; HEVC: IDR, BLA, CRA). And formats with stamps that are so.
 ENTRIES = {"h264": {0x25, 0x45, 0x65}, "hevc": {kind << 1 for kind in range(16, 22)}}
 STAMPED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts")
+# Where a header says how many bytes the lengths of units have.
+UNIT_LENGTHS = {"h264": 4, "hevc": 21}
 # Stills that a file shows in place of a film: the cover of a record, pictures for a menu.
 STILLS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
@@ -211,7 +213,9 @@ def _span(path, keep):
         codec, kind = stream.codec_context.name, container.format.name
         if not keep or codec not in ENTRIES or kind not in STAMPED:
             return None
-        measured = (stream.codec_context.extradata or b"\0")[0] == 1
+        said = stream.codec_context.extradata or b"\0"
+        if (measured := said[0] == 1) and said[UNIT_LENGTHS[codec]] & 3 != 3:
+            return None
         stamps, entries = [], []
         for packet in container.demux(stream):
             if packet.size:
