@@ -1,5 +1,6 @@
 """Figures show what they are given; tables count what is there."""
 
+import itertools
 import matplotlib
 import matplotlib.pyplot as plt
 import nbclient
@@ -259,8 +260,10 @@ def test_motion_and_look_have_one_scale_and_a_picture_a_concept():
     rows = [_assessed(), unseen, _assessed(**{"class": "walk"}, look_high=40.0, kind="look")]
     figure = charts.motion_chart(pd.DataFrame(rows))
     wave, walk = [ax for ax in figure.axes if ax.get_title()]
-    assert wave.get_xlim() == wave.get_ylim() == pytest.approx((-1.7, 6.7))
-    assert walk.get_ylim()[1] > 40
+    assert wave.get_ylim() == pytest.approx((-0.6, 6.6))
+    assert wave.get_xlim() == pytest.approx((-1.9, 2.9))  # a logit is as long, and no half is empty
+    assert {ax.get_aspect() for ax in (wave, walk)} == {1.0}
+    assert walk.get_xlim()[1] > 40
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["motion", "look"]
     dots = [line for line in wave.lines if line.get_marker() == "o"]
     assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [(1.0, 4.0)]
@@ -269,7 +272,19 @@ def test_motion_and_look_have_one_scale_and_a_picture_a_concept():
     assert picture.xy == (1.0, 4.0)
     # Where nothing counts at all there is a scale as well.
     nil = dict.fromkeys(["motion", "motion_low", "motion_high", "look", "look_low", "look_high"], 0)
-    assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-1, 1)
+    assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-0.4, 0.4)
+
+
+def test_pictures_of_concepts_lie_beside_their_chart_and_apart():
+    near = [_assessed(concept=k, motion=4.0 + k / 10) for k in range(4)]
+    shown = {("wave", k): np.zeros((8, 8, 1), "u1") for k in range(4)}
+    figure = charts.motion_chart(pd.DataFrame(near), shown)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    boxes = [a.patch.get_window_extent() for a in ax.artists if hasattr(a, "offsetbox")]
+    assert all(box.x0 > ax.get_window_extent().x1 for box in boxes)
+    assert all(a.y1 <= b.y0 for a, b in itertools.pairwise(boxes))
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
 
 
 def test_answers_of_a_sceptic_are_coloured_by_what_they_say():

@@ -176,40 +176,41 @@ def motion_chart(
 ) -> Figure:
     """Plot how much the motion of each concept counts against how much its look does.
 
-    One panel a class, with one scale on both axes; one picture a concept, with 95 % intervals and
-    framed in the colour of its kind; concepts that no clip has are left out. Takes the ``concepts``
-    of :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each
-    class and concept; without pictures a dot stands for each.
+    One panel a class, a logit as long on both axes; one dot a concept, with 95 % intervals, in the
+    colour of its kind; concepts that no clip has are left out. Takes the ``concepts`` of
+    :func:`stce.evaluation.effects.motion.assess`, and a picture ``(H, W, C) uint8`` of each class
+    and concept, which then stand beside the panel, each led to its dot.
     """
     table = table[table["n_clips"] > 0]
     names = list(dict.fromkeys(table["class"]))
-    values = ["motion", "motion_low", "motion_high", "look", "look_low", "look_high"]
     with styled():
-        height, size = (3.5, 28) if len(names) > 1 else (5, 50)
+        height, size = (3.5, 28) if len(names) > 1 else (5, 60)
         figure, axes = panels(len(names), height, columns=3, sharey=False)
         figure.set_figwidth(9.5 if len(names) > 1 else 6)
         for ax, name in zip(axes.flat, names, strict=False):
-            mine = table[table["class"] == name].sort_values("remove")
-            low, high = min(0, mine[values].min(axis=None)), mine[values].max(axis=None)
-            edge = 0.1 * (high - low) or 1
-            ends = low - edge, high + edge
-            ax.plot(ends, ends, **DOTTED | {"color": PALE}, zorder=1)
+            mine = table[table["class"] == name].sort_values("motion")
+            across, along = _logits(mine, "look", "motion")
+            ax.axline((0, 0), slope=1, **DOTTED | {"color": PALE}, zorder=1)
             ax.axhline(0, **DOTTED)
             ax.axvline(0, **DOTTED)
-            for row in mine.itertuples():
+            beside = np.linspace(0, 1, 2 * len(mine) + 1)[1::2]
+            for row, y in zip(mine.itertuples(), beside, strict=True):
                 colour = KINDS[row.kind]
                 line = {"color": colour, "lw": 1.2, "alpha": 0.6, "zorder": 2}
                 ax.hlines(row.motion, row.look_low, row.look_high, **line)
                 ax.vlines(row.look, row.motion_low, row.motion_high, **line)
+                ax.plot(row.look, row.motion, "o", color=colour, ms=5, zorder=3)
                 if thumbnails is None:
-                    ax.plot(row.look, row.motion, "o", color=colour, ms=5, zorder=3)
                     continue
                 picture = rgb(thumbnails[name, row.concept])
                 image = OffsetImage(picture, zoom=size / len(picture))
-                place = {"pad": 0.1, "bboxprops": {"edgecolor": colour, "lw": 2}}
-                ax.add_artist(AnnotationBbox(image, (row.look, row.motion), **place))
+                place = {"xybox": (1.08, y), "boxcoords": "axes fraction", "pad": 0.1}
+                place |= {"box_alignment": (0, 0.5), "bboxprops": {"edgecolor": colour, "lw": 2}}
+                lead = {"arrowstyle": "-", "color": colour, "lw": 0.8, "ls": ":"}
+                at = (row.look, row.motion)
+                ax.add_artist(AnnotationBbox(image, at, arrowprops=lead, **place))
             ax.set_title(name, fontsize=10)
-            ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="look")
+            ax.set(xlim=across, ylim=along, aspect="equal", xlabel="look (logits)")
         for ax in axes[:, 0]:
             ax.set_ylabel("motion (logits)")
         for kind in dict.fromkeys(table["kind"]):
@@ -217,6 +218,16 @@ def motion_chart(
         place = {"loc": "outside lower center", "ncols": 5, "frameon": False}
         figure.legend(*ax.get_legend_handles_labels(), **place)
     return figure
+
+
+def _logits(table: pd.DataFrame, *names: str, least: float = 0.6) -> list[tuple[float, float]]:
+    """Return the ends of axes that show values with their intervals, none far shorter than all."""
+    values = [table[[name, f"{name}_low", f"{name}_high"]] for name in names]
+    ends = np.array([(min(0, v.min(axis=None)), max(0, v.max(axis=None))) for v in values])
+    spans = np.ptp(ends, axis=1)
+    longest = spans.max() or 1.0
+    room = np.maximum(least * longest - spans, 0) / 2 + 0.1 * longest
+    return [(low - more, high + more) for (low, high), more in zip(ends, room, strict=True)]
 
 
 def clip_chart(profile: np.ndarray, concepts: pd.DataFrame) -> Figure:
