@@ -1,6 +1,7 @@
 """Figures show what they are given; tables count what is there."""
 
 import itertools
+
 import matplotlib
 import matplotlib.pyplot as plt
 import nbclient
