@@ -11,19 +11,29 @@ from matplotlib.figure import Figure
 
 from book import published
 from stce.curves import difference
+from stce.viz import tables
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
 __all__ = [
     "CHOSEN",
     "DEFAULT",
+    "attainable",
+    "attained",
+    "by_class",
+    "by_parts",
     "cell",
     "compared",
+    "confirmed",
+    "contrast",
     "effects",
     "ends",
     "gains",
     "grid",
     "halves",
+    "in_short",
     "ladder",
+    "needed",
+    "on_others",
     "worlds",
 ]
 
@@ -120,6 +130,103 @@ def gains(outcomes: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat(difference(mean, "top", order) for order in others)
     found[["gain", "ci_low", "ci_high"]] *= 100
     return found.drop(columns="first").set_index(["mode", "second"]).sort_index()
+
+
+def attainable(ceiling: pd.DataFrame, *halves: pd.DataFrame) -> pd.DataFrame:
+    """Set the most lift that an upper half could have beside that which it has, a class a row."""
+    keys = ["scene", "class"]
+    measured = pd.concat(halves).set_index(keys)[["upper", "lower"]]
+    table = ceiling.set_index(keys)[["ceiling"]].join(measured)
+    return table.assign(reached=table["upper"] / table["ceiling"])
+
+
+def attained(table: pd.DataFrame, asked: float = 2) -> str:
+    """Say of what :func:`attainable` returns how much of it the rankings have."""
+    possible, reached = ((table[name] >= asked).sum() for name in ("ceiling", "upper"))
+    return (
+        f"The ranking has **{100 * table['reached'].mean():.0f} %** of what is possible, on "
+        f"average; a lift of {asked:g} is possible in {possible} of {len(table)} classes and "
+        f"scenes, and reached in {reached}."
+    )
+
+
+def confirmed(mended: pd.DataFrame, defaults: pd.DataFrame) -> str:
+    """Say in how many classes and scenes that nothing was chosen on people come first."""
+    clear = mended["gap_low"] > 0
+    each = clear.groupby(mended["class"]).all()
+    return (
+        f"In **{clear.sum()} of {len(mended)}** the upper half holds more of it than the lower "
+        "one, interval clear of zero; the rank correlation of importance and lift is "
+        f"{mended['correlation'].mean():.2f} on average. By the defaults, tried on {len(defaults)} "
+        f"of these, it is {defaults['correlation'].mean():.2f}. What fails is "
+        f"*{_listed(each.index[~each])}*: little more than an arm moves there, and who stands "
+        "still is ground to the film's median."
+    )
+
+
+def on_others(arms: pd.DataFrame) -> str:
+    """Say in how many classes and parts of other films what moves comes first."""
+    ahead, twice = ((arms[name] >= least).sum() for name, least in (("gap_low", 0), ("upper", 2)))
+    return (
+        f"The upper half is ahead, interval clear of zero, in **{ahead} of {len(arms)}**, and "
+        f"holds at least twice as much of what moves as any place in {twice}."
+    )
+
+
+def needed(runs: pd.DataFrame, gains: pd.DataFrame) -> str:
+    """Say how well a network knows the clips, and how its most important concepts do on them."""
+    facts = runs.iloc[0]
+    return (
+        f"The head names **{100 * runs['test_accuracy'].mean():.0f} %** of {facts['n_test']} clips "
+        f"of the scene that it was not fitted to. Of {len(gains)} comparisons over all classes, "
+        f"{(gains['ci_low'] > 0).sum()} are clear of zero in favour of the most important concepts."
+    )
+
+
+def by_class(each: pd.DataFrame) -> str:
+    """Name the classes whose most important concepts are ahead, or behind, in either mode."""
+    ahead, behind = (
+        _listed(each[some].index.unique("class")) or "none"
+        for some in (each["ci_low"] > 0, each["ci_high"] < 0)
+    )
+    return f"Ahead, interval clear of zero, adding or removing: *{ahead}*. Behind: *{behind}*."
+
+
+def by_parts(scores: pd.DataFrame, n: int = 5) -> str:
+    """Say how much of what moves the most and the least important concepts hold."""
+    first, last = ends(scores, n)
+    return (
+        f"The {n} most important concepts of a class hold **{first:.1f}** times as much of what "
+        f"moves as any place, the {n} least important **{last:.1f}** times."
+    )
+
+
+def contrast(small: published.Results, gains: pd.DataFrame) -> str:
+    """Say what the small network knows, and whether its explanation holds."""
+    points = ", ".join(
+        f"{row.gain:+.0f} ({row.ci_low:.0f} to {row.ci_high:.0f}) points in the mode {mode!r}"
+        for mode, row in gains.iterrows()
+    )
+    return (
+        f"It names **{100 * small.runs['test_accuracy'].mean():.0f} %** of the other scene's "
+        "clips, and its most important concepts are ahead of as many voxels of random supervoxels "
+        f"by {points}. {by_parts(small.scores)}"
+    )
+
+
+def in_short(factorial: pd.DataFrame, mended: pd.DataFrame) -> str:
+    """Say in two sentences what the defaults do, and what mends them."""
+    default = cell(factorial, DEFAULT)["correlation"]
+    return (
+        "On a real network and real films the defaults are a lottery (correlation "
+        f"{default.min():.2f} to {default.max():.2f} by class). Matched negatives of other "
+        "classes, pooled features and concepts found at a finer layer bring what moves to the top "
+        f"in {(mended['gap_low'] > 0).sum()} of {len(mended)} unseen classes and scenes."
+    )
+
+
+def _listed(names) -> str:
+    return tables.literal(", ".join(names))
 
 
 def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:

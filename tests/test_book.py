@@ -77,7 +77,7 @@ def test_what_a_page_lacks_or_a_template_does_not_know_is_named():
 def test_a_page_narrates_in_at_most_sixty_lines(path):
     cells = [c for c in code_cells(path) if "parameters" not in c.metadata.get("tags", [])]
     lines = sum(len([x for x in cell.source.splitlines() if x.strip()]) for cell in cells)
-    assert lines <= {"wild": 100}.get(path.stem, 60)
+    assert lines <= 60
 
 
 @pytest.mark.parametrize("name", sorted(set(parameters.PAGES) - {"08_your_own", "explore"}))
