@@ -4,7 +4,8 @@ One folder a run and seed::
 
     results/actors-small/seed-0/facts.json     what was run, where, how long, at which revision
                                 outcomes.csv   was each test clip recognised, step by step
-                                controls.csv   the same for as much of the clip by chance
+                                controls.csv   the same for as much of the clip by chance; both
+                                               with the class's log odds, mean over the steps
                                 scores.csv     the concepts and their scores
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from stce.engine.resampling import interval, resamples
 from stce.engine.storage import replacing
@@ -28,6 +30,7 @@ __all__ = [
     "Results",
     "accuracy_over_seeds",
     "controls",
+    "evidence",
     "gap",
     "load",
     "publish",
@@ -38,6 +41,7 @@ __all__ = [
 MODELS = {"c3d": "C3D", "r3d18": "R3D", "i3d": "I3D"}  # as the paper's tables call them
 
 KEYS = ["id", "class", "mode", "order"]
+SURE = 1e-7  # nearer to 0 or 1 a probability in float32 says nothing
 SCORES = ["class", "concept", "rank", "score", "ci_low", "ci_high", "derivative", "n_members"]
 SCORES += ["cav_accuracy", "p", "q_value"]
 
@@ -79,11 +83,14 @@ class Results:
 
 
 def _wide(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Count the repeats in which a clip was recognised; one column a q."""
+    """Count the repeats in which a clip was recognised, one column a q; and its mean log odds."""
     counted = outcomes.groupby([*KEYS, "q"], sort=False)["correct"].sum().unstack("q")
     repeats = outcomes.groupby(KEYS, sort=False)["repeat"].nunique()
     counted.columns = [f"q{q}" for q in counted.columns]
-    return counted.astype(int).assign(repeats=repeats).reset_index()
+    steps = outcomes[outcomes["q"] > 0]
+    odds = logit(steps["probability"].astype(float).clip(SURE, 1 - SURE))
+    means = steps.assign(odds=odds).groupby(KEYS, sort=False)["odds"].mean().round(3)
+    return counted.astype(int).assign(repeats=repeats, log_odds=means).reset_index()
 
 
 def _long(counted: pd.DataFrame) -> pd.DataFrame:
@@ -272,6 +279,20 @@ def controls(folder: str | Path, run: str) -> pd.DataFrame:
     files = sorted(Path(folder).glob(f"{run}/seed-*/controls.csv"))
     tables = [_long(pd.read_csv(f)).assign(run=run, seed=int(f.parent.name[5:])) for f in files]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def evidence(folder: str | Path, run: str) -> pd.DataFrame:
+    """Read how sure a run's network was of the class while each order was shown, all seeds.
+
+    Returns one row a ``seed``, test clip (``id``, ``class``), ``mode`` and ``order``: ``log_odds``
+    of the class, mean over the steps q >= 1. What was published without them has none.
+    """
+    files = sorted(Path(folder).glob(f"{run}/seed-*/*.csv"))
+    kept = [f for f in files if f.stem in ("outcomes", "controls")]
+    tables = [pd.read_csv(f).assign(seed=int(f.parent.name[5:])) for f in kept]
+    columns = ["seed", *KEYS, "log_odds"]
+    tables = [t[columns] for t in tables if "log_odds" in t]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def accuracy_over_seeds(

@@ -66,7 +66,7 @@ class Films:
         drawn, _ = negatives("folder", 30, folder=others, stride=2, fit="crop", **like)
         found = []
         for split in ("train", "test"):
-            kept = videos.cache(films_module.load(split, **how), folder / split, SIZE[1:])
+            kept = videos.cache(films_module.load(split, **how), folder / split / "films", SIZE[1:])
             clips = clips_module.middle_clips(kept, None, SIZE[0], SIZE[1:])
             network = beginning.begin(theirs, clips.classes)
             z = features.extract_clips(network.split("avgpool"), clips)
