@@ -67,6 +67,7 @@ def finish(folder, seed=0, network="c3d", dataset="actors"):
                 level = table["order"].map(chance)
                 level = level.where(table["mode"] == "add", 1 - level)
                 table["correct"] = rng.random(len(table)) < level
+                table["probability"] = level.where(table["q"] > 0, 0.5).where(table["q"] < 5, 1.0)
                 table["revealed"] = 0.5
                 table.to_parquet(out / "outcomes.parquet")
 
@@ -90,6 +91,21 @@ def test_published_outcomes_give_the_runs_own_accuracies(tmp_path):
     assert (fact["model"], fact["setting"], fact["seed"]) == ("C3D", "standard", 1)
     assert fact["random_clips"] == "HMDB51" and fact["n_trained_on"] == 40
     assert sum(f.stat().st_size for f in place.iterdir()) < 100_000
+
+
+def test_published_evidence_is_the_mean_log_odds_of_the_steps(tmp_path):
+    finish(tmp_path / "run", seed=1)
+    place = published.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    told = published.evidence(tmp_path / "results", KNOWN.name)
+    assert len(told) == 40 * 2 * 3 and (told["seed"] == 1).all()
+    # Four steps at 4 to 1, and one as sure as a probability in float32 can tell: 1e7 to 1.
+    least = told.query("mode == 'remove' and order == 'least'")["log_odds"]
+    assert least.to_numpy() == pytest.approx((4 * np.log(4) + np.log(1e7)) / 5, abs=1e-3)
+    # What was published before log odds were is read as having none.
+    old = pd.read_csv(place / "outcomes.csv").drop(columns="log_odds")
+    old.to_csv(place / "outcomes.csv", index=False)
+    assert published.evidence(tmp_path / "results", KNOWN.name).empty
+    assert len(published.load(tmp_path / "results").outcomes) == 40 * 2 * 3 * 6
 
 
 def test_an_unfinished_run_publishes_nothing(tmp_path):

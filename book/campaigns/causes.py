@@ -192,7 +192,7 @@ def pool(network, clips: Clips, cut: Supervoxels, how: str, few: int = 0, seed: 
     table = cut.table.iloc[rows]
     video = table["video"].to_numpy()
     size = clips.frames.shape[1:4]
-    centre = [table[[f"{a}0", f"{a}1"]].sum(1) / (2 * n) for a, n in zip("tyx", size, strict=True)]
+    centre = [table[[f"{a}0", f"{a}1"]].sum(axis=1) / (2 * n) for a, n in zip("tyx", size, strict=True)]
     place = np.stack([np.log(table["size"]), *centre], axis=1)
     inside, around = np.zeros((len(rows), 2)), np.zeros((len(rows), 2))
     if clips.parts is not None:
