@@ -192,8 +192,8 @@ def pool(network, clips: Clips, cut: Supervoxels, how: str, few: int = 0, seed: 
     table = cut.table.iloc[rows]
     video = table["video"].to_numpy()
     size = clips.frames.shape[1:4]
-    centre = [table[[f"{a}0", f"{a}1"]].sum(axis=1) / (2 * n) for a, n in zip("tyx", size, strict=True)]
-    place = np.stack([np.log(table["size"]), *centre], axis=1)
+    middle = [table[[f"{a}0", f"{a}1"]].mean(axis=1) for a in "tyx"]
+    place = np.stack([np.log(table["size"]), *(m / n for m, n in zip(middle, size, strict=True))], 1)
     inside, around = np.zeros((len(rows), 2)), np.zeros((len(rows), 2))
     if clips.parts is not None:
         total = np.stack([np.bincount(np.asarray(p).ravel(), minlength=2) for p in clips.parts])
