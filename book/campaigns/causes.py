@@ -192,8 +192,9 @@ def pool(network, clips: Clips, cut: Supervoxels, how: str, few: int = 0, seed: 
     table = cut.table.iloc[rows]
     video = table["video"].to_numpy()
     size = clips.frames.shape[1:4]
-    middle = [table[[f"{a}0", f"{a}1"]].mean(axis=1) for a in "tyx"]
-    place = np.stack([np.log(table["size"]), *(m / n for m, n in zip(middle, size, strict=True))], 1)
+    ends = zip("tyx", size, strict=True)
+    middle = [table[[f"{axis}0", f"{axis}1"]].mean(axis=1) / n for axis, n in ends]
+    place = np.stack([np.log(table["size"]), *middle], axis=1)
     inside, around = np.zeros((len(rows), 2)), np.zeros((len(rows), 2))
     if clips.parts is not None:
         total = np.stack([np.bincount(np.asarray(p).ravel(), minlength=2) for p in clips.parts])
