@@ -37,3 +37,12 @@ def test_a_campaign_that_was_stopped_goes_on(given, monkeypatch):
     read = again.pool("hug", again.of("hug"), "colour", "pooled", "Mixed_4f")
     for name, values in vars(made).items():
         np.testing.assert_array_equal(getattr(read, name), values)
+
+
+@pytest.mark.parametrize("how", causes.REPRESENTATIONS)
+def test_supervoxels_are_embedded_in_every_way(given, how):
+    first, _ = Films.load(*given)
+    layer = "Mixed_4f" if how == "pooled" else "avgpool"
+    made = first.pool("kick", first.of("kick"), "colour", how, layer, few=5)
+    assert made.z.shape == (5, made.whole.shape[1]) and np.isfinite(made.z).all()
+    assert len(np.unique(made.z.round(4), axis=0)) == 5  # each supervoxel by itself

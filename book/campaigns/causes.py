@@ -150,7 +150,7 @@ def _shown(network, clips: Clips, cut: Supervoxels, rows: np.ndarray, box: bool)
         clip = network.prepare(torch.from_numpy(np.asarray(clips.frames[video]))[None])[0]
         soft = None if box else filling(clip[None], "blur", 0, 0)[0]
         labels = np.asarray(cut.labels[video])
-        edges = part[["t0", "t1", "y0", "y1", "x0", "x1"]].to_numpy(float)
+        edges = part[["t0", "t1", "y0", "y1", "x0", "x1"]].to_numpy(float, copy=True)
         for low, high, most in ((2, 3, height), (4, 5, width)):
             more = (BOX - 1) / 2 * (edges[:, high] - edges[:, low])
             edges[:, low] = np.maximum(np.floor(edges[:, low] - more), 0)
