@@ -10,7 +10,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from book import published
-from stce.curves import difference
+from stce.curves import areas, difference
 from stce.viz import tables
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
@@ -34,6 +34,8 @@ __all__ = [
     "ladder",
     "needed",
     "on_others",
+    "pulled",
+    "surer",
     "worlds",
 ]
 
@@ -227,6 +229,40 @@ def in_short(factorial: pd.DataFrame, mended: pd.DataFrame) -> str:
 
 def _listed(names) -> str:
     return tables.literal(", ".join(names))
+
+
+def pulled(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Tell how often damaged clips are named rightly, in which nothing is left to be seen.
+
+    Takes the outcomes of :func:`compared`. Returns one row a class and, in per cent, how many of
+    its clips are named so ``blank``, with ``random voxels shown`` and ``random voxels hidden``, as
+    many as the most important concepts have.
+    """
+    rates = outcomes.assign(started=outcomes["q"] > 0)
+    rates = rates.groupby(["class", "mode", "order", "started"])["correct"].mean().mul(100)
+    columns = {
+        "blank": ("add", "top", False),
+        "random voxels shown": ("add", "random voxels", True),
+        "random voxels hidden": ("remove", "random voxels", True),
+    }
+    each = {name: rates.xs(key, level=[1, 2, 3]) for name, key in columns.items()}
+    return pd.DataFrame(each)
+
+
+def surer(evidence: pd.DataFrame, second: str = "random supervoxels") -> pd.DataFrame:
+    """Compare the most important concepts with another order by the log odds of the class.
+
+    Unlike the share of clips that are named rightly, they have no floor and no ceiling. Takes what
+    :func:`book.published.evidence` returns; seeds of a clip are averaged. Returns a row a class and
+    mode as :func:`gains` does, in nats.
+    """
+    keys = ["id", "class", "mode", "order"]
+    mean = evidence.groupby(keys, as_index=False)["log_odds"].mean()
+    mean = mean.rename(columns={"id": "video"}).assign(q=1)
+    each = {name: areas(part, "top", "log_odds") for name, part in mean.groupby("class")}
+    found = pd.concat(each, names=["class", None]).query("order == @second")
+    names = {"gain": "gain", "gain_low": "ci_low", "gain_high": "ci_high", "n_clips": "n_clips"}
+    return found.set_index("mode", append=True).droplevel(1)[[*names]].rename(columns=names)
 
 
 def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:

@@ -84,11 +84,14 @@ class Subject:
     def __post_init__(self):
         object.__setattr__(self, "device", resolve(self.device))
         self.network.check_classes(self.clips.classes)
-        if self.features is not None and len(self.features) != len(self.supervoxels):
+        z, region, voxels = self.features, self.region, self.clips.frames.shape[:4]
+        if z is not None and (np.ndim(z) != 2 or len(z) != len(self.supervoxels)):
             raise ValueError(
-                f"features has {len(self.features)} rows for {len(self.supervoxels)} supervoxels; "
-                "embed the supervoxels of these test clips."
+                f"features is {np.shape(z)} for {len(self.supervoxels)} supervoxels; embed the "
+                "supervoxels of these test clips."
             )
+        if region is not None and np.shape(region) != voxels:
+            raise ValueError(f"region must be {voxels}, as the clips are, not {np.shape(region)}.")
         if self.assign not in ("true", "predicted"):
             raise ValueError(f"assign is {self.assign!r}; choose 'true' or 'predicted'.")
 

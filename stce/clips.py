@@ -167,15 +167,23 @@ class Clips:
         return np.flatnonzero(self.labels == self.classes.index(class_name))
 
     def select(self, indices):
-        """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``."""
-        indices = np.arange(len(self))[indices]
+        """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``.
+
+        What is none of these is a ValueError.
+        """
+        try:
+            rows = np.arange(len(self))[indices if isinstance(indices, slice) else [*indices]]
+            (_,) = rows.shape
+        except (IndexError, TypeError, ValueError) as error:
+            fits = f"a slice, whole numbers below {len(self)} or {len(self)} times True or False"
+            raise ValueError(f"indices must be {fits}, not {indices!r:.99}.") from error
         return Clips(
-            storage.read_rows(self.frames, indices),
-            self.labels[indices],
-            self.ids[indices],
-            self.groups[indices],
+            storage.read_rows(self.frames, rows),
+            self.labels[rows],
+            self.ids[rows],
+            self.groups[rows],
             self.classes,
-            None if self.parts is None else storage.read_rows(self.parts, indices),
+            None if self.parts is None else storage.read_rows(self.parts, rows),
         )
 
     def save(self, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,18 @@ class Concepts:
         return np.unique(self.table.loc[self.table["class"] == name, "supervoxel"].to_numpy())
 
     def members(self, class_name: str, concept: int) -> np.ndarray:
-        """Return the supervoxel rows of one concept, nearest first, ``(m,) int64``."""
-        chosen = self.table[(self.table["class"] == class_name) & (self.table.concept == concept)]
-        return chosen.sort_values("rank")["supervoxel"].to_numpy()
+        """Return the supervoxel rows of one concept, nearest first, ``(m,) int64``.
+
+        A class or a concept that is not among these is a ValueError.
+        """
+        table = self.table
+        if isinstance(class_name, str) and isinstance(concept, Integral):
+            chosen = table[(table["class"] == class_name) & (table["concept"] == concept)]
+            if len(chosen):
+                return chosen.sort_values("rank")["supervoxel"].to_numpy()
+        last = table.groupby("class")["concept"].max().to_dict()
+        told = f"There is no concept {concept!r} of class {class_name!r}"
+        raise ValueError(f"{told}; those that there are go up to {last}.")
 
     def save(self, folder: str | Path) -> None:
         """Write ``concepts.parquet``, ``sizes.parquet`` and ``centres.safetensors``."""

@@ -62,8 +62,7 @@ class Explanation:
     trust : stce.evaluation.trust.Trust or None
         With ``check``: what a sceptic asks of it, and what is answered.
     settings : dict
-        The arguments, the grey value of hidden voxels (``fill``), and the versions of stce and
-        torch, as JSON can hold them.
+        The arguments, the grey value of hidden voxels (``fill``), versions of stce and torch.
     network : stce.models.adapt.Explainable or None
         What was explained; None after :meth:`load`.
     evidence : stce.evaluation.trust.Evidence or None
@@ -148,21 +147,20 @@ class Explanation:
             )
         return trust.examine(self.evidence, **{"seed": self.settings["seed"], **asked})
 
+    @typed
     def ends(self, n: int = 2) -> list[int]:
         """Return the n most and the n least important concepts, in the order of their rank."""
         return self.ranking[:n] + self.ranking[n:][-n:]
 
     def title(self, concept: int) -> str:
         """Return rank and score of a concept in words."""
+        self.members(concept)  # refuses one that there is not
         row = self.scores.loc[concept]
         name = f"{row['name']}, " if row.get("name") else ""
         return f"{name}rank {row['rank']} of {len(self.scores)}, score {row['score']:.2f}"
 
     def explain_clip(self, clip, **how) -> Contributions:
-        """Tell what each supervoxel of a clip, or of a longer video, adds to the class's logit.
-
-        For the arguments see :func:`stce.evaluation.effects.contributions.explain_clip`.
-        """
+        """As :func:`stce.evaluation.effects.contributions.explain_clip` does."""
         return explain_clip(self, clip, **how)
 
     def members(self, concept: int) -> np.ndarray:

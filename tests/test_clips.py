@@ -672,3 +672,15 @@ def test_two_files_of_a_cache_that_were_exchanged_are_named(tmp_path, monkeypatc
     for opened in (CachedVideos.load, lambda folder: cache(Counting(4), folder, (6, 8))):
         with pytest.raises(ValueError, match="000001.npy has .* bytes .*; delete the"):
             opened(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [None, "0", [9], 2, 1.5, [[0]], [True], [0.5], object()])
+def test_what_selects_no_clips_is_named(wrong):
+    frames = np.zeros((4, 2, 8, 8, 1), np.uint8)
+    clips = Clips(frames, [0] * 4, list("abcd"), list("abcd"), ("a",))
+    told = "indices must be a slice, whole numbers below 4 or 4 times True or False"
+    with pytest.raises(ValueError, match=told):
+        clips.select(wrong)
+    some = [0, 3], slice(0, 4, 3), np.array([True, False, False, True]), [0, -1]
+    assert [clips.select(rows).ids.tolist() for rows in some] == [["a", "d"]] * 4
+    assert len(clips.select([])) == 0

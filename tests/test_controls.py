@@ -389,8 +389,13 @@ def test_without_a_region_nothing_is_held():
 
 def test_clips_and_features_that_do_not_belong_to_the_network():
     network, clips, *rest = world([0, 40, 0, 0], -20)
-    with pytest.raises(ValueError, match="features has 5 rows for 12 supervoxels"):
+    with pytest.raises(ValueError, match=r"features is \(5, 4\) for 12 supervoxels"):
         ablation.Subject(network, clips, *rest, features=np.zeros((5, 4), np.float32))
+    with pytest.raises(ValueError, match=r"features is \(12,\) for 12 supervoxels"):
+        ablation.Subject(network, clips, *rest, features=np.zeros(12, np.float32))
+    for region in (np.ones(clips.frames.shape[1:4], bool), 3, "arms"):
+        with pytest.raises(ValueError, match="region must be .*, as the clips are, not"):
+            ablation.Subject(network, clips, *rest, region=region)
     network.classes = ("no", "yes")
     others = dataclasses.replace(clips, classes=("yes", "no"))
     with pytest.raises(ValueError, match="was trained for the classes no, yes, not for yes, no"):

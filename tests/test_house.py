@@ -28,7 +28,7 @@ MAY_IMPORT = {
     **dict.fromkeys(METHOD, SEEN_BY_METHOD),
     "explanation": EXPLANATION | {"datasets.negatives", *JUDGES},
     "evaluation": EXPLANATION | {"explanation"},
-    "viz": {"videos.frames"},
+    "viz": {"engine", "videos.frames"},
     "study": {"engine", "videos", "models", "clips", "datasets", "training", *METHOD}
     | {"explanation", "evaluation", "viz"},
     "__init__": {"explanation"},

@@ -285,3 +285,10 @@ def test_explain_has_no_other_class_in_clips_of_one():
     frames = np.moveaxis(striped().frames[:6], -1, 1)
     with pytest.raises(ValueError, match="random is 'others'"):
         explain(shades(), None, frames, 0, random="others", **SMALL)
+
+
+@pytest.mark.parametrize("wrong", ["wave", 3, [1]])
+def test_classes_to_leave_out_are_a_list(tmp_path, wrong):
+    for source in ("textures", "folder", "hmdb"):
+        with pytest.raises(ValueError, match="exclude must be a list of text, not"):
+            negatives(source, 2, exclude=wrong, folder=tmp_path)

@@ -128,3 +128,21 @@ def test_write_chooses_the_codec_by_the_ending(tmp_path):
 def test_write_refuses_an_unknown_ending(tmp_path):
     with pytest.raises(ValueError, match=r"\.avi, \.mp4, \.mkv, \.webm"):
         film.write_video(tmp_path / "square.xyz", moving_square())
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong", "message"),
+    [
+        (film.html, {"fps": "8"}, "fps must be a number, not '8'"),
+        (film.html, {"scale": 1.5}, "scale must be a whole number"),
+        (film.html, {"width": "wide"}, "width must be a number of pixels"),
+        (film.html, {"width": 0}, "width must be a number of pixels"),
+        (film.html, {"alt": 3}, "alt must be text"),
+        (film.filmstrip, {"n": 0}, "n and height must be at least 1"),
+        (film.filmstrip, {"height": "64"}, "height must be a whole number"),
+        (film.encode, {"smooth": "yes"}, "smooth must be True or False"),
+    ],
+)
+def test_what_a_film_cannot_be_made_with_is_named(call, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        call(np.zeros((4, 16, 16, 1), np.uint8), **wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from stce.clips import Clips, as_clips
 from stce.datasets import hmdb, text_of
 from stce.datasets.copies import plain
 from stce.datasets.textures import textures
+from stce.engine.device import typed
 from stce.engine.storage import explain_read, path_of
 from stce.videos.decoding import ENDINGS
 from stce.videos.sources import is_film
@@ -51,6 +53,7 @@ def films(folder: str | Path, classes=(), known=()) -> dict[str, list[str]]:
     return listed
 
 
+@partial(typed, but=("folder", "known"))
 def negatives(
     source: str,
     n: int,

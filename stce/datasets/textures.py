@@ -83,18 +83,17 @@ def _clip(rng, shape, channels):
     brightness = np.float32(rng.uniform(70, 185))
     grain = rng.standard_normal(image[0].shape, np.float32) * np.float32(rng.uniform(0, 5))
     corners = [int(rng.integers(grain.size)) for _ in image]
-    levels = np.arange(256, dtype=np.uint8)[:, None]
-    if channels == 3:
-        dark, bright = rng.uniform(0, 90, 3), rng.uniform(150, 255, 3)
-        levels = np.linspace(dark, bright, 256).astype(np.uint8)
+    ends = (rng.uniform(0, 90, 3), rng.uniform(150, 255, 3)) if channels == 3 else ([0], [255])
     # A pixel is one element of its bytes: three times as fast as a row of three.
-    levels = levels.view(f"V{channels}").ravel()
+    levels = np.linspace(*ends, 256).astype(np.uint8).view(f"V{channels}").ravel()
     clip = np.empty((*image.shape, channels), np.uint8)
-    for frame, corner, shown in zip(image, corners, clip, strict=True):
-        frame *= contrast
-        frame += brightness
-        frame += np.roll(grain, corner)  # from another corner it is new noise to the eye
-        level = np.clip(frame, 0, 255, out=frame).astype(np.uint8)
+    for few in _few(image.shape):
+        frames, shown = image[few], clip[few]
+        frames *= contrast
+        frames += brightness
+        for frame, corner in zip(frames, corners[few], strict=True):
+            frame += np.roll(grain, corner)  # from another corner it is new noise to the eye
+        level = np.clip(frames, 0, 255, out=frames).astype(np.uint8)
         shown[...] = levels.take(level).view(np.uint8).reshape(shown.shape)
     return clip
 
@@ -130,16 +129,10 @@ def _still(rng, rows, columns):
     for radius in np.sort(rows * 0.3 * rng.uniform(0.15, 1, 24) ** 2)[::-1]:
         dy, dx = np.abs(y - rng.uniform(0, rows)), np.abs(x - rng.uniform(0, columns))
         high, wide = dy[:, 0] < radius, dx < radius * (1.5 if square else 1)
-        leaf = picture[_within(high), _within(wide)]
+        leaf = picture[tuple(slice(m.argmax(), m.argmax() + m.sum()) for m in (high, wide))]
         inside = True if square else dy[high] ** 2 + dx[wide] ** 2 < radius * radius
         leaf += inside * (np.float32(rng.normal()) - 0.8 * leaf)
     return picture
-
-
-def _within(found):
-    """The slice of a mask ``(n,) bool`` whose true values lie side by side."""
-    start = int(found.argmax())
-    return slice(start, start + int(found.sum()))
 
 
 def _clouds(rng, shape):

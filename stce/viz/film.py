@@ -8,12 +8,14 @@ import base64
 import io
 from fractions import Fraction
 from html import escape
+from numbers import Real
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
 
+from stce.engine.device import typed
 from stce.videos.frames import resize
 from stce.viz.pictures import evenly
 
@@ -21,6 +23,7 @@ from stce.viz.pictures import evenly
 CODECS = {".avi": "mpeg4", ".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 
 
+@typed
 def encode(frames, fps=8, scale=1, smooth=False):
     """Encode frames as an H.264 video that every browser plays.
 
@@ -71,6 +74,7 @@ def encode(frames, fps=8, scale=1, smooth=False):
     return file.getvalue()
 
 
+@typed
 def filmstrip(frames, n=6, height=64):
     """Lay some frames, evenly spaced in time, side by side.
 
@@ -93,10 +97,13 @@ def filmstrip(frames, n=6, height=64):
     (56, 224, 3)
     """
     frames = _as_rgb(frames)
+    if n < 1 or height < 1:
+        raise ValueError(f"n and height must be at least 1, not {n} and {height}.")
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))
     return np.hstack(list(resize(frames[evenly(len(frames), n)], (height, width))))
 
 
+@typed
 def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
     """Return the HTML of a looping video, with a filmstrip where videos are not played.
 
@@ -120,6 +127,8 @@ def html(frames, fps=8, scale=1, width=None, alt="Video clip", smooth=False):
     >>> page[:6], 'aria-label="A black clip"' in page
     ('<video', True)
     """
+    if width is not None and not (isinstance(width, Real) and width >= 1):
+        raise ValueError(f"width must be a number of pixels, at least 1, not {width!r}.")
     video = base64.b64encode(encode(frames, fps, scale, smooth)).decode()
     strip = still(filmstrip(frames), "JPEG", quality=70)
     alt = escape(alt, quote=True)
@@ -138,6 +147,7 @@ def still(frame, kind, **options):
     return base64.b64encode(file.getvalue()).decode()
 
 
+@typed
 def write_video(path, frames, fps=25, codec=None, options=None):
     """Write frames to a video file.
 
