@@ -167,10 +167,7 @@ class Clips:
         return np.flatnonzero(self.labels == self.classes.index(class_name))
 
     def select(self, indices):
-        """Return clips, in memory: of a slice, of ``(n,) int`` in that order, or ``(N,) bool``.
-
-        What is none of these is a ValueError.
-        """
+        """Return clips, in memory: of a slice, ``(n,) int`` or ``(N,) bool``, else ValueError."""
         try:
             rows = np.arange(len(self))[indices if isinstance(indices, slice) else [*indices]]
             (_,) = rows.shape

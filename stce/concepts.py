@@ -59,8 +59,7 @@ class Concepts:
             if len(chosen):
                 return chosen.sort_values("rank")["supervoxel"].to_numpy()
         last = table.groupby("class")["concept"].max().to_dict()
-        told = f"There is no concept {concept!r} of class {class_name!r}"
-        raise ValueError(f"{told}; those that there are go up to {last}.")
+        raise ValueError(f"No concept {concept!r} of class {class_name!r}; they go up to {last}.")
 
     def save(self, folder: str | Path) -> None:
         """Write ``concepts.parquet``, ``sizes.parquet`` and ``centres.safetensors``."""

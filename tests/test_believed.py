@@ -113,6 +113,19 @@ def test_each_reason_is_told_where_it_holds_and_no_other(reason, line, change):
     assert told._repr_markdown_() == str(told)
 
 
+def test_where_the_network_falls_for_a_class_the_curves_have_little_room():
+    table = outcomes(random_supervoxels=1.0, random_voxels=0.0)
+    blind = table["order"] == "random voxels"
+    for named, pulled in ((table["correct"] & ~blind, False), (table["correct"] | blind, True)):
+        told = verdict(*world(), outcomes=table.assign(correct=named)).reasons["area"]
+        words = "of clips with random voxels shown or hidden it names 100 % too"
+        assert told.endswith(words) == pulled
+    # Where top is ahead for all that, nothing is held against it.
+    ahead = outcomes(random_voxels=0.0)
+    ahead["correct"] |= ahead["order"] == "random voxels"
+    assert verdict(*world(), outcomes=ahead).reasons == {}
+
+
 def test_forty_of_a_hundred_are_not_known_among_three_classes():
     # Sixty real clips of three actions, of which a network knew 40 %.
     scores, concepts, clips, cut = world()

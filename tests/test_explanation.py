@@ -339,11 +339,11 @@ def test_one_class_of_several_is_selected(model, some):
         assert part.title(part.ranking[2]).startswith("rank 3 of 3, score ")
         for ask in (part.title, part.members):
             for none in (3, -1, "1", None, [0], 0.5):
-                with pytest.raises(ValueError, match="no concept .* go up to .*: 2}"):
+                with pytest.raises(ValueError, match="No concept .* go up to .*: 2}"):
                     ask(none)
         with pytest.raises(ValueError, match="n must be a whole number"):
             part.ends("2")
-        with pytest.raises(ValueError, match="no concept 0 of class 'wink'"):
+        with pytest.raises(ValueError, match="No concept 0 of class 'wink'"):
             part.concepts.members("wink", 0)
 
 
