@@ -4,8 +4,8 @@ One folder a run and seed::
 
     results/actors-small/seed-0/facts.json     what was run, where, how long, at which revision
                                 outcomes.csv   was each test clip recognised, step by step
-                                controls.csv   the same for as much of the clip by chance; both
-                                               with the class's log odds, mean over the steps
+                                controls.csv   the same for as much of the clip by chance; both with
+                                               the class's probability and log odds, mean over steps
                                 scores.csv     the concepts and their scores
 """
 
@@ -41,6 +41,7 @@ __all__ = [
 MODELS = {"c3d": "C3D", "r3d18": "R3D", "i3d": "I3D"}  # as the paper's tables call them
 
 KEYS = ["id", "class", "mode", "order"]
+EVIDENCE = ["probability", "log_odds"]
 SURE = 1e-7  # nearer to 0 or 1 a probability in float32 says nothing
 SCORES = ["class", "concept", "rank", "score", "ci_low", "ci_high", "derivative", "n_members"]
 SCORES += ["cav_accuracy", "p", "q_value"]
@@ -83,14 +84,14 @@ class Results:
 
 
 def _wide(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Count the repeats in which a clip was recognised, one column a q; and its mean log odds."""
+    """Count the repeats in which a clip was recognised, one column a q; and how sure that was."""
     counted = outcomes.groupby([*KEYS, "q"], sort=False)["correct"].sum().unstack("q")
     repeats = outcomes.groupby(KEYS, sort=False)["repeat"].nunique()
     counted.columns = [f"q{q}" for q in counted.columns]
     steps = outcomes[outcomes["q"] > 0]
-    odds = logit(steps["probability"].astype(float).clip(SURE, 1 - SURE))
-    means = steps.assign(odds=odds).groupby(KEYS, sort=False)["odds"].mean().round(3)
-    return counted.astype(int).assign(repeats=repeats, log_odds=means).reset_index()
+    steps = steps.assign(log_odds=logit(steps["probability"].astype(float).clip(SURE, 1 - SURE)))
+    sure = steps.groupby(KEYS, sort=False)[EVIDENCE].mean().round(4)
+    return counted.astype(int).assign(repeats=repeats).join(sure).reset_index()
 
 
 def _long(counted: pd.DataFrame) -> pd.DataFrame:
@@ -284,14 +285,15 @@ def controls(folder: str | Path, run: str) -> pd.DataFrame:
 def evidence(folder: str | Path, run: str) -> pd.DataFrame:
     """Read how sure a run's network was of the class while each order was shown, all seeds.
 
-    Returns one row a ``seed``, test clip (``id``, ``class``), ``mode`` and ``order``: ``log_odds``
-    of the class, mean over the steps q >= 1. What was published without them has none.
+    Returns one row a ``seed``, test clip (``id``, ``class``), ``mode`` and ``order``: the class's
+    ``probability`` and ``log_odds`` (in nats), means over the steps q >= 1. What was published
+    without them has none.
     """
     files = sorted(Path(folder).glob(f"{run}/seed-*/*.csv"))
     kept = [f for f in files if f.stem in ("outcomes", "controls")]
     tables = [pd.read_csv(f).assign(seed=int(f.parent.name[5:])) for f in kept]
-    columns = ["seed", *KEYS, "log_odds"]
-    tables = [t[columns] for t in tables if "log_odds" in t]
+    columns = ["seed", *KEYS, *EVIDENCE]
+    tables = [t[columns] for t in tables if set(EVIDENCE) <= set(t)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 

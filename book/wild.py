@@ -27,6 +27,7 @@ __all__ = [
     "contrast",
     "effects",
     "ends",
+    "falls",
     "gains",
     "grid",
     "halves",
@@ -249,20 +250,29 @@ def pulled(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(each)
 
 
-def surer(evidence: pd.DataFrame, second: str = "random supervoxels") -> pd.DataFrame:
-    """Compare the most important concepts with another order by the log odds of the class.
+def surer(evidence: pd.DataFrame, value: str, second: str = "random supervoxels") -> pd.DataFrame:
+    """Compare the most important concepts with another order by how sure the network is.
 
-    Unlike the share of clips that are named rightly, they have no floor and no ceiling. Takes what
-    :func:`book.published.evidence` returns; seeds of a clip are averaged. Returns a row a class and
-    mode as :func:`gains` does, in nats.
+    Takes what :func:`book.published.evidence` returns and one of its columns; seeds of a clip are
+    averaged. Returns a row a class and mode as :func:`gains` does, in units of `value`.
     """
     keys = ["id", "class", "mode", "order"]
-    mean = evidence.groupby(keys, as_index=False)["log_odds"].mean()
+    mean = evidence.groupby(keys, as_index=False)[value].mean()
     mean = mean.rename(columns={"id": "video"}).assign(q=1)
-    each = {name: areas(part, "top", "log_odds") for name, part in mean.groupby("class")}
+    each = {name: areas(part, "top", value) for name, part in mean.groupby("class")}
     found = pd.concat(each, names=["class", None]).query("order == @second")
     names = {"gain": "gain", "gain_low": "ci_low", "gain_high": "ci_high", "n_clips": "n_clips"}
     return found.set_index("mode", append=True).droplevel(1)[[*names]].rename(columns=names)
+
+
+def falls(pulled: pd.DataFrame) -> str:
+    """Say of what :func:`pulled` returns which classes leave the curves no room."""
+    most = pulled.drop(columns="blank").mean(axis=1) > 50
+    return (
+        f"A blank clip is taken for *{tables.literal(pulled['blank'].idxmax())}*, and of "
+        f"*{_listed(pulled.index[most]) or 'no class'}* most clips are named rightly with random "
+        "voxels shown or hidden. There adding can bring little, and removing take little away."
+    )
 
 
 def grid(table: pd.DataFrame, value: str = "correlation") -> Figure:

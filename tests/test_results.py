@@ -99,8 +99,10 @@ def test_published_evidence_is_the_mean_log_odds_of_the_steps(tmp_path):
     told = published.evidence(tmp_path / "results", KNOWN.name)
     assert len(told) == 40 * 2 * 3 and (told["seed"] == 1).all()
     # Four steps at 4 to 1, and one as sure as a probability in float32 can tell: 1e7 to 1.
-    least = told.query("mode == 'remove' and order == 'least'")["log_odds"]
+    rows = told.query("mode == 'remove' and order == 'least'")
+    least, least_p = rows["log_odds"], rows["probability"]
     assert least.to_numpy() == pytest.approx((4 * np.log(4) + np.log(1e7)) / 5, abs=1e-3)
+    assert least_p.to_numpy() == pytest.approx((4 * 0.8 + 1) / 5, abs=1e-4)
     # What was published before log odds were is read as having none.
     old = pd.read_csv(place / "outcomes.csv").drop(columns="log_odds")
     old.to_csv(place / "outcomes.csv", index=False)
