@@ -28,6 +28,7 @@ __all__ = [
     "effects",
     "ends",
     "falls",
+    "found_again",
     "gains",
     "grid",
     "halves",
@@ -215,6 +216,13 @@ def contrast(small: published.Results, gains: pd.DataFrame) -> str:
         "clips, and its most important concepts are ahead of as many voxels of random supervoxels "
         f"by {points}. {by_parts(small.scores)}"
     )
+
+
+def found_again(folder: str, run: str, part: str = "moving") -> pd.DataFrame:
+    """Return what a run's concepts hold of a part in its test clips, as `ladder` takes it."""
+    table = published.tables(f"{folder}/campaigns", ["unseen"])["unseen"]
+    mine = table[(table["run"] == run) & (table["part"] == part)]
+    return mine.rename(columns={"lift": f"lift of {part}"})
 
 
 def in_short(factorial: pd.DataFrame, mended: pd.DataFrame) -> str:

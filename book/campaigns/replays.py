@@ -12,7 +12,7 @@ import pandas as pd
 from stce import models, training
 from stce.clips import middle_clips
 from stce.datasets.actors import PARTS
-from stce.evaluation import sanity, stability
+from stce.evaluation import sanity, stability, truth
 from stce.evaluation.validation import Sceptic, between
 from stce.evaluation.variants import Variant, part_of
 from stce.study.finished import Finished
@@ -197,6 +197,28 @@ def moved(seed: int) -> list[dict]:
     return rows
 
 
+def found_again(seed: int) -> list[dict]:
+    """Tell what the concepts of each scored run hold where they are found again, in test clips."""
+    rows = []
+    for name, run in scored_runs(seed, GROUP, REAL).items():
+        it = Finished(run)
+        subject = it.subject()
+        clips, cut = subject.clips, subject.supervoxels
+        if clips.parts is None:
+            continue
+        members = pd.concat(
+            pd.DataFrame({"class": case.owner, "concept": case.concept, "supervoxel": owned.index})
+            for case in map(subject.case, range(len(clips)))
+            if len(owned := case.table)
+        )
+        found, parts = replace(it.concepts, table=members), it.body["parts"]
+        lifts = truth.composition(truth.counts(found, cut, clips.parts, parts, clips.groups))
+        ranks = {(c, k): i for c, r in subject.rankings.items() for i, k in enumerate(r, start=1)}
+        lifts["rank"] = [ranks[key] for key in zip(lifts["class"], lifts["concept"], strict=True)]
+        rows += lifts.round(4).assign(run=name).to_dict("records")
+    return rows
+
+
 def trained_again(seed: int) -> list[dict]:
     """Compare each run with the run of the next seed: another training, all else anew too."""
     rows = []
@@ -248,4 +270,5 @@ REPLAYS: dict[str, Callable[[int], list[dict]]] = {
     "inside": inside,
     "labels": by_heart,
     "moved": moved,
+    "unseen": found_again,
 }
