@@ -124,6 +124,7 @@ def _facts(run: Run, known: Known, seed: int) -> dict:
         "features": settings["cluster"]["features"],
         "stretch": settings["cluster"]["stretch"],
         "n_groups": settings["tcav"]["n_groups"],
+        "amp": settings["ablate"].get("amp", False),
         "random_clips": manifests["tcav"]["notes"].get("random_clips", "textures"),
         "n_discovery": settings["segment"]["n_discovery"],
         "n_trained_on": len(pd.read_parquet(run.path("train") / "videos-train" / "table.parquet")),
