@@ -6,13 +6,14 @@ One folder a run and seed::
                                 outcomes.csv   was each test clip recognised, step by step
                                 controls.csv   the same for as much of the clip by chance; both with
                                                the class's probability and log odds, mean over steps
+                                named.csv      what clips of each class were named instead
                                 scores.csv     the concepts and their scores
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ __all__ = [
     "evidence",
     "gap",
     "load",
+    "named",
     "publish",
     "publish_validation",
     "tables",
@@ -92,6 +94,14 @@ def _wide(outcomes: pd.DataFrame) -> pd.DataFrame:
     steps = steps.assign(log_odds=logit(steps["probability"].astype(float).clip(SURE, 1 - SURE)))
     sure = steps.groupby(KEYS, sort=False)[EVIDENCE].mean().round(4)
     return counted.astype(int).assign(repeats=repeats).join(sure).reset_index()
+
+
+def _named(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Count what clips of each class are named under each order, and ``whole`` and ``blank``."""
+    ends = outcomes["mode"].map({"add": "blank", "remove": "whole"})
+    outcomes = outcomes.assign(order=outcomes["order"].where(outcomes["q"] > 0, ends))
+    shares = outcomes.groupby(KEYS[1:])["predicted"].value_counts(normalize=True)
+    return shares.rename("share").round(4).reset_index()
 
 
 def _long(counted: pd.DataFrame) -> pd.DataFrame:
@@ -164,8 +174,10 @@ def publish(known: Known, folder: str | Path, target: str | Path) -> Path | None
     with replacing(place, folder=True) as partial:
         outcomes = pd.read_parquet(run.path("ablate") / "outcomes.parquet")
         _wide(outcomes).to_csv(partial / "outcomes.csv", index=False)
-        if (controls := run.path("ablate") / "controls.parquet").exists():
-            _wide(pd.read_parquet(controls)).to_csv(partial / "controls.csv", index=False)
+        if (file := run.path("ablate") / "controls.parquet").exists():
+            controls = pd.read_parquet(file)
+            _wide(controls).to_csv(partial / "controls.csv", index=False)
+            _named(pd.concat([outcomes, controls])).to_csv(partial / "named.csv", index=False)
         scores = pd.read_parquet(run.path("tcav") / "scores.parquet")[SCORES]
         if (truth := run.path("visualize") / "composition.parquet").exists():
             lifts = pd.read_parquet(truth).drop(columns="rank").set_index(["class", "concept"])
@@ -278,9 +290,23 @@ def load(folder: str | Path) -> Results:
 
 def controls(folder: str | Path, run: str) -> pd.DataFrame:
     """Read what a run's area-matched orders did, all seeds, as ``outcomes`` of :class:`Results`."""
-    files = sorted(Path(folder).glob(f"{run}/seed-*/controls.csv"))
-    tables = [_long(pd.read_csv(f)).assign(run=run, seed=int(f.parent.name[5:])) for f in files]
+    tables = [_long(t).assign(seed=t["seed"].iloc[0]) for t in _seeds(folder, run, "controls")]
+    return pd.concat(tables, ignore_index=True).assign(run=run) if tables else pd.DataFrame()
+
+
+def named(folder: str | Path, run: str) -> pd.DataFrame:
+    """Read what the clips of a run were named while some of them was hidden, all seeds.
+
+    Returns one row a ``seed``, ``class``, ``mode``, ``order`` (of the steps q >= 1; and "blank" and
+    "whole") and ``predicted`` class: its ``share``, 0 to 1. Empty without area-matched orders.
+    """
+    tables = list(_seeds(folder, run, "named"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _seeds(folder: str | Path, run: str, table: str) -> Iterator[pd.DataFrame]:
+    for file in sorted(Path(folder).glob(f"{run}/seed-*/{table}.csv")):
+        yield pd.read_csv(file).assign(seed=int(file.parent.name[5:]))
 
 
 def evidence(folder: str | Path, run: str) -> pd.DataFrame:
@@ -290,9 +316,7 @@ def evidence(folder: str | Path, run: str) -> pd.DataFrame:
     ``probability`` and ``log_odds`` (in nats), means over the steps q >= 1. What was published
     without them has none.
     """
-    files = sorted(Path(folder).glob(f"{run}/seed-*/*.csv"))
-    kept = [f for f in files if f.stem in ("outcomes", "controls")]
-    tables = [pd.read_csv(f).assign(seed=int(f.parent.name[5:])) for f in kept]
+    tables = [t for name in ("outcomes", "controls") for t in _seeds(folder, run, name)]
     columns = ["seed", *KEYS, *EVIDENCE]
     tables = [t[columns] for t in tables if set(EVIDENCE) <= set(t)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

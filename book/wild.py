@@ -10,6 +10,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from book import published
+from stce.ablation import MATCHED
 from stce.curves import areas, difference
 from stce.viz import tables
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
@@ -240,22 +241,18 @@ def _listed(names) -> str:
     return tables.literal(", ".join(names))
 
 
-def pulled(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Tell how often damaged clips are named rightly, in which nothing is left to be seen.
+def pulled(named: pd.DataFrame) -> pd.DataFrame:
+    """Tell how often clips of all other classes are taken for each, the more of it is hidden.
 
-    Takes the outcomes of :func:`compared`. Returns one row a class and, in per cent, how many of
-    its clips are named so ``blank``, with ``random voxels shown`` and ``random voxels hidden``, as
-    many as the most important concepts have.
+    Takes what :func:`book.published.named` returns. Returns one row a class, in per cent: with
+    nothing left (``blank``), and with ``random voxels`` or ``random supervoxels`` shown or hidden,
+    as many voxels as the most important concepts have.
     """
-    rates = outcomes.assign(started=outcomes["q"] > 0)
-    rates = rates.groupby(["class", "mode", "order", "started"])["correct"].mean().mul(100)
-    columns = {
-        "blank": ("add", "top", False),
-        "random voxels shown": ("add", "random voxels", True),
-        "random voxels hidden": ("remove", "random voxels", True),
-    }
-    each = {name: rates.xs(key, level=[1, 2, 3]) for name, key in columns.items()}
-    return pd.DataFrame(each)
+    keys = ["order", "seed", "mode", "class"]
+    wide = named.pivot_table(index=keys, columns="predicted", values="share", fill_value=0)
+    owner = wide.index.get_level_values("class").to_numpy()[:, None]
+    others = 100 * wide.mask(owner == wide.columns.to_numpy())
+    return others.groupby("order").mean().T[["blank", *MATCHED]].rename_axis(index="class")
 
 
 def surer(evidence: pd.DataFrame, value: str, second: str = "random supervoxels") -> pd.DataFrame:
@@ -274,12 +271,17 @@ def surer(evidence: pd.DataFrame, value: str, second: str = "random supervoxels"
 
 
 def falls(pulled: pd.DataFrame) -> str:
-    """Say of what :func:`pulled` returns which classes leave the curves no room."""
-    most = pulled.drop(columns="blank").mean(axis=1) > 50
+    """Say of what :func:`pulled` returns which classes clips are taken for, beyond chance."""
+    often = pulled[(pulled[[*MATCHED]] > 100 / len(pulled)).any(axis=1)]
+    each = [
+        f"*{tables.literal(name)}* ({', '.join(f'{share:.0f}' for share in shares)} %)"
+        for name, *shares in often[[*MATCHED]].itertuples()
+    ]
     return (
-        f"A blank clip is taken for *{tables.literal(pulled['blank'].idxmax())}*, and of "
-        f"*{_listed(pulled.index[most]) or 'no class'}* most clips are named rightly with random "
-        "voxels shown or hidden. There adding can bring little, and removing take little away."
+        f"A blank clip is taken for *{tables.literal(pulled['blank'].idxmax())}*. With random "
+        "voxels, and with random supervoxels, shown or hidden, clips of other classes are taken "
+        f"for {', '.join(each) or 'no class'} more often than one of {len(pulled)} classes would "
+        "be by chance. Where chance leads to a class, its concepts have little room to do better."
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import paper, publish, published, tables
+from book import paper, publish, published, tables, wild
+from stce.ablation import MATCHED
 from stce.study import known
 from stce.study.known import Known
 from stce.study.run import STAGES, Run
@@ -21,8 +22,11 @@ CLASSES = ("boxing", "walking")
 ROOT = Path(__file__).parent.parent
 
 
-def finish(folder, seed=0, network="c3d", dataset="actors"):
-    """Write a run with all six stages, small but of the real form."""
+def finish(folder, seed=0, network="c3d", dataset="actors", change=None):
+    """Write a run with all six stages, small but of the real form.
+
+    `change` takes the outcomes and gives those that are written, and controls.
+    """
     rng = np.random.default_rng(seed)
     parameters = {
         "train": {
@@ -69,6 +73,9 @@ def finish(folder, seed=0, network="c3d", dataset="actors"):
                 table["correct"] = rng.random(len(table)) < level
                 table["probability"] = level.where(table["q"] > 0, 0.5).where(table["q"] < 5, 1.0)
                 table["revealed"] = 0.5
+                if change:
+                    table, controls = change(table)
+                    controls.to_parquet(out / "controls.parquet")
                 table.to_parquet(out / "outcomes.parquet")
 
 
@@ -108,6 +115,28 @@ def test_published_evidence_is_the_mean_log_odds_of_the_steps(tmp_path):
     old.to_csv(place / "outcomes.csv", index=False)
     assert published.evidence(tmp_path / "results", KNOWN.name).empty
     assert len(published.load(tmp_path / "results").outcomes) == 40 * 2 * 3 * 6
+
+
+def test_what_damaged_clips_are_named_is_published_and_who_is_favoured_told(tmp_path):
+    def change(table):
+        # Whatever is hidden by chance is taken for walking, a blank clip for boxing.
+        top, blank = table[table["order"] == "top"], table["q"].eq(0) & table["mode"].eq("add")
+        chance = pd.concat(top.assign(order=order, predicted="walking") for order in MATCHED)
+        return table.assign(predicted=table["class"].mask(blank, "boxing")), chance
+
+    finish(tmp_path / "run", change=change)
+    published.publish(KNOWN, tmp_path / "run", tmp_path / "results")
+    named = published.named(tmp_path / "results", KNOWN.name)
+    assert set(named["order"]) == {"top", "least", "random", "blank", "whole", *MATCHED}
+    shares = named.groupby(["class", "mode", "order"])["share"].sum()
+    assert shares.to_numpy() == pytest.approx(1, abs=1e-3)
+    pulled = wild.pulled(named)
+    assert pulled.loc["walking"].tolist()[1:] == [100, 100]
+    assert pulled.loc["boxing"].tolist()[1:] == [0, 0]
+    said = wild.falls(pulled)
+    assert "are taken for *walking* (100, 100 %) more often than one of 2" in said
+    assert "A blank clip is taken for *boxing*" in said
+    assert "are taken for no class more often" in wild.falls(0.3 * pulled)
 
 
 def test_an_unfinished_run_publishes_nothing(tmp_path):
