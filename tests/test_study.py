@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from book import publish, published
-from book.campaigns import causal, discoveries, effects, surrogate
+from book.campaigns import causal, discoveries, effects, replays, surrogate
 from stce import datasets, features, study, supervoxels, tcav
 from stce.engine.slic import painter
 from stce.evaluation import validation, variants
@@ -142,6 +142,30 @@ def test_ways_to_find_concepts_are_judged_alike(smoke):
     told = validation.Sceptic(it).parts_found()["truth"].iloc[-1]
     assert table.loc["kmeans", ["lift", "correlation"]].tolist() == pytest.approx(
         told[["gain", "correlation"]].tolist()
+    )
+
+
+def test_concepts_are_found_again_in_unseen_clips(smoke, monkeypatch):
+    monkeypatch.setattr(replays, "scored_runs", lambda *_: {"smoke": smoke[0]})
+    table = pd.DataFrame(replays.found_again(0))
+    it = Finished(smoke[0])
+    subject, parts = it.subject(), it.body["parts"]
+    shares = table.groupby(["class", "concept"])["share"].sum()
+    assert shares.to_numpy() == pytest.approx(1, abs=1e-3)
+    for (name, concept), told in table.groupby(["class", "concept"]):
+        assert (told["rank"] == 1 + subject.rankings[name].index(concept)).all()
+    # One of them by hand: its voxels in all test clips of the class, supervoxel by supervoxel.
+    name, concept = table.loc[0, ["class", "concept"]]
+    inside = np.zeros(len(parts))
+    for video in subject.clips.indices_of(name):
+        case = subject.case(video)
+        for i in np.flatnonzero(case.concept == concept):
+            mask = case.labels[case.table["level"].iloc[i]] == case.table["label"].iloc[i]
+            here = np.asarray(subject.clips.parts[video])[mask]
+            inside += np.bincount(here, minlength=len(parts))
+    told = table[(table["class"] == name) & (table["concept"] == concept)].set_index("part")
+    assert told.loc[list(parts), "share"].to_numpy() == pytest.approx(
+        inside / inside.sum(), abs=1e-4
     )
 
 
