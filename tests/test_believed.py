@@ -126,6 +126,27 @@ def test_where_the_network_falls_for_a_class_the_curves_have_little_room():
     assert verdict(*world(), outcomes=ahead).reasons == {}
 
 
+def test_adding_and_removing_that_disagree_are_no_support():
+    table = outcomes()
+    chance, removed = table["order"] == "random supervoxels", table["mode"] == "remove"
+    table["correct"] &= ~(chance & removed)  # whatever is removed by chance costs every clip
+    table.loc[removed & (table["order"] == "top") & (table["video"] < 10), "correct"] = True
+    told = verdict(*world(), outcomes=table)
+    assert list(told.reasons) == ["mixed"]
+    assert told.reasons["mixed"].startswith("Adding and removing disagree: the most important")
+    # Behind the least, whose concepts are larger, it may lie as long as it is not behind its area.
+    least = outcomes()
+    least.loc[(least["order"] == "least") & (least["mode"] == "remove"), "correct"] = False
+    least.loc[
+        (least["order"] == "top")
+        & (least["mode"] == "remove")
+        & (least["video"] < 10)
+        & (least["q"] > 0),
+        "correct",
+    ] = True
+    assert verdict(*world(), outcomes=least).reasons == {}
+
+
 def test_forty_of_a_hundred_are_not_known_among_three_classes():
     # Sixty real clips of three actions, of which a network knew 40 %.
     scores, concepts, clips, cut = world()

@@ -54,8 +54,8 @@ def verdict(
     - *chance*: no concept is more, by :func:`stce.evaluation.significance.against_chance`.
     - *few*: with so few test clips no paired test can tell.
     - *area*: top beats least, but in no mode, clear of zero over clips, as many voxels of random
-      supervoxels. *order*: it does not beat least either. Beside both: does the network name most
-      clips rightly whatever is shown? Then the curves have little room.
+      supervoxels. *order*: nor does it beat least. *mixed*: ahead of them in one mode, it is behind
+      in the other. With these it is said if most clips are named rightly whatever is shown.
     - *background*: it is not clear over clips that the upper half of the ranking holds what stands
       out from the background more than any place does, and more than the lower half.
 
@@ -128,24 +128,26 @@ def _beyond_chance(scores: pd.DataFrame) -> tuple[bool, str]:
 
 def _gaps(outcomes: pd.DataFrame, seed: int) -> dict:
     others = {"least": "the least", MATCHED[1]: "as many voxels of random supervoxels"}
-    clear, said = False, []
+    clear, behind, said = False, False, []
     for other, name in others.items():
         if other not in set(outcomes["order"]):
             continue
         rows = difference(outcomes, "top", other, seed=seed)
+        rows[["gain", "ci_low", "ci_high"]] *= 100
         gains = [
-            f"{100 * g.gain:+.0f} ({100 * g.ci_low:.0f} to {100 * g.ci_high:.0f}) points when "
-            f"{'added' if g.mode == 'add' else 'removed'}"
+            f"{g.gain:+.0f} ({g.ci_low:.0f} to {g.ci_high:.0f}) points when {g.mode.rstrip('e')}ed"
             for g in rows.itertuples()
         ]
-        before, clear = clear, bool((rows["ci_low"] > 0).any())
+        before, clear, behind = clear, (rows["ci_low"] > 0).any(), (rows["ci_high"] < 0).any()
         said.append(f"{name} by {', '.join(gains)}")
     text = f"the most important concepts beat {'; '.join(said)}"
-    if clear:
+    if clear and not behind:
         return {"order": (True, text)}
     named = outcomes.query("order == @MATCHED[0] and q > 0")["correct"].mean()
     if named > 0.5:
         text += f"; of clips with random voxels shown or hidden it names {100 * named:.0f} % too"
+    if clear:
+        return {"mixed": (False, f"Adding and removing disagree: {text}")}
     if before:
         return {"area": (False, f"The gap between the orders is area: {text}")}
     return {"order": (False, f"The ranking does not hold: {text}")}

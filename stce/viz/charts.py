@@ -206,9 +206,8 @@ def motion_chart(
                 image = OffsetImage(picture, zoom=size / len(picture))
                 place = {"xybox": (1.08, y), "boxcoords": "axes fraction", "pad": 0.1}
                 place |= {"box_alignment": (0, 0.5), "bboxprops": {"edgecolor": colour, "lw": 2}}
-                lead = {"arrowstyle": "-", "color": colour, "lw": 0.8, "ls": ":"}
-                at = (row.look, row.motion)
-                ax.add_artist(AnnotationBbox(image, at, arrowprops=lead, **place))
+                place["arrowprops"] = {"arrowstyle": "-", "color": colour, "lw": 0.8, "ls": ":"}
+                ax.add_artist(AnnotationBbox(image, (row.look, row.motion), **place))
             ax.set_title(name, fontsize=10)
             ax.set(xlim=across, ylim=along, aspect="equal", xlabel="look (logits)")
         for ax in axes[:, 0]:
