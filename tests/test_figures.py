@@ -273,7 +273,7 @@ def test_motion_and_look_have_one_scale_and_a_picture_a_concept():
     assert picture.xy == (1.0, 4.0)
     # Where nothing counts at all there is a scale as well.
     nil = dict.fromkeys(["motion", "motion_low", "motion_high", "look", "look_low", "look_high"], 0)
-    assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-0.4, 0.4)
+    assert charts.motion_chart(pd.DataFrame([_assessed(**nil)])).axes[0].get_xlim() == (-0.1, 0.1)
 
 
 def test_pictures_of_concepts_lie_beside_their_chart_and_apart():

@@ -224,8 +224,7 @@ def _logits(table: pd.DataFrame, *names: str, least: float = 0.6) -> list[tuple[
     values = [table[[name, f"{name}_low", f"{name}_high"]] for name in names]
     ends = np.array([(min(0, v.min(axis=None)), max(0, v.max(axis=None))) for v in values])
     spans = np.ptp(ends, axis=1)
-    longest = spans.max() or 1.0
-    room = np.maximum(least * longest - spans, 0) / 2 + 0.1 * longest
+    room = np.maximum(least * spans.max() - spans, 0) / 2 + 0.1 * (spans.max() or 1)
     return [(low - more, high + more) for (low, high), more in zip(ends, room, strict=True)]
 
 
