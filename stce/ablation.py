@@ -57,8 +57,8 @@ class Subject:
     batch_size, device : int, default 64, and torch.device, default "cpu"
         Masked clips or supervoxels a forward pass, and where it runs.
     amp : bool, default False
-        Show masked clips in bfloat16: twice as fast on processors that compute in it, and slower
-        on others. Probabilities move by hundredths, and what is undecided may be named otherwise.
+        Show masked clips in bfloat16 where that is faster, see :func:`stce.masking.predict`.
+        Probabilities move by hundredths, and what is undecided may be named otherwise.
 
     Raises
     ------
