@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from book import published
 from stce.ablation import MATCHED
-from stce.curves import areas, difference
+from stce.curves import difference
 from stce.viz import tables
 from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 
@@ -261,13 +261,10 @@ def surer(evidence: pd.DataFrame, value: str, second: str = "random supervoxels"
     Takes what :func:`book.published.evidence` returns and one of its columns; seeds of a clip are
     averaged. Returns a row a class and mode as :func:`gains` does, in units of `value`.
     """
-    keys = ["id", "class", "mode", "order"]
-    mean = evidence.groupby(keys, as_index=False)[value].mean()
-    mean = mean.rename(columns={"id": "video"}).assign(q=1)
-    each = {name: areas(part, "top", value) for name, part in mean.groupby("class")}
-    found = pd.concat(each, names=["class", None]).query("order == @second")
-    names = {"gain": "gain", "gain_low": "ci_low", "gain_high": "ci_high", "n_clips": "n_clips"}
-    return found.set_index("mode", append=True).droplevel(1)[[*names]].rename(columns=names)
+    table = evidence.assign(correct=evidence[value], q=1)
+    each = table.groupby("class").apply(gains).xs(second, level="second")
+    each[["gain", "ci_low", "ci_high"]] /= 100  # no percentage points
+    return each
 
 
 def falls(pulled: pd.DataFrame) -> str:
