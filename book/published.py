@@ -119,6 +119,8 @@ def _facts(run: Run, known: Known, seed: int) -> dict:
     revisions = {m["revision"] or "unknown" for m in manifests.values()}
     hardware = manifests["ablate"]["hardware"]
     train = settings["train"]
+    # Runs from before it was noted; with amp they were made where that is bfloat16.
+    unnoted = "bfloat16" if settings["ablate"].get("amp") else "float32"
     return {
         "run": known.name,
         "seed": seed,
@@ -134,7 +136,7 @@ def _facts(run: Run, known: Known, seed: int) -> dict:
         "features": settings["cluster"]["features"],
         "stretch": settings["cluster"]["stretch"],
         "n_groups": settings["tcav"]["n_groups"],
-        "amp": settings["ablate"].get("amp", False),
+        "precision": manifests["ablate"]["notes"].get("precision", unnoted),
         "random_clips": manifests["tcav"]["notes"].get("random_clips", "textures"),
         "n_discovery": settings["segment"]["n_discovery"],
         "n_trained_on": len(pd.read_parquet(run.path("train") / "videos-train" / "table.parquet")),

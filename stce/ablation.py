@@ -26,7 +26,7 @@ from stce.engine.progress import bar
 from stce.engine.storage import write_table
 from stce.engine.threads import prepared
 from stce.engine.workers import spread
-from stce.masking import FILLS, filling, predict, reached, voxel_order
+from stce.masking import FILLS, filling, precision, predict, reached, voxel_order
 from stce.supervoxels import Supervoxels
 
 # Orders by chance that show as many voxels at each step as the order "top".
@@ -57,7 +57,7 @@ class Subject:
     batch_size, device : int, default 64, and torch.device, default "cpu"
         Masked clips or supervoxels a forward pass, and where it runs.
     amp : bool, default False
-        Show masked clips in bfloat16 where that is faster, see :func:`stce.masking.predict`.
+        Show masked clips in bfloat16 where that is faster, see :func:`stce.masking.precision`.
         Probabilities move by hundredths, and what is undecided may be named otherwise.
 
     Raises
@@ -305,7 +305,8 @@ def run(
             )
     clips, videos = subject.clips, range(len(subject.clips)) if videos is None else videos
     videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in subject.rankings]
-    kept = {n: Path(folder) / f"{n:06d}.parquet" for n in videos if folder is not None}
+    name = f"{precision(subject.amp, subject.device)}.parquet"
+    kept = {n: Path(folder) / f"{n:06d}-{name}" for n in videos if folder is not None}
     todo = [n for n in videos if n not in kept or not kept[n].exists()]
 
     def answer(n: int) -> pd.DataFrame:

@@ -72,8 +72,7 @@ def difference(
     table = areas(both, first, "correct", n_bootstrap, seed)
     table = table[table["order"] == second].assign(first=first, second=second)
     names = {"gain": "gain", "gain_low": "ci_low", "gain_high": "ci_high", "n_clips": "n_clips"}
-    table = table[["mode", "first", "second", *names]].rename(columns=names)
-    return table.reset_index(drop=True)
+    return table[["mode", "first", "second", *names]].rename(columns=names).reset_index(drop=True)
 
 
 def areas(

@@ -111,6 +111,13 @@ def filling(clip: Tensor, fill: str, seed: int, video: int) -> Tensor | None:
     return blurred
 
 
+def precision(amp: bool, device: torch.device | str) -> str:
+    """Return what `amp` computes in: "bfloat16" on a GPU, AVX512-BF16 or AMX, else "float32"."""
+    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    faster = torch.device(device).type == "cuda" or cpu
+    return "bfloat16" if amp and faster else "float32"
+
+
 @torch.inference_mode()
 def predict(
     network,
@@ -137,10 +144,9 @@ def predict(
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none. Masked clips a forward pass; a CPU splits them further.
     amp : bool, default False
-        Compute in bfloat16 where that is faster: on a GPU, with AVX512-BF16 or with AMX.
+        Compute in bfloat16 where that is faster, see :func:`precision`.
     """
-    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    amp = amp and (clip.device.type == "cuda" or cpu)
+    half = precision(amp, clip.device) == "bfloat16"
 
     def answer(few: slice) -> Tensor:
         seen = visible(places, wanted[few])
@@ -149,7 +155,7 @@ def predict(
         masked = masked.contiguous(memory_format=torch.channels_last_3d)
         shown = [seen.flatten(1)] + ([] if region is None else [seen[:, region]])
         shares = torch.stack([voxels.float().mean(1) for voxels in shown], dim=1)
-        with torch.autocast(clip.device.type, torch.bfloat16, enabled=amp):
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=half):
             logits = network(masked).float()
         return torch.cat([shares, logits.softmax(1)], dim=1)
 

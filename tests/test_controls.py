@@ -166,13 +166,18 @@ def test_draws_depend_on_the_clip_and_the_seed_alone():
     assert not other["probability"].equals(whole["probability"])
 
 
-def test_stopped_runs_go_on_and_choices_are_checked(tmp_path):
+def test_stopped_runs_go_on_and_choices_are_checked(tmp_path, monkeypatch):
     inputs = world([0, 40, 0, 0], -20)
     first = run(ablation.matched(1), inputs, folder=tmp_path)
     forwards = []
     inputs[0].register_forward_hook(lambda *_: forwards.append(1))
     assert run(ablation.matched(1), inputs, folder=tmp_path).equals(first)
     assert not forwards
+    # What was kept in single precision is not mixed with what is computed in another.
+    monkeypatch.setattr(masking, "precision", lambda amp, device: "bfloat16")
+    monkeypatch.setattr(ablation, "precision", masking.precision)
+    again = run(ablation.matched(1), inputs, folder=tmp_path)
+    assert len(forwards) and again.equals(first)  # this network has nothing to round
     for options, text in (
         ({"fill": "grey"}, "fill is 'grey'; choose one of mean, blur, noise"),
         ({"assign": "guess"}, "assign is 'guess'"),

@@ -500,7 +500,7 @@ def test_the_list_of_runs():
         (["run", "smoke", "--set", "layer=[a"], "The value in --set 'layer=[a' cannot be read"),
         (["run", "smoke", "--set", "run_folder=x"], "run_folder is 'x', but a run's folder goes"),
         (["run", "smoke", "--set", "n_jobs=0"], "n_jobs is 0; give the number of processes"),
-        (["run", "smoke", "--set", "device=gpu"], "device is 'gpu'; give auto, cpu, cuda or"),
+        (["run", "smoke", "--set", "device=gpu"], "device is 'gpu'; give 'auto', 'cpu', 'cuda' or"),
         (["run", "smoke", "--set", "q_max=9", "n_concepts=6"], "q_max is 9, but n_concepts is 6"),
         (
             ["run", "smoke", "--set", "n_random_clips=4"],
@@ -606,5 +606,6 @@ def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_
     (folder,) = study.execute("folder", small, folder=tmp_path / "run", report=lambda line: None)
     skipped = Run(folder).manifest("train")["notes"]["skipped_train"]
     assert [s["id"] for s in skipped] == ["boxing/person0_take9.avi"]
+    assert Run(folder).manifest("ablate")["notes"] == {"precision": "float32"}
     outcomes = pd.read_parquet(folder / "ablate" / "outcomes.parquet")
     assert set(outcomes["id"].str.extract(r"(person\d)")[0]) == {"person3"}

@@ -156,7 +156,7 @@ def test_yaml_is_read_as_people_read_it(text, value):
         ("visualize", {"class_name": 12}, "needs quotes in YAML"),
         ("train", {"lr": "1E-3"}, "write 1.0e-3"),
         ("train", {"lr": "1e3"}, r"write 1\.0e\+3"),
-        ("train", {"device": "gpu"}, "device is 'gpu'; give auto, cpu, cuda or cuda: and a number"),
+        ("train", {"device": "gpu"}, "device is 'gpu'; give 'auto', 'cpu', 'cuda' or 'cuda:1'"),
         ("08_your_own", {"device": "cuda:x"}, "device is 'cuda:x'"),
     ],
 )

@@ -10,6 +10,7 @@ from torch import nn
 from stce import models, training
 from stce.clips import Clips
 from stce.models.adapt import Functions
+from stce.models.store import read_tensors, write_tensors
 from stce.training import evaluate, learning_rate, loop, train
 from stce.training.draws import RandomClips
 from stce.videos import Videos
@@ -353,6 +354,21 @@ def test_mixed_precision_is_for_gpus_only(tmp_path):
     fit(videos, tmp_path / "b", epochs=1)
     a, b = (weights(tmp_path / name / "last.safetensors") for name in "ab")
     assert same(a, b)
+
+
+def test_a_training_that_goes_on_elsewhere_says_what_it_was_computed_in(tmp_path):
+    videos = Lamps(2)
+    videos.fail_at = 6 * 2 + 3
+    with pytest.raises(OSError, match="killed"):
+        fit(videos, tmp_path, amp=True)
+    state = tmp_path / "resume.safetensors"
+    tensors, header = read_tensors(state)
+    assert header["settings"]["amp"] is False  # no GPU, so none of it was
+    header["settings"]["amp"] = True
+    write_tensors(state, tensors, {"stce": json.dumps(header)})
+    videos.fail_at = None
+    with pytest.raises(ValueError, match="a training with amp=True, not False"):
+        fit(videos, tmp_path, amp=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -56,9 +56,8 @@ def _wanted(name: str, value: object, like: object) -> str:
     if name in LENGTHS:
         size, one = getattr(value, "tolist", lambda: value)(), 1.0 if name == "spacing" else 1
         fits = isinstance(size, list | tuple) and LENGTHS[name] in (None, len(size))
-        fits = (
-            fits and not any(_wanted("", n, one) for n in size) or name == "crop" and size is None
-        )
+        fits = fits and not any(_wanted("", n, one) for n in size)
+        fits = fits or name == "crop" and size is None
         wanted = {"input_size": "frames, height and width", "spacing": "3 numbers"}
         wanted = wanted.get(name, "a positive (height, width)")
     elif name in HOLDS and like is not None:
@@ -66,8 +65,7 @@ def _wanted(name: str, value: object, like: object) -> str:
     elif isinstance(like, bool):
         fits, wanted = str(value) in ("True", "False", "0", "1"), "True or False"
     elif isinstance(like, str):
-        fits = isinstance(value, str) or name == "layer" and value is None
-        wanted = "text"
+        fits, wanted = isinstance(value, str) or (name, value) == ("layer", None), "text"
     elif isinstance(like, float):
         fits, wanted = number and math.isfinite(value), "a number"
     elif isinstance(like, int):
@@ -85,10 +83,7 @@ def _wanted(name: str, value: object, like: object) -> str:
 def named(name: str | torch.device) -> str:
     """Return the name of a device, or refuse what is none."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text := str(name)):
-        raise ValueError(
-            f"device is {name!r}; give auto, cpu, cuda or cuda: and a number "
-            "('auto', 'cpu', 'cuda' or 'cuda:1')."
-        )
+        raise ValueError(f"device is {name!r}; give 'auto', 'cpu', 'cuda' or 'cuda:1'.")
     return text
 
 

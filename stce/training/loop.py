@@ -184,17 +184,17 @@ def train(
     ...     sorted(path.name for path in Path(folder).iterdir())
     ['best.safetensors', 'history.csv', 'last.safetensors']
     """
+    target = devices.resolve(device)
     settings = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
         "weight_decay": weight_decay, "schedule": schedule, "lr_step": lr_step,
         "lr_gamma": lr_gamma, "label_smoothing": label_smoothing, "max_norm": max_norm,
         "n_frames": n_frames, "crop": [int(n) for n in crop], "flip": bool(flip), "seed": seed,
-        "amp": bool(amp), "n_videos": len(videos), "classes": list(videos.classes),
-        "network": network.settings,
+        "amp": bool(amp) and target.type == "cuda", "n_videos": len(videos),
+        "classes": list(videos.classes), "network": network.settings,
     }  # fmt: skip
     settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in settings.items()}
     check_training(network, videos, test, settings, evaluate_every)
-    target = devices.resolve(device)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "resume.safetensors"
@@ -204,9 +204,7 @@ def train(
     if not resumed and first and not network.mean.any():
         network.set_moments(*moments(videos))
     network.to(target).to(memory_format=torch.channels_last_3d)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
+    optimizer = torch.optim.SGD(network.parameters(), lr, momentum, weight_decay=weight_decay)
     history = restore_state(state, network, optimizer, settings) if resumed else []
     model = ranks.parallel(network, target)
     chosen_by = "accuracy" if test is None else "test_accuracy"
@@ -281,7 +279,7 @@ def _epoch(model, network, optimizer, clips, epoch, settings, device) -> dict:
     """Take all the steps of an epoch; `model` is the network, or stands for it and others."""
     network.train()
     criterion = nn.CrossEntropyLoss(label_smoothing=settings["label_smoothing"])
-    half = torch.autocast("cuda", torch.bfloat16, enabled=settings["amp"] and device.type == "cuda")
+    half = torch.autocast("cuda", torch.bfloat16, enabled=settings["amp"])
     arguments = [settings[key] for key in ("schedule", "lr", "epochs", "lr_step", "lr_gamma")]
     total = correct = seen = 0
     for step, (frames, labels, weight) in enumerate(clips.batches(epoch)):
