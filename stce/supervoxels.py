@@ -378,5 +378,5 @@ def _join(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Put the tables of all clips into one, some at a time: each by itself takes ten times that."""
     joined, tables = [], enumerate(tables)
     while some := dict(itertools.islice(tables, 100)):
-        joined.append(pd.concat(some, names=["video", None]).reset_index("video"))
-    return pd.concat(joined, ignore_index=True)[list(COLUMNS)]
+        joined.append(pd.concat(some, names=["video", None]).reset_index("video")[list(COLUMNS)])
+    return pd.concat(joined, ignore_index=True)
