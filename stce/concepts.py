@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.decomposition import NMF
 from threadpoolctl import threadpool_limits
 
 from stce.clips import Clips
@@ -94,9 +92,10 @@ def assign(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _nmf(x: np.ndarray, k: int, seed: int) -> np.ndarray:
+    from sklearn.decomposition import NMF
+
     model = NMF(k, init="nndsvda", max_iter=500, tol=1e-3, random_state=seed)
-    shares = model.fit_transform(np.maximum(x, 0))
-    return shares * np.linalg.norm(model.components_, axis=1)
+    return model.fit_transform(np.maximum(x, 0)) * np.linalg.norm(model.components_, axis=1)
 
 
 def _on_simplex(rows: np.ndarray) -> np.ndarray:
@@ -109,6 +108,8 @@ def _on_simplex(rows: np.ndarray) -> np.ndarray:
 
 def _convex(x: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Return how much of each of k archetypes, which are mixtures of rows, mixes up each row."""
+    from sklearn.cluster import kmeans_plusplus
+
     x = x - x.mean(0)
     x /= np.linalg.norm(x, 2) or 1.0
     rows = kmeans_plusplus(x, k, random_state=seed)[1]
@@ -118,9 +119,8 @@ def _convex(x: np.ndarray, k: int, seed: int) -> np.ndarray:
     for _ in range(1000):
         atoms = made @ x
         for _ in range(3):
-            mixed = _on_simplex(
-                mixed - (mixed @ atoms - x) @ atoms.T / np.linalg.norm(atoms, 2) ** 2
-            )
+            step = (mixed @ atoms - x) @ atoms.T / np.linalg.norm(atoms, 2) ** 2
+            mixed = _on_simplex(mixed - step)
         step = mixed.T @ (mixed @ atoms - x) @ x.T / np.linalg.norm(mixed, 2) ** 2
         made = _on_simplex(made - step)
     return mixed
@@ -128,6 +128,8 @@ def _convex(x: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 def _sae(x: np.ndarray, k: int, seed: int, n_active: int = 3, n_steps: int = 1000) -> np.ndarray:
     """Return what each row makes of a sparse autoencoder's k units, of which the largest stay."""
+    from sklearn.cluster import kmeans_plusplus
+
     z = torch.from_numpy(x - x.mean(0))
     z = z / z.norm(dim=1).mean().clamp(min=1e-9)
     start = torch.from_numpy(kmeans_plusplus(z.numpy(), k, random_state=seed)[0])
@@ -160,6 +162,8 @@ def _cluster_class(features: np.ndarray, n_concepts: int, seed: int, n_init: int
     # One thread: with several, k-means adds up its sums in an order that differs from run to run.
     with threadpool_limits(1):
         if discover == "kmeans":
+            from sklearn.cluster import KMeans  # only here: it takes as long to load as to run
+
             kmeans = KMeans(n_concepts, n_init=n_init, random_state=seed).fit(features)
             centres = kmeans.cluster_centers_
             return centres, *_nearest(features, centres)

@@ -114,8 +114,7 @@ def filling(clip: Tensor, fill: str, seed: int, video: int) -> Tensor | None:
 def precision(amp: bool, device: torch.device | str) -> str:
     """Return what `amp` computes in: "bfloat16" on a GPU, AVX512-BF16 or AMX, else "float32"."""
     cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    faster = torch.device(device).type == "cuda" or cpu
-    return "bfloat16" if amp and faster else "float32"
+    return "bfloat16" if amp and (cpu or torch.device(device).type == "cuda") else "float32"
 
 
 @torch.inference_mode()

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy  # loads a part of it when that is first used, and so does not delay what needs none
 import torch
 from joblib import Parallel, delayed
-from scipy.spatial import cKDTree
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from stce import cav
@@ -191,7 +190,7 @@ def matched_groups(
             )
         scale = there[rows].std(axis=0)
         scale[scale == 0] = 1
-        near = cKDTree(there[rows] / scale)
+        near = scipy.spatial.cKDTree(there[rows] / scale)
         members = [found.members(name, k) for k in range(len(centres))]
         size, dealt = max(map(len, members)), []
         for mine in members:
@@ -226,9 +225,8 @@ def slopes(
     def slope(part: slice) -> Tensor:
         z = some[part].requires_grad_()
         gradient = network.derivative(network.logits(z), z, class_index, target)
-        if network.grid:  # a pooled feature stands for all positions
-            gradient = gradient.unflatten(1, (network.n_features, -1)).sum(2)
-        return gradient
+        # A pooled feature stands for all positions.
+        return gradient.unflatten(1, (network.n_features, -1)).sum(2) if network.grid else gradient
 
     found = []
     for start in range(0, len(clips), 256):
@@ -389,7 +387,7 @@ def _rank(table: pd.DataFrame, null: list[tuple[np.ndarray, ...]]) -> pd.DataFra
     shares, _, cosines = (np.concatenate(x) for x in zip(*null, strict=True))
     table["p"] = p_value(np.abs(cosines), table.pop("cosine").abs().to_numpy())
     table["p_score"] = p_value(np.abs(shares - 0.5), (table["score"] - 0.5).abs().to_numpy())
-    table["q_value"] = false_discovery_control(table["p"])
+    table["q_value"] = scipy.stats.false_discovery_control(table["p"])
     best = {"class": True, "score": False, "derivative": False, "concept": True}
     table = table.sort_values(list(best), ascending=list(best.values()))
     table.insert(2, "rank", table.groupby("class").cumcount() + 1)

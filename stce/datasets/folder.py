@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, stats
+import scipy
 
 from stce.datasets import by_name, check_split, check_whole, text_table
 from stce.engine.progress import bar
@@ -113,9 +113,9 @@ def _moving(frames, others):
     ground = np.median(others, axis=0).astype(np.int16)
     marked = np.empty(frames.shape[:3], np.uint8)
     for frame, mark in zip(frames, marked, strict=True):
-        change = ndimage.median_filter(np.abs(frame - ground).max(-1), 3)
+        change = scipy.ndimage.median_filter(np.abs(frame - ground).max(-1), 3)
         sure = apply_hysteresis_threshold(change, 14, 28)
-        mark[:] = ndimage.binary_opening(sure, np.ones((3, 3)))
+        mark[:] = scipy.ndimage.binary_opening(sure, np.ones((3, 3)))
     if marked.mean() > 0.5:
         text = (
             "Most of a film differs from its median: the camera does not stand still; load it with "
@@ -279,7 +279,7 @@ def _giveaways(table):
         tree = DecisionTreeClassifier(max_depth=3, random_state=0)
         told = cross_val_predict(tree, x, y, groups=groups, cv=LeaveOneGroupOut())
         right, chance = int((told == y).sum()), y.value_counts(normalize=True).max()
-        p = stats.binomtest(right, len(y), chance, alternative="greater").pvalue
+        p = scipy.stats.binomtest(right, len(y), chance, alternative="greater").pvalue
         if right / len(y) > 1.5 * chance and p < 0.001:
             said.append(
                 f"The {fact} of a film alone tells the class of {right / len(y):.0%} of the films "

@@ -109,7 +109,5 @@ def watch(name: str, report: Callable[[str], None] = print) -> Iterator[None]:
             watcher.join()
             if live:
                 print("\r\x1b[K", end="", flush=True)
-            if before is None:
-                os.environ.pop("STCE_PROGRESS", None)
-            else:
-                os.environ["STCE_PROGRESS"] = before
+            os.environ.pop("STCE_PROGRESS", None)
+            os.environ.update({} if before is None else {"STCE_PROGRESS": before})

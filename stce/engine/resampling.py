@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 # Which share of the resamples lies below each end of an interval of 95 %.
 ENDS = (0.025, 0.975)
@@ -77,6 +77,6 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     >>> rank_correlation(np.array([1, 2, 3]), np.array([[2, 4, 9], [3, 2, 1]]))
     array([ 1., -1.])
     """
-    a, b = (rankdata(x, axis=-1) - (np.shape(x)[-1] + 1) / 2 for x in (a, b))
+    a, b = (scipy.stats.rankdata(x, axis=-1) - (np.shape(x)[-1] + 1) / 2 for x in (a, b))
     length = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     return np.where(length > 0, (a * b).sum(-1) / np.where(length > 0, length, 1), np.nan)

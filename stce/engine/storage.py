@@ -239,8 +239,7 @@ def write_npy(path, *arrays, put=replacing):
     # Not np.save: it writes past Python's file, and on a full disk loses the end silently.
     with put(path) as partial, explain_write(path.parent), open(partial, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for array in arrays:
-            file.write(np.ascontiguousarray(array).data)
+        file.writelines(np.ascontiguousarray(array).data for array in arrays)
 
 
 def write_text(path, text):

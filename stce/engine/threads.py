@@ -78,9 +78,8 @@ def forward(
     if torch.device(device).type != "cpu":
         return work(slice(0, n))
     voxels = math.prod(network.clip_shape[1:])
-    few = CLIPS if voxels < LARGE else LARGE_CLIPS
     # Parts of like size: a last part of one clip would cost as much as three in a larger one.
-    n_parts = -(-n // few)
+    n_parts = -(-n // (CLIPS if voxels < LARGE else LARGE_CLIPS))
     edges = [n * i // n_parts for i in range(n_parts + 1)]
     parts = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
     # Who knows what a module of somebody's own keeps between calls?

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 
 def mcnemar(
@@ -73,7 +73,7 @@ def mcnemar(
         works = part.to_numpy() == (mode == "add")
         wins = int((works[:, 0] > works[:, 1]).sum())
         losses = int((works[:, 0] < works[:, 1]).sum())
-        p = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+        p = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
         gap = 100 * (wins - losses) / len(works)
         rows.append((mode, q, first, second, wins, losses, gap, p, len(works)))
     columns = ["mode", "q", "first", "second", "first_only", "second_only", "gap", "p", "n_clips"]

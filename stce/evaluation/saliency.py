@@ -58,10 +58,9 @@ def last_convolution(network) -> str:
         return network.layer
     blocks = network.blocks()
     for name in reversed(network.layers):
-        shape = network.split(name).feature_shape
-        if any(isinstance(m, nn.Conv3d) for m in blocks[name].modules()):
-            if len(shape) == 4 and max(shape[1:]) > 1:
-                return name
+        shape, inside = network.split(name).feature_shape, blocks[name].modules()
+        if len(shape) == 4 and max(shape[1:]) > 1 and any(isinstance(m, nn.Conv3d) for m in inside):
+            return name
     raise ValueError(
         f"{network.name} has no 3D convolution whose output is more than one voxel, so Grad-CAM "
         "has no map to read; name a layer, or take occlusion."

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from joblib import Parallel, delayed
-from scipy.stats import false_discovery_control
 from torch import nn
 
 from stce import cav, tcav
@@ -173,8 +173,8 @@ def assess(
             p = p_value(side[k] * null[:, k], side[k] * ours[k : k + 1])[0]
             table.loc[row, "p_weights"] = min(1.0, 2 * p)
     table["p"] = table[["p_derivative", "p_weights"]].max(axis=1)
-    table["q_value"] = false_discovery_control(table["p"])
-    table["q_accuracy"] = false_discovery_control(table["p_accuracy"])
+    table["q_value"] = scipy.stats.false_discovery_control(table["p"])
+    table["q_accuracy"] = scipy.stats.false_discovery_control(table["p_accuracy"])
     table["separable"] = table["q_accuracy"] < alpha
     side = np.where(table["derivative"] > 0, "for", "against")
     verdict = np.where(table["q_value"] < alpha, side, "chance")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from sklearn.linear_model import SGDClassifier
+import scipy
 
 from stce import cav, tcav
 from stce.concepts import assign
@@ -76,7 +75,7 @@ def match(likeness: np.ndarray) -> pd.DataFrame:
     >>> match(np.array([[0.9, 0.8], [0.7, 0.1]]))["second"].tolist()
     [1, 0]
     """
-    first, second = linear_sum_assignment(likeness, maximize=True)
+    first, second = scipy.optimize.linear_sum_assignment(likeness, maximize=True)
     return pd.DataFrame({"first": first, "second": second, "likeness": likeness[first, second]})
 
 
@@ -161,6 +160,8 @@ def sgd_scores(network, samples: tcav.Samples, *, seed: int = 0, device="cpu") -
     changes from run to run there. Other arguments are those of :func:`stce.tcav.score`, but
     `slopes` of the samples are not looked at; the table is that of :func:`stce.tcav.rescore`.
     """
+    from sklearn.linear_model import SGDClassifier
+
     vectors = {}
     for name, centres in samples.concepts.centres.items():
         cavs, drawn = [], samples.groups_of(name)

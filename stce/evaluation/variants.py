@@ -9,7 +9,6 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import adjusted_rand_score
 
 from stce import ablation, curves, models, tcav
 from stce import concepts as concepts_module
@@ -206,6 +205,8 @@ class Inputs:
 
     def _likeness(self, *both: tcav.Samples) -> tuple[float, dict]:
         """Return the adjusted Rand index of two clusterings, and their concepts in pairs."""
+        from sklearn.metrics import adjusted_rand_score
+
         rand, pairs = [], {}
         for name in both[0].concepts.centres:
             videos = self.clips.indices_of(name)

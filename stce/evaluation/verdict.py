@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+import scipy
 
 from stce.ablation import MATCHED
 from stce.concepts import EXAMPLES
@@ -109,7 +109,7 @@ def _known(answers: pd.DataFrame, chance: float) -> tuple[bool, str]:
     if answers["class"].nunique() > 1:
         sides = [answers[c].value_counts(normalize=True) for c in ("class", "predicted")]
         chance = min(1.0, float(sides[0].mul(sides[1], fill_value=0).sum()))
-    p = binomtest(right, n, chance, alternative="greater").pvalue
+    p = scipy.stats.binomtest(right, n, chance, alternative="greater").pvalue
     named = f"names {100 * right / n:.0f} % of {n} clips rightly, by chance {100 * chance:.0f} %"
     if p < 0.05:
         return True, f"the network {named}"

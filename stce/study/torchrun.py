@@ -50,12 +50,11 @@ def main(arguments: list[str] | None = None) -> None:
         if backend == "nccl":
             torch.cuda.set_device(p.device)
         stage = Run(job.folder).stage("train", vars(p))
-        found = not stage.todo
-        if not found:
+        if todo := stage.todo:
             learn(stage, p)
         if ranks.rank() == 0:
             right = pd.read_parquet(stage.folder / "predictions.parquet")["correct"].mean()
-            told = "train finished before" if found else f"{100 * right:.1f} % of the test clips"
+            told = f"{100 * right:.1f} % of the test clips" if todo else "train finished before"
             print(f"{job.name}: {told}")
     finally:
         distributed.destroy_process_group()

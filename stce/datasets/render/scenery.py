@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+import scipy
 
 MARGIN = (24, 32)
 """Rows and columns of background beyond each side of the frame, for shake and zoom."""
@@ -28,13 +27,13 @@ def fractal(rng, shape, slope, stretch=1.0):
     stretch : float
         Above 1 draws the texture out along x, below 1 along y.
     """
-    spectrum = fft.rfft2(rng.standard_normal(shape, np.float32))
-    fy = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
-    fx = fft.rfftfreq(shape[1]).astype(np.float32)
+    spectrum = scipy.fft.rfft2(rng.standard_normal(shape, np.float32))
+    fy = scipy.fft.fftfreq(shape[0]).astype(np.float32)[:, None]
+    fx = scipy.fft.rfftfreq(shape[1]).astype(np.float32)
     power = fy * fy / stretch + fx * fx * stretch + np.float32(0.25 / max(shape) ** 2)
     spectrum *= power ** np.float32(-slope / 2)
     spectrum[0, 0] = 0
-    texture = fft.irfft2(spectrum, shape)
+    texture = scipy.fft.irfft2(spectrum, shape)
     texture /= texture.std()
     return np.clip(texture, -3, 3, out=texture)
 
@@ -60,7 +59,7 @@ def ground(rng, shape, horizon, slope=0.8):
     grid[0] = (110 * depth)[:, None]
     grid[1] = depth[:, None] * x
     texture = np.zeros(shape, np.float32)
-    texture[int(horizon) :] = map_coordinates(tile, grid, order=1, mode="grid-wrap")
+    texture[int(horizon) :] = scipy.ndimage.map_coordinates(tile, grid, order=1, mode="grid-wrap")
     # What is far is too fine for the camera: it averages out.
     texture[int(horizon) :] *= (below / (below + 10))[:, None]
     return texture
@@ -98,7 +97,8 @@ def outdoors(rng, shape, feet, level):
         sky = level + rng.uniform(10, 45)
         line = horizon - rng.uniform(15, 55)
         for width, height in ((rng.uniform(8, 25), rng.uniform(2, 6)), (1.6, rng.uniform(1, 3))):
-            crowns = gaussian_filter1d(rng.standard_normal(shape[1]), width, mode="wrap")
+            heights = rng.standard_normal(shape[1])
+            crowns = scipy.ndimage.gaussian_filter1d(heights, width, mode="wrap")
             line = line - height * crowns / crowns.std()
         back += (sky - back) * (1 - _rise(y, line, 1.2)) * rng.uniform(0.7, 1)
     elif kind == "house":

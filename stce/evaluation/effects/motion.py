@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from joblib import Parallel, delayed
-from scipy import stats
 
 from stce.ablation import Case, Subject
 from stce.engine.progress import bar
@@ -243,4 +243,4 @@ def _flipped(values: np.ndarray, rng: np.random.Generator) -> float:
         return 1.0
     how = {"vectorized": True, "n_resamples": 9999, "alternative": "greater", "rng": rng}
     how |= {"permutation_type": "samples", "statistic": np.mean}
-    return float(stats.permutation_test((values,), **how).pvalue)
+    return float(scipy.stats.permutation_test((values,), **how).pvalue)
