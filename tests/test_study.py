@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed
 import filelock
@@ -114,6 +115,22 @@ def test_a_run_can_be_validated_after_it_is_finished(smoke, tmp_path):
     assert set(published.tables(place)) == found - {"outcomes"}
     with pytest.raises(ValueError, match="choose from validate"):
         study.execute("smoke", folder=folder, also=["validation"])
+
+
+@pytest.mark.parametrize(
+    ("tried", "message"),
+    [
+        ("fc9/logit/pooled", "layer 'fc9'"),
+        ("fc7/softmax/pooled", "target is 'softmax'; choose one of logit, log_prob"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused_before_the_questions_that_take_hours(
+    smoke, monkeypatch, tried, message
+):
+    monkeypatch.setattr(validation, "Sceptic", None)  # nothing is asked of the run
+    asked = SimpleNamespace(tried=[tried], n_clips=1, n_discovery_tried=1, seed=0)
+    with pytest.raises(ValueError, match=message):
+        validation.answers(Finished(smoke[0]), asked, [])
 
 
 def test_what_parts_truly_do_is_told_beside_what_methods_say_of_them(smoke):
