@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from book.campaigns import causes, interactions
 from book.campaigns.interactions import Films
-from stce import models
+from stce import features, models
 
 SIZE, NAMES = (16, 32, 32), ("hug", "kick")
 
@@ -37,6 +38,18 @@ def test_a_campaign_that_was_stopped_goes_on(given, monkeypatch):
     read = again.pool("hug", again.of("hug"), "colour", "pooled", "Mixed_4f")
     for name, values in vars(made).items():
         np.testing.assert_array_equal(getattr(read, name), values)
+
+
+def test_heads_are_judged_by_clips_that_they_were_not_fitted_to(given):
+    both = Films.load(*given)
+    found = interactions.heads(both, n_folds=2).set_index("split")
+    assert found["held_out"].tolist() == ["seq1", "seq2"] * 2  # two groups: a fold is a scene
+    assert found["n_clips"].tolist() == [4] * 4
+    for n, f in enumerate(both):  # a head that was fitted to the other scene, as `load` fits it
+        z = features.extract_clips(f.network.split("avgpool"), f.clips)
+        with torch.inference_mode():
+            told = both[1 - n].network.split("avgpool").logits(torch.from_numpy(z)).argmax(1)
+        assert found["accuracy"][f"scene {n + 1}"] == (told.numpy() == f.clips.labels).mean()
 
 
 @pytest.mark.parametrize("how", causes.REPRESENTATIONS)

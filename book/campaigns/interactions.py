@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 
 from book.campaigns import causes
@@ -28,7 +29,7 @@ from stce.engine.storage import replacing, write_table
 from stce.supervoxels import Supervoxels
 from stce.training import beginning
 
-__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "ceilings", "main", "study", "write"]
+__all__ = ["CHOICE", "CONFIRM", "WORLDS", "Films", "ceilings", "heads", "main", "study", "write"]
 
 SIZE = (16, 224, 224)
 CHOICE, CONFIRM = ("handshake", "hug", "kick"), ("point", "punch", "push")
@@ -137,6 +138,27 @@ def study(films: Films, names: Sequence[str], worlds=WORLDS, kinds=causes.NEGATI
     return pd.concat(tables, ignore_index=True)
 
 
+def heads(both: Sequence[Films], n_folds: int = 5) -> pd.DataFrame:
+    """Return how many clips are known by heads that were fitted to the other ones.
+
+    One row a ``split``, a scene (that is held out) or a fold of the groups: ``held_out`` (the
+    groups), ``n_clips`` and ``accuracy``.
+    """
+    theirs, classes = both[0].network, both[0].clips.classes
+    z = np.concatenate([features.extract_clips(theirs.split("avgpool"), f.clips) for f in both])
+    y, groups = (np.concatenate([getattr(f.clips, a) for f in both]) for a in ("labels", "groups"))
+    held = {f"scene {n}": np.unique(f.clips.groups) for n, f in enumerate(both, start=1)}
+    held |= {f"fold {k + 1}": np.unique(groups)[k::n_folds] for k in range(n_folds)}
+    rows = []
+    for split, names in held.items():
+        test, head = np.isin(groups, names), beginning.begin(theirs, classes)
+        beginning.fit_head(head, z[None, ~test], y[~test])
+        with torch.inference_mode():
+            told = head.eval().split("avgpool").logits(torch.from_numpy(z[test])).argmax(1).numpy()
+        rows.append((split, " ".join(names), test.sum(), (told == y[test]).mean()))
+    return pd.DataFrame(rows, columns=["split", "held_out", "n_clips", "accuracy"])
+
+
 def ceilings(films: Films, names: Sequence[str]) -> pd.DataFrame:
     """Return of each class the most lift that an upper half of its concepts could have."""
     kind, how, at, _ = CHOSEN
@@ -180,6 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
         "factorial": study(first, CHOICE).assign(scene=1),
         "confirmation": pd.concat(scenes),
         "ceiling": pd.concat(most),
+        "heads": heads((first, second)),
     }
     write(tables, asked.results)
 
