@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -26,7 +27,7 @@ FROM = "../../notebooks/05_ablate.html#mask-and-predict"
 
 
 def intervals(columns: pd.DataFrame, digits: int = 1, sign: str = "+") -> list[str]:
-    """Write values with their intervals.
+    """Write values with their intervals; a dash for what has none, and is compared with nothing.
 
     Parameters
     ----------
@@ -39,11 +40,12 @@ def intervals(columns: pd.DataFrame, digits: int = 1, sign: str = "+") -> list[s
 
     Examples
     --------
-    >>> intervals(pd.DataFrame([(9.44, -1, 12.2)]))
-    ['+9.4 (-1.0 to 12.2)']
+    >>> intervals(pd.DataFrame([(9.44, -1, 12.2), (0, np.nan, np.nan)]))
+    ['+9.4 (-1.0 to 12.2)', '–']
     """
     pattern = f"{{:{sign}.{digits}f}} ({{:.{digits}f}} to {{:.{digits}f}})"
-    return [pattern.format(*row) for row in columns.to_numpy()]
+    rows = columns.to_numpy(float)
+    return [pattern.format(*row) if np.isfinite(row).all() else "–" for row in rows]
 
 
 def _in_the_papers_shape(cells: pd.DataFrame, mode: str) -> pd.DataFrame:
