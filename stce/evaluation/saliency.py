@@ -232,8 +232,8 @@ def occlusion(
         Frames, height and width of the box; default a quarter of the frames and a seventh of each
         side, 4 x 16 x 16 of 16 x 112 x 112.
     stride : tuple of int, optional
-        Steps of the box; default half of it, which makes 1183 passes for each clip of that size.
-        The whole box makes 196.
+        Steps of the box; default half of it, which makes 1183 passes for each clip of that size,
+        and of larger clips the whole box, which makes 196.
     batch_size : int, default 64
         Boxes a forward pass.
 
@@ -247,16 +247,16 @@ def occlusion(
     Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014,
     :doi:`10.1007/978-3-319-10590-1_53`.
     """
-    size = tuple(clips.frames.shape[1:4])
+    *size, channels = clips.frames.shape[1:]
     window = window or tuple(max(n // k, 1) for n, k in zip(size, (4, 7, 7), strict=True))
-    stride = stride or tuple(max(n // 2, 1) for n in window)
-    for name, value, most in (("window", window, size), ("stride", stride, window)):
+    dear = np.prod(size) > 16 * 112 * 112
+    stride = stride or (window if dear else tuple(max(n // 2, 1) for n in window))
+    for name, value, most in (("window", window, tuple(size)), ("stride", stride, window)):
         if len(value) != 3 or not all(1 <= v <= m for v, m in zip(value, most, strict=True)):
             raise ValueError(
                 f"{name} is {tuple(value)}; give frames, height and width from 1 to {most}."
             )
     method = _captum().Occlusion(network)
-    channels = clips.frames.shape[-1]
     how = {"sliding_window_shapes": (channels, *window), "strides": (channels, *stride)}
     how |= {"baselines": 0, "perturbations_per_eval": batch_size}
 
