@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -222,6 +223,24 @@ def test_occlusion_of_a_linear_network_is_the_evidence_in_the_box(linear, window
     )
     assert boxes.min() >= 1
     assert np.allclose(found, total / boxes, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(112, (2, 8, 8)), (126, (4, 18, 18))])
+def test_a_box_takes_whole_steps_in_clips_of_which_a_pass_is_dear(side, stride, monkeypatch):
+    given = []
+
+    class Occlusion:
+        def __init__(self, network):
+            pass
+
+        def attribute(self, x, strides, **_):
+            given.append(strides)
+            return torch.zeros_like(x)
+
+    monkeypatch.setattr(saliency, "_captum", lambda: SimpleNamespace(Occlusion=Occlusion))
+    network = models.build("c3d", 2, 0.125, 3, (16, side, side))
+    found = saliency.occlusion(network, noise(1, (16, side, side), 3), [1], progress=False)
+    assert given == [(3, *stride)] and found.shape == (1, 16, side, side)
 
 
 def test_ranking_is_by_the_mean_over_all_levels():
