@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -305,8 +305,9 @@ def run(
             )
     clips, videos = subject.clips, range(len(subject.clips)) if videos is None else videos
     videos = [int(n) for n in videos if clips.classes[clips.labels[n]] in subject.rankings]
-    name = f"{precision(subject.amp, subject.device)}.parquet"
-    kept = {n: Path(folder) / f"{n:06d}-{name}" for n in videos if folder is not None}
+    used = precision(subject.amp, subject.device)  # by all workers of a cluster, whatever they are
+    subject = replace(subject, amp=used == "bfloat16")
+    kept = {n: Path(folder) / f"{n:06d}-{used}.parquet" for n in videos if folder is not None}
     todo = [n for n in videos if n not in kept or not kept[n].exists()]
 
     def answer(n: int) -> pd.DataFrame:

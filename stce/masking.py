@@ -143,9 +143,8 @@ def predict(
         ``(T, H, W) bool``, where the clip is: the visible share of these voxels comes third, NaN
         if there are none. Masked clips a forward pass; a CPU splits them further.
     amp : bool, default False
-        Compute in bfloat16 where that is faster, see :func:`precision`.
+        Compute in bfloat16; :func:`precision` says where that is faster.
     """
-    half = precision(amp, clip.device) == "bfloat16"
 
     def answer(few: slice) -> Tensor:
         seen = visible(places, wanted[few])
@@ -154,7 +153,7 @@ def predict(
         masked = masked.contiguous(memory_format=torch.channels_last_3d)
         shown = [seen.flatten(1)] + ([] if region is None else [seen[:, region]])
         shares = torch.stack([voxels.float().mean(1) for voxels in shown], dim=1)
-        with torch.autocast(clip.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=amp):
             logits = network(masked).float()
         return torch.cat([shares, logits.softmax(1)], dim=1)
 

@@ -174,10 +174,12 @@ def test_stopped_runs_go_on_and_choices_are_checked(tmp_path, monkeypatch):
     assert run(ablation.matched(1), inputs, folder=tmp_path).equals(first)
     assert not forwards
     # What was kept in single precision is not mixed with what is computed in another.
-    monkeypatch.setattr(masking, "precision", lambda amp, device: "bfloat16")
-    monkeypatch.setattr(ablation, "precision", masking.precision)
-    again = run(ablation.matched(1), inputs, folder=tmp_path)
-    assert len(forwards) and again.equals(first)  # this network has nothing to round
+    given = []
+    inputs[0].register_forward_hook(lambda *_: given.append(torch.is_autocast_enabled("cpu")))
+    monkeypatch.setattr(ablation, "precision", lambda amp, device: "bfloat16" if amp else "float32")
+    again = run(ablation.matched(1), inputs, folder=tmp_path, amp=True)
+    # This network has nothing to round.
+    assert len(forwards) and any(given) and again.equals(first)
     for options, text in (
         ({"fill": "grey"}, "fill is 'grey'; choose one of mean, blur, noise"),
         ({"assign": "guess"}, "assign is 'guess'"),
