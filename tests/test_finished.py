@@ -200,13 +200,15 @@ def test_the_verdict_tells_area_and_what_stands_out(run, tmp_path):
         "unknown", "chance", "order", "background",
     }  # fmt: skip
     subject = it.subject()
-    with other.stage("ablate", {}).write() as folder:
+    with other.stage("ablate", {"amp": True}).write() as folder:
         orders = ablation.ranked(2), ablation.matched(1)
         every = pd.concat(ablation.run(subject, *orders, q_max=3, progress=False))
         by_chance = every["order"].isin(ablation.MATCHED)
         every[~by_chance].to_parquet(folder / "outcomes.parquet")
         every[by_chance].to_parquet(folder / "controls.parquet")
     it = Finished(other)
+    # Who asks the run again asks it in its own precision.
+    assert it.subject().amp and not subject.amp and not it.subject(amp=False).amp
     assert set(it.controls["order"]) == set(ablation.MATCHED)
     assert set(it.outcomes["order"]) == {"top", "random", "least"}
     told = it.verdict()

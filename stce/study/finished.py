@@ -267,8 +267,9 @@ class Finished:
         return {name: scored[name] for name in ("strength", "seed")}
 
     def subject(self, **options) -> Subject:
-        """Return what is ablated: the test clips; options are those of the subject."""
+        """Return what is ablated: the test clips, in the precision of the run; options as there."""
         how = {"stretch": self.run.parameters("cluster")["stretch"], "device": self.device}
+        how |= {"amp": self.run.holds("ablate") and self.run.parameters("ablate")["amp"]}
         how |= {"rankings": self.rankings, **options}
         return Subject(self.finder, *self.test, self.concepts, **how)
 
@@ -287,8 +288,7 @@ class Finished:
         shown = self.discovery if split == "train" else self.test
         outcomes = None
         if self.run.holds("ablate"):
-            outcomes = pd.concat([self.outcomes, self.controls])
-            outcomes = outcomes[outcomes["class"] == class_name]
+            outcomes = pd.concat([self.outcomes, self.controls]).query("`class` == @class_name")
         settings = {name: v for one in self.settings.values() for name, v in one.items()}
         it = Explanation(class_name, *shown, found, result, outcomes, settings, self.network)
         return replace(it, settings={**settings, "fill": it.fill, "split": split})
