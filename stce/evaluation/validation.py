@@ -39,11 +39,11 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
         :func:`stce.evaluation.effects.motion.assess`) and ``variants``
         (:meth:`stce.evaluation.variants.Inputs.compare`).
     """
-    tried = [Variant(*text.split("/")) for text in asked.tried]
-    few = {"n_clips": asked.n_clips, "n_discovery": asked.n_discovery_tried, "seed": asked.seed}
-    part = part_of(it, **few) if tried else None  # refused before the hours of what follows
-    for one in tried:
-        it.network.split(one.layer)
+    if tried := [Variant(*text.split("/")) for text in asked.tried]:
+        few = {"n_clips": asked.n_clips, "n_discovery": asked.n_discovery_tried}
+        part = part_of(it, **few, seed=asked.seed)  # refused before the hours of what follows
+        for one in tried:
+            it.network.split(one.layer)
     given = (getattr(asked, name) for name in ("n_null", "n_clips", "n_controls", "seed"))
     who = Sceptic(it, *given)
     told = {"significance": who.chance()} | who.parts_found()
@@ -60,7 +60,7 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     if asked.fills:
         told["fills"] = who.fills(asked.fills)
     told["motion"] = who.moved(asked.n_changed, getattr(asked, "n_first", 5)).concepts
-    if part:
+    if tried:
         told["variants"] = part.compare(tried)
     return told
 
