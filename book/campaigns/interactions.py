@@ -50,6 +50,7 @@ class Films:
 
     clips: Clips
     network: models.Network
+    whole: np.ndarray  # features (N, D) of the clips
     random: Clips
     folder: Path
 
@@ -72,7 +73,7 @@ class Films:
             network = beginning.begin(theirs, clips.classes)
             z = features.extract_clips(network.split("avgpool"), clips)
             beginning.fit_head(network, z[None], clips.labels)
-            found.append(cls(clips, network.eval(), drawn, folder / split))
+            found.append(cls(clips, network.eval(), z, drawn, folder / split))
         return found
 
     def of(self, name: str) -> Clips:
@@ -145,7 +146,7 @@ def heads(both: Sequence[Films], n_folds: int = 5) -> pd.DataFrame:
     groups), ``n_clips`` and ``accuracy``.
     """
     theirs, classes = both[0].network, both[0].clips.classes
-    z = np.concatenate([features.extract_clips(theirs.split("avgpool"), f.clips) for f in both])
+    z = np.concatenate([f.whole for f in both])
     y, groups = (np.concatenate([getattr(f.clips, a) for f in both]) for a in ("labels", "groups"))
     held = {f"scene {n}": np.unique(f.clips.groups) for n, f in enumerate(both, start=1)}
     held |= {f"fold {k + 1}": np.unique(groups)[k::n_folds] for k in range(n_folds)}

@@ -65,7 +65,7 @@ def _wanted(name: str, value: object, like: object) -> str:
     elif isinstance(like, bool):
         fits, wanted = str(value) in ("True", "False", "0", "1"), "True or False"
     elif isinstance(like, str):
-        fits, wanted = isinstance(value, str) or name == "layer" and value is None, "text"
+        fits, wanted = (isinstance(value, str) or name == "layer" and value is None), "text"
     elif isinstance(like, float):
         fits, wanted = number and math.isfinite(value), "a number"
     elif isinstance(like, int):

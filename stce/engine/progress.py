@@ -110,4 +110,5 @@ def watch(name: str, report: Callable[[str], None] = print) -> Iterator[None]:
             if live:
                 print("\r\x1b[K", end="", flush=True)
             os.environ.pop("STCE_PROGRESS", None)
-            os.environ.update({} if before is None else {"STCE_PROGRESS": before})
+            if before is not None:
+                os.environ["STCE_PROGRESS"] = before

@@ -34,9 +34,8 @@ def answers(it, asked: SimpleNamespace, others: Iterable = ()) -> dict[str, pd.D
     -------
     dict of str to pandas.DataFrame
         By question: ``significance``, ``composition``, ``truth``, ``sanity`` (where the weights are
-        known), ``stability``,
-        ``outcomes`` and what :meth:`Sceptic.comparison` makes of them, ``fills``, ``motion`` (of
-        :func:`stce.evaluation.effects.motion.assess`) and ``variants``
+        known), ``stability``, ``outcomes`` and what :meth:`Sceptic.comparison` makes of them,
+        ``fills``, ``motion`` (of :func:`stce.evaluation.effects.motion.assess`) and ``variants``
         (:meth:`stce.evaluation.variants.Inputs.compare`).
     """
     if tried := [Variant(*text.split("/")) for text in asked.tried]:
