@@ -10,7 +10,7 @@ from test_check import HOW, world
 from torch import nn
 
 from stce import models, tcav
-from stce.evaluation import sanity
+from stce.evaluation.effects import depth
 from stce.evaluation.effects.depth import Several, seen_at
 from stce.explanation import Explanation, explain
 from stce.models.adapt import adapt
@@ -66,7 +66,7 @@ def test_each_layer_is_scored_as_if_it_were_alone(pooled, tmp_path):
     for layer, table in found.layers.groupby("layer"):
         view = seen_at(at.network, [layer])[0]
         shown = {"stretch": False, "device": "cpu"}
-        samples = sanity.as_seen_by(view, at.samples, *at.discovery, at.negatives, **shown)
+        (samples,) = depth.as_seen_by([view], at.samples, *at.discovery, at.negatives, **shown)
         alone = tcav.score(view, samples, seed=0).scores
         near = {"rtol": 1e-3, "atol": 1e-4}
         table = table.drop(columns=["layer", "cosine"]).reset_index(drop=True)

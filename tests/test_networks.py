@@ -266,7 +266,15 @@ def test_the_grid_of_tokens_is_told_or_asked_for():
     assert plain.findings.grid is None
     with pytest.raises(ValueError, match="tell adapt the grid of its tokens"):
         plain.pooled()
-    assert adapt(Tokens(2), "mix", clip_shape=shape, class_token=2).findings.grid == (4, 2, 2)
+    asked = adapt(Tokens(2), "mix", clip_shape=shape, class_token=2)
+    assert asked.findings.grid == (4, 2, 2)
+    # At another layer of the same tokens they are what they were said to be; a map has none.
+    model = asked.model
+    model.mix = nn.Sequential(model.mix, nn.Identity())
+    there = adapt(model, "mix.0", clip_shape=shape, class_token=2, mean=0.5).split("mix.1")
+    assert (there.findings.grid, there.findings.n_before) == ((4, 2, 2), 2)
+    assert there.mean.tolist() == [0.5]
+    assert there.split("patch").findings.shape == (6, 4, 2, 2)
 
 
 @pytest.mark.parametrize(

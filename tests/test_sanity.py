@@ -11,6 +11,7 @@ from stce.clips import Clips
 from stce.datasets import load
 from stce.datasets.textures import textures
 from stce.evaluation import sanity, significance
+from stce.evaluation.effects import depth
 
 
 def _network():
@@ -80,11 +81,11 @@ def test_as_seen_by_the_same_network_the_score_is_the_same(study):
     background = features.extract_clips(network, random)
     samples = tcav.Samples(concept, z, mine, background, groups, clips.classes)
     inputs = samples, clips, cut, features.Negatives(random)
-    table = _tested(network, sanity.as_seen_by(network, *inputs, stretch=False))
+    table = _tested(network, *depth.as_seen_by([network], *inputs, stretch=False))
     direct = tcav.score(network, samples).scores
     np.testing.assert_allclose(table["derivative"], direct["derivative"], rtol=1e-3, atol=1e-6)
     other = next(n for _, n in sanity.cascade(network, np.random.default_rng(0)))
-    changed = _tested(other, sanity.as_seen_by(other, *inputs, stretch=False))
+    changed = _tested(other, *depth.as_seen_by([other], *inputs, stretch=False))
     assert not np.allclose(changed["derivative"], table["derivative"])
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from stce import features, tcav
 from stce.evaluation.significance import shuffle_weights
 from stce.evaluation.stability import agreement
 
@@ -54,31 +52,6 @@ def cascade(network, rng: np.random.Generator, n_networks: int | None = None) ->
         shuffle_weights(block, rng)
         if i in shown:
             yield name, copy.deepcopy(current)
-
-
-def as_seen_by(
-    network, samples: tcav.Samples, clips, supervoxels, negatives, *, stretch=True, device="cpu"
-) -> tcav.Samples:
-    """Return what given concepts are scored from with another network.
-
-    The supervoxels of each concept stay, so concept k is the same thing to all networks; their
-    features, and those of the clips, are those of this network.
-
-    Parameters
-    ----------
-    network : stce.models.adapt.Explainable
-        Of the same classes and input size as the clips.
-    samples : stce.tcav.Samples
-        Of the trained network.
-    clips, supervoxels, negatives, stretch, device
-        The discovery clips, see :func:`stce.features.extract`, and `stce.features.Negatives`.
-    """
-    rows = np.unique(samples.concepts.table["supervoxel"])
-    how = {"stretch": stretch, "device": device}
-    z = np.zeros((len(supervoxels), network.n_features), np.float32)
-    z[rows] = features.extract_rows(network, clips, supervoxels, rows, **how)
-    samples = replace(samples, features=z, random=negatives.embed(network, **how), slopes=None)
-    return replace(samples, **features.whole(network, clips, samples, device=device))
 
 
 def against_trained(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pandas as pd
 from stce import ablation, curves, features, tcav
 from stce.evaluation import paired, saliency, sanity, significance, stability, truth
 from stce.evaluation.effects import motion
+from stce.evaluation.effects.depth import as_seen_by
 from stce.evaluation.variants import Variant, part_of, some_of_each
 from stce.masking import FILLS
 
@@ -131,7 +132,7 @@ class Sceptic:
         """
         it, how = self.it, {"device": self.it.device}
         shown = {"stretch": it.settings["cluster"]["stretch"], **how}
-        samples = sanity.as_seen_by(network, it.samples, *it.discovery, it.negatives, **shown)
+        (samples,) = as_seen_by([network], it.samples, *it.discovery, it.negatives, **shown)
         return self._assess(network, tcav.score(network, samples, **how, **it.options), samples)
 
     def repeated(self, n_sgd: int = 50) -> dict[str, pd.DataFrame]:

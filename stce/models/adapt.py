@@ -99,8 +99,8 @@ def adapt(
             f"grid is {grid!r} and class_token {class_token!r}; give the frames, rows and columns "
             "of the tokens, such as (8, 14, 14), and how many come before them."
         )
-    asked = None if grid is None else tuple(int(n) for n in given[:3]), class_token
-    adapted = Adapted(model, layer, clip_shape, mean, std, pool, (channel_axis, *asked))
+    asked = {"grid": tuple(map(int, given[:-1])) or None, "class_token": class_token}
+    adapted = Adapted(model, layer, clip_shape, mean, std, pool, channel_axis, asked)
     findings = probe(adapted)
     names = range(findings.n_classes) if classes is None else classes
     adapted = adapted.believing(findings)
@@ -172,11 +172,11 @@ class Adapted(Explainable):
     findings: Findings
     layout = torch.channels_last_3d
 
-    def __init__(self, model, layer, clip_shape, mean, std, pool, asked):
+    def __init__(self, model, layer, clip_shape, mean, std, pool, channel_axis, asked):
         super().__init__(clip_shape, mean, std)
         self.model, self.layer, self.name = model, layer, type(model).__name__
         self.module = _find(model, layer)
-        self.pool, (self.channel_axis, *self.asked) = pool, asked
+        self.pool, self.channel_axis, self.asked = pool, channel_axis, asked
         tensors = [*model.parameters(), *model.buffers()]
         self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         self.to(self.device)
@@ -219,9 +219,12 @@ class Adapted(Explainable):
             super().check_classes(classes)
 
     def split(self, layer: str) -> Adapted:
-        """Return the module seen at another layer."""
-        facts = {"mean": self.mean.tolist(), "std": self.std.tolist(), "classes": self.classes}
-        return adapt(self.model, layer, clip_shape=self.clip_shape, pool=self.pool, **facts)
+        """Return the module seen at another layer, its tokens as those of this one if they fit."""
+        moments = {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        how = moments | {k: getattr(self, k) for k in ("clip_shape", "classes", "pool")}
+        with suppress(ValueError):  # of a layer without tokens, or with others
+            return adapt(self.model, layer, **how, **self.asked)
+        return adapt(self.model, layer, **how)
 
     def pooled(self) -> Adapted:
         """Return this view with supervoxels pooled from the layer's map, one pass a clip."""
@@ -379,8 +382,7 @@ def _keep(found: dict, view: Adapted, output) -> None:
 
 
 def _find(model: nn.Module, layer: str) -> nn.Module:
-    known = dict(model.named_modules(remove_duplicate=False))
-    known.pop("")
+    known = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
     known = {re.sub(r"\b(module|_orig_mod)\.", "", name): m for name, m in known.items()} | known
     if not isinstance(layer, str) or layer not in known:
         close = difflib.get_close_matches(str(layer), known, n=5, cutoff=0.5) or list(known)[-5:]

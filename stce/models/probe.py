@@ -224,7 +224,7 @@ def _grid(adapted, a: Tensor, axis: int, grids: list) -> tuple[tuple[int, int, i
     `grids` are those that layers give with their tokens, or of 3D convolutions, with the channels.
     """
     who = f"layer {adapted.layer!r} of {adapted.name}, which gives {tuple(a.shape)} for two clips"
-    asked, extra = adapted.asked
+    asked, extra = adapted.asked.values()
     if a.ndim != 3 or len(a) != 2:
         if asked is not None or extra is not None:
             raise ValueError(f"grid and class_token are of tokens (N, L, D), not for {who}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,18 +39,50 @@ def seen_at(network: Explainable, layers: Sequence[str]) -> list[Explainable]:
     return [seen(network, layer, network.shown) for layer in listed]
 
 
+def as_seen_by(
+    views: Sequence, samples: tcav.Samples, clips, supervoxels, negatives, *, stretch, device="cpu"
+) -> Iterator[tcav.Samples]:
+    """Yield what given concepts are scored from with another network, or at layers of one.
+
+    The supervoxels of each concept stay, so concept k is the same thing to all; their features, and
+    those of the clips, are those of each view.
+
+    Parameters
+    ----------
+    views : sequence of stce.models.adapt.Explainable
+        One of the same classes and input size as the clips, or one at each of some layers, of
+        :func:`seen_at`. Supervoxels shown one by one pass through it once for all layers; others
+        once for each, a pass a clip.
+    samples : stce.tcav.Samples
+        Of the explained network.
+    clips, supervoxels, negatives, stretch, device
+        The discovery clips, see :func:`stce.features.extract`, and `stce.features.Negatives`.
+    """
+    rows = np.unique(samples.concepts.table["supervoxel"])
+    how = {"stretch": stretch, "device": device}
+    alone = views[0].shown == "supervoxels"
+    for some in [views] if alone else [[view] for view in views]:
+        network = Several(some) if len(some) > 1 else some[0]
+        z = features.extract_rows(network, clips, supervoxels, rows, **how)
+        random = negatives.embed(network, **how)
+        edges = np.cumsum([view.n_features for view in some])[:-1]
+        parts = (np.split(of, edges, axis=1) for of in (z, random))
+        for view, z, random in zip(some, *parts, strict=True):
+            every = np.zeros((len(supervoxels), z.shape[1]), np.float32)
+            every[rows] = z
+            given = replace(samples, features=every, random=random, slopes=None)
+            yield replace(given, **features.whole(view, clips, given, device=device))
+
+
 def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
     """Score the concepts of an explanation at several layers.
-
-    The supervoxels of each concept stay, so that concept k is the same thing at all layers.
 
     Parameters
     ----------
     it : stce.evaluation.trust.Evidence
         What the explanation was made from.
     views : sequence of stce.models.adapt.Explainable
-        The network at each of the layers, of :func:`seen_at`. Supervoxels shown one by one pass
-        through it once for all layers; others once for each, a pass a clip.
+        The network at each of the layers, of :func:`seen_at`; see :func:`as_seen_by`.
 
     Returns
     -------
@@ -59,23 +91,9 @@ def over_layers(it, views: Sequence[Explainable]) -> pd.DataFrame:
         and how much is told by ``derivative`` (in units of that layer's features) and ``cosine``,
         of the CAV and the gradient, which can be compared between layers.
     """
-    clips, cut = it.discovery
-    rows = np.unique(it.concepts.table["supervoxel"])
-    how, parts = {"stretch": it.given["stretch"], "device": it.device}, []
-    alone = it.network.shown == "supervoxels"
-    together = [views] if alone else [[view] for view in views]
-    for some in together:
-        network = Several(some) if len(some) > 1 else some[0]
-        z = features.extract_rows(network, clips, cut, rows, **how)
-        random = it.negatives.embed(network, **how)
-        edges = np.cumsum([view.n_features for view in some])[:-1]
-        parts += zip(some, *(np.split(of, edges, axis=1) for of in (z, random)), strict=True)
-    tables = []
-    for view, z, random in parts:
-        every = np.zeros((len(cut), z.shape[1]), np.float32)
-        every[rows] = z
-        samples = replace(it.samples, features=every, random=random, slopes=None)
-        samples = replace(samples, **features.whole(view, clips, samples, device=it.device))
+    tables, how = [], {"stretch": it.given["stretch"], "device": it.device}
+    given = as_seen_by(views, it.samples, *it.discovery, it.negatives, **how)
+    for view, samples in zip(views, given, strict=True):
         result = tcav.score(view, samples, device=it.device, **it.options)
         ((name, slope),) = samples.gradients(view, samples.clips, it.device)
         cosine = result.cavs[name].mean(1) @ cav.unit(slope).mean(0)
