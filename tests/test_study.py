@@ -21,7 +21,7 @@ import pytest
 
 from book import publish, published
 from book.campaigns import causal, discoveries, effects, replays, surrogate
-from stce import datasets, features, study, supervoxels, tcav
+from stce import datasets, features, masking, study, supervoxels, tcav
 from stce.engine.slic import painter
 from stce.evaluation import validation, variants
 from stce.study import make
@@ -627,11 +627,14 @@ def test_own_videos_go_through_all_six_notebooks_and_a_broken_one_is_listed(tmp_
         "dataset_options": {"folder": str(tmp_path / "videos"), "test_groups": ["person3"]},
         "frame_size": [34, 40], "crop": [32, 32], "epochs": 1, "n_discovery": 4,
         "n_segments": [4, 10], "n_concepts": 4, "n_keep": 6, "n_groups": 3, "n_random_clips": 30,
-        "q_max": 2, "n_random_orders": 2, "random_from": "supervoxels",
+        "q_max": 2, "n_random_orders": 2, "random_from": "supervoxels", "amp": True,
     }  # fmt: skip
     (folder,) = study.execute("folder", small, folder=tmp_path / "run", report=lambda line: None)
-    skipped = Run(folder).manifest("train")["notes"]["skipped_train"]
-    assert [s["id"] for s in skipped] == ["boxing/person0_take9.avi"]
-    assert Run(folder).manifest("ablate")["notes"] == {"precision": "float32"}
+    notes = Run(folder).manifest("train")["notes"]
+    assert [s["id"] for s in notes["skipped_train"]] == ["boxing/person0_take9.avi"]
+    # What was computed in, whatever was asked for: a network trains in bfloat16 on a GPU alone.
+    assert notes["precision"] == "float32"
+    used = masking.precision(True, "cpu")
+    assert Run(folder).manifest("ablate")["notes"] == {"precision": used}
     outcomes = pd.read_parquet(folder / "ablate" / "outcomes.parquet")
     assert set(outcomes["id"].str.extract(r"(person\d)")[0]) == {"person3"}

@@ -78,7 +78,7 @@ def _maps(method, network, clips, labels, batch_size, device, progress, what) ->
     maps = np.empty(clips.frames.shape[:4], np.float32)
     starts = range(0, len(clips), batch_size)
     with lent(network, None, "supervoxels", device, clip_shape=tuple(network.clip_shape)):
-        for start in bar(starts, show=progress, desc=what, unit="batch"):
+        for start in bar(starts, show=progress, desc=what, unit="block"):
             rows = slice(start, min(start + batch_size, len(clips)))
             x = network.prepare(torch.from_numpy(np.asarray(clips.frames[rows])))
             found = method(x.requires_grad_(), torch.from_numpy(labels[rows]).to(x.device))

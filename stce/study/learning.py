@@ -31,6 +31,8 @@ def learn(stage: Stage, p: SimpleNamespace) -> None:
         Its parameters, one attribute each.
     """
     first, together = ranks.rank() == 0, distributed.is_initialized()
+    half = p.amp and p.trainable == "all" and resolve(p.device).type == "cuda"
+    stage.notes["precision"] = "bfloat16" if half else "float32"
     # The first process writes; the others wait while it decodes the videos.
     with stage.write() if first else contextlib.nullcontext(stage.partial) as folder:
         if first:
