@@ -264,6 +264,11 @@ def test_no_page_asks_another_host_for_anything(html):
         assert remote + hosts == [], path.name
 
 
+def test_no_page_names_a_folder_of_this_machine(html):
+    named = [path.name for path in pages(html) if str(ROOT) in path.read_text("utf-8")]
+    assert named == []
+
+
 def test_no_link_or_picture_is_missing(html):
     for path in pages(html):
         missing = [a for a in Page(path).local() if not (path.parent / a).exists()]

@@ -42,8 +42,8 @@ def test_a_campaign_that_was_stopped_goes_on(given, monkeypatch):
 
 def test_heads_are_judged_by_clips_that_they_were_not_fitted_to(given):
     both = Films.load(*given)
-    found = interactions.heads(both, n_folds=2).set_index("split")
-    assert found["held_out"].tolist() == ["seq1", "seq2"] * 2  # two groups: a fold is a scene
+    found = interactions.heads(both, n_folds=3).set_index("split")
+    assert found["held_out"].tolist() == ["seq1", "seq2"] * 2  # two groups, two folds
     assert found["n_clips"].tolist() == [4] * 4
     for n, f in enumerate(both):  # a head that was fitted to the other scene, as `load` fits it
         z = features.extract_clips(f.network.split("avgpool"), f.clips)

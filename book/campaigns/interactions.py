@@ -149,7 +149,8 @@ def heads(both: Sequence[Films], n_folds: int = 5) -> pd.DataFrame:
     z = np.concatenate([f.whole for f in both])
     y, groups = (np.concatenate([getattr(f.clips, a) for f in both]) for a in ("labels", "groups"))
     held = {f"scene {n}": np.unique(f.clips.groups) for n, f in enumerate(both, start=1)}
-    held |= {f"fold {k + 1}": np.unique(groups)[k::n_folds] for k in range(n_folds)}
+    every = np.unique(groups)
+    held |= {f"fold {k + 1}": every[k::n_folds] for k in range(min(n_folds, len(every)))}
     rows = []
     for split, names in held.items():
         test, head = np.isin(groups, names), beginning.begin(theirs, classes)

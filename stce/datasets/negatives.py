@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def negatives(
     n: int,
     *,
     folder: str | Path = "../data/hmdb51",
-    exclude: Iterable[str] = (),
+    exclude: Sequence[str] = (),
     n_jobs: int = 1,
     known: Iterable[str | Path] = (),
     notes: dict | None = None,
