@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,8 @@ class Results:
         return Results(runs, keys.merge(self.outcomes), keys.merge(self.scores))
 
     def of(self, run: str) -> Results:
-        """Return the results of one run, all seeds; empty if it was never published."""
-        return self.select(self.runs["run"] == run)
+        """Return the results of a run, all seeds, or of those like "name-*"; empty if none is."""
+        return self.select(self.runs["run"].map(lambda name: fnmatchcase(name, run)).astype(bool))
 
     def beside(self, table: int) -> Results:
         """Return the results that stand beside one of the paper's tables."""

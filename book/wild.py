@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from book import published
 from stce.ablation import MATCHED
@@ -34,11 +35,13 @@ __all__ = [
     "grid",
     "halves",
     "in_short",
+    "in_words",
     "ladder",
+    "measured",
     "needed",
     "on_others",
     "pulled",
-    "surer",
+    "side_by_side",
     "worlds",
 ]
 
@@ -110,7 +113,7 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(folder: str, run: str) -> tuple[published.Results, pd.DataFrame]:
-    """Return a run's published results, and its outcomes with those of the controls."""
+    """Return published results of a run, or of several, and outcomes with those of the controls."""
     found = published.load(folder).of(run)
     both = [found.outcomes, published.controls(folder, run)]
     return found, pd.concat(both, ignore_index=True)
@@ -258,16 +261,32 @@ def pulled(named: pd.DataFrame) -> pd.DataFrame:
     return others.groupby("order").mean().T[["blank", *MATCHED]].rename_axis(index="class")
 
 
-def surer(evidence: pd.DataFrame, value: str, second: str = "random supervoxels") -> pd.DataFrame:
-    """Compare the most important concepts with another order by how sure the network is.
+def measured(folder: str, run: str, second: str = "random supervoxels") -> dict[str, pd.DataFrame]:
+    """Compare the most important concepts with another order, class by class, in three measures.
 
-    Takes what :func:`book.published.evidence` returns and one of its columns; seeds of a clip are
-    averaged. Returns a row a class and mode as :func:`gains` does, in units of `value`.
+    By what a clip is named (``correct``, 0 to 1), by its class's ``probability``, and by its
+    ``log_odds`` (nats). Takes a run, or several by a pattern, such as folds; seeds of a clip are
+    averaged. Each table has a row a class and mode, with the columns of :func:`gains`.
     """
-    table = evidence.assign(correct=evidence[value], q=1)
-    each = table.groupby("class").apply(gains).xs(second, level="second")
-    each[["gain", "ci_low", "ci_high"]] /= 100  # no percentage points
-    return each
+    sure = published.evidence(folder, run)
+    shown = {value: sure.assign(correct=sure[value], q=1) for value in published.EVIDENCE}
+    found = {}
+    for value, table in {"correct": compared(folder, run)[1], **shown}.items():
+        found[value] = table.groupby("class").apply(gains).xs(second, level="second")
+        found[value][["gain", "ci_low", "ci_high"]] /= 100  # no percentage points
+    return found
+
+
+def side_by_side(measured: dict[str, pd.DataFrame], caption: str) -> Styler:
+    """Show what :func:`measured` returns as one table."""
+    wide = pd.concat(measured, axis=1, names=["measure"])
+    return tables.style(wide.drop(columns="n_clips", level=1), caption, 2)
+
+
+def in_words(measured: dict[str, pd.DataFrame]) -> str:
+    """Say of what :func:`measured` returns which classes are ahead and behind, by each measure."""
+    by = {"correct": "what is named", "probability": "the probability", "log_odds": "the log odds"}
+    return "\n\n".join(f"**By {by[name]}.** {by_class(each)}" for name, each in measured.items())
 
 
 def falls(pulled: pd.DataFrame) -> str:

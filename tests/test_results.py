@@ -139,6 +139,38 @@ def test_what_damaged_clips_are_named_is_published_and_who_is_favoured_told(tmp_
     assert "are taken for no class more often" in wild.falls(0.3 * pulled)
 
 
+def test_folds_are_compared_with_chance_as_one_run_in_each_measure(tmp_path):
+    for fold in (1, 2):
+
+        def change(table, fold=fold):
+            # Removing tells nothing; adding boxing does in both folds, walking in the second alone.
+            table["id"] = f"fold{fold}/" + table["id"]
+            found = table["class"].eq("boxing") | (fold == 2)
+            told = table["mode"].eq("add") & table["order"].eq("top") & found
+            table["correct"], table["probability"] = told, np.where(told, 0.8, 0.2)
+            table["predicted"] = "boxing"
+            rest = table[table["order"] == "least"]
+            return table, pd.concat(rest.assign(order=order) for order in MATCHED)
+
+        finish(tmp_path / "run" / str(fold), seed=0, change=change)
+        name = Known(f"two-fold{fold}", groups=["two"], tables=[], seeds=[0])
+        published.publish(name, tmp_path / "run" / str(fold), tmp_path / "results")
+    each = wild.measured(tmp_path / "results", "two-fold*")
+    told = {name: table["gain"].tolist() for name, table in each.items()}
+    assert each["correct"].index.tolist()[::2] == [("boxing", "add"), ("walking", "add")]
+    assert told["correct"] == pytest.approx([1, 0, 0.5, 0])
+    assert told["probability"] == pytest.approx([0.6, 0, 0.3, 0], abs=1e-3)
+    odds = 2 * np.log(4)
+    assert told["log_odds"] == pytest.approx([odds, 0, odds / 2, 0], abs=1e-3)
+    assert (each["correct"]["n_clips"] == 40).all()
+    one = wild.measured(tmp_path / "results", "two-fold1")["correct"]
+    assert one["gain"].tolist() == [1, 0, 0, 0]
+    said = wild.in_words({"correct": one})
+    assert said.endswith("adding or removing: *boxing*. Behind: *none*.")
+    shown = wild.side_by_side(each, "Gain").to_html()
+    assert "log_odds" in shown and "n_clips" not in shown
+
+
 def test_an_unfinished_run_publishes_nothing(tmp_path):
     (tmp_path / "run").mkdir()
     assert published.publish(KNOWN, tmp_path / "run", tmp_path / "results") is None
