@@ -53,8 +53,8 @@ def publish_checks() -> None:
     for path in repeat.publish(RESULTS):
         print(f"campaign {path.stem}: published")
     for run in known().values():
-        folders = [run.folder(seed) for seed in run.seeds] or [run.folder()]
-        for folder in folders if run.also else []:
+        folders = [run.folder(seed) for seed in run.seeds]
+        for folder in folders or ([run.folder()] if run.also else []):
             if place := published.publish_validation(folder, RESULTS):
                 print(f"validation of {place.name}: published")
 

@@ -19,6 +19,7 @@ from stce.viz.style import COLOURS, DOTTED, label_rows, panels, styled
 __all__ = [
     "CHOSEN",
     "DEFAULT",
+    "asked",
     "attainable",
     "attained",
     "by_class",
@@ -223,6 +224,35 @@ def contrast(small: published.Results, gains: pd.DataFrame) -> str:
         "clips, and its most important concepts are ahead of as many voxels of random supervoxels "
         f"by {points}. {by_parts(small.scores)}"
     )
+
+
+def asked(told: dict[str, pd.DataFrame]) -> str:
+    """Say what a run's published validation answered to each question of a sceptic."""
+    tested, kinds = told["significance"]["verdict"], told["motion"]["kind"].value_counts()
+    random = told["sanity"].set_index("network")["significant"].drop("trained").max()
+    parts, again = (told[n][told[n]["class"] == "all"] for n in ("truth", "stability"))
+    parts = parts.iloc[0]
+    areas = told["areas"][told["areas"]["order"] != "top"].set_index("order")
+    modes = {mode: rows for mode, rows in areas.groupby("mode", sort=False)}
+    ahead = [f"{mode} {_orders(rows, rows['gain_low'] > 0)}" for mode, rows in modes.items()]
+    behind = [f"{mode} {_orders(rows, rows['gain_high'] < 0)}" for mode, rows in modes.items()]
+    back = "; ".join(f"{r.changed} {r.correlation:.2f}" for r in again.itertuples())
+    lines = [
+        f"**More than chance?** {tested.isin(['for', 'against']).sum()} of {len(tested)} concepts; "
+        f"with random weights {100 * random:.0f} %.",
+        f"**Of what moves?** The five most important concepts hold {parts['top']:.1f} times as much "
+        f"of it as any place, five at random {parts['random']:.1f} times (p = {parts['p']:.4f}).",
+        f"**Does it come back?** Rank agreement with one step made anew: {back}.",
+        f"**Would something simpler do?** Ahead, interval clear of zero: {'; '.join(ahead)}. "
+        f"Behind: {'; '.join(behind)}.",
+        f"**Motion or look?** Of {kinds.sum()} concepts, each changed by itself, "
+        f"{', '.join(f'{n} {kind}' for kind, n in kinds.items())}.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _orders(areas: pd.DataFrame, some: pd.Series) -> str:
+    return f"*{', '.join(areas.index[some]) or 'none'}*"
 
 
 def found_again(folder: str, run: str, part: str = "moving") -> pd.DataFrame:

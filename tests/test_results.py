@@ -171,6 +171,30 @@ def test_folds_are_compared_with_chance_as_one_run_in_each_measure(tmp_path):
     assert "log_odds" in shown and "n_clips" not in shown
 
 
+def test_what_a_validation_answers_is_told_in_words():
+    stability = {"changed": ["k-means"] * 2, "class": ["a", "all"], "correlation": [0.1, 0.8]}
+    truth = {"class": ["a", "all"], "top": [9, 2.0], "random": [9, 1.0], "p": [1, 0.01]}
+    networks = {"network": ["trained", "fc", "stem"], "significant": [0.5, 0.25, 0.1]}
+    areas = {
+        "mode": ["add"] * 3 + ["remove"] * 3,
+        "order": ["top", "least", "occlusion"] * 2,
+        "gain_low": [0, 0.1, 0.1, 0, 0.1, -0.4],
+        "gain_high": [0, 0.2, 0.2, 0, 0.2, -0.1],
+    }
+    tables = {
+        "significance": {"verdict": ["for", "against", "chance", "not separable"]},
+        "motion": {"kind": ["unsure", "look", "unsure"]},
+        "sanity": networks, "stability": stability, "truth": truth, "areas": areas,
+    }  # fmt: skip
+    said = wild.asked({name: pd.DataFrame(table) for name, table in tables.items()}).splitlines()
+    assert said[0].endswith("2 of 4 concepts; with random weights 25 %.")
+    assert "hold 2.0 times" in said[1] and "at random 1.0 times (p = 0.0100)" in said[1]
+    assert said[2].endswith("made anew: k-means 0.80.")
+    assert "clear of zero: add *least, occlusion*; remove *least*." in said[3]
+    assert said[3].endswith("Behind: add *none*; remove *occlusion*.")
+    assert said[4].endswith("Of 3 concepts, each changed by itself, 2 unsure, 1 look.")
+
+
 def test_an_unfinished_run_publishes_nothing(tmp_path):
     (tmp_path / "run").mkdir()
     assert published.publish(KNOWN, tmp_path / "run", tmp_path / "results") is None
