@@ -22,10 +22,14 @@ import torch
 
 from stce.engine.storage import write_text
 
-__all__ = ["Check", "Pair", "Results", "compare", "header", "peak_mb"]
+__all__ = ["Check", "Missing", "Pair", "Results", "compare", "header", "peak_mb"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum")
 MB = 2**20
+
+
+class Missing(Exception):
+    """What a comparison needs and this machine lacks: it is left out, with the reason."""
 
 
 @dataclass(frozen=True)

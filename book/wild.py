@@ -240,8 +240,9 @@ def asked(told: dict[str, pd.DataFrame]) -> str:
     lines = [
         f"**More than chance?** {tested.isin(['for', 'against']).sum()} of {len(tested)} concepts; "
         f"with random weights {100 * random:.0f} %.",
-        f"**Of what moves?** The five most important concepts hold {parts['top']:.1f} times as much "
-        f"of it as any place, five at random {parts['random']:.1f} times (p = {parts['p']:.4f}).",
+        f"**Of what moves?** The five most important concepts hold {parts['top']:.1f} times as "
+        f"much of it as any place, five at random {parts['random']:.1f} times "
+        f"(p = {parts['p']:.4f}).",
         f"**Does it come back?** Rank agreement with one step made anew: {back}.",
         f"**Would something simpler do?** Ahead, interval clear of zero: {'; '.join(ahead)}. "
         f"Behind: {'; '.join(behind)}.",

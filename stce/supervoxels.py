@@ -324,7 +324,8 @@ def segment(
             storage.write_table(rows / f"{video:06d}.parquet", table)
         storage.grown(folder / "labels.zarr")
     tables = (pd.read_parquet(rows / f"{i:06d}.parquet") for i in range(len(clips)))
-    _join(tables).to_parquet(folder / "supervoxels.parquet")
+    # In parts, since all columns of a part are in memory while it is written.
+    _join(tables).to_parquet(folder / "supervoxels.parquet", row_group_size=4096)
     shutil.rmtree(rows)
     return Supervoxels.load(folder)
 
