@@ -78,7 +78,7 @@ class Results:
         return Results(runs, keys.merge(self.outcomes), keys.merge(self.scores))
 
     def of(self, run: str) -> Results:
-        """Return the results of a run, all seeds, or of those like "name-*"; empty if none is."""
+        """Return the results of a run, all seeds, or of those like ``name-*``; empty if none is."""
         return self.select(self.runs["run"].map(lambda name: fnmatchcase(name, run)).astype(bool))
 
     def beside(self, table: int) -> Results:
