@@ -16,8 +16,16 @@ def references_to_list(app, what, name, obj, options, lines):
 
     As footnotes, ``.. [1]`` of two functions on one page would be one name for two things.
     """
+    within = None  # the indent of the footnote that a line belongs to
     for i, line in enumerate(lines):
-        line = re.sub(r"^(\s*)\.\. \[(\d+)\] ", r"\1\2. ", line)
+        if note := re.match(r"(\s*)\.\. \[(\d+)\] (.*)", line):
+            # Escaped, since an initial such as "C." would begin a list of its own.
+            within, number, text = note.groups()
+            line = rf"{within}{number}. \{text}"
+        elif within is not None and line.startswith(f"{within}   "):
+            line = f"{within}   {line.strip()}"
+        else:
+            within = None
         lines[i] = re.sub(r"\[(\d+)\]_", r"[\1]", line)
 
 

@@ -15,8 +15,11 @@ import nbformat
 import pytest
 import yaml
 from browser import Browser, find
+from docutils import nodes
+from docutils.core import publish_doctree
 
 from book import build, parameters, publish, templates
+from book.extension import references_to_list
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -262,6 +265,16 @@ def test_no_page_asks_another_host_for_anything(html):
         scripts = re.sub(r"const THEBE_JS_URL = .*", "", "".join(page.scripts))
         hosts = re.findall(r"(?:jsdelivr|unpkg|cdnjs|googleapis)\S*", scripts)
         assert remote + hosts == [], path.name
+
+
+def test_a_reference_is_one_plain_paragraph():
+    lines = ["See [1]_.", "", ".. [1] C. Schuldt and B. Caputo,", "       ICPR 2004.", "", "    a"]
+    references_to_list(None, "module", "stce", None, None, lines)
+    assert lines[0] == "See [1]." and lines[5] == "    a"
+    document = publish_doctree("\n".join(lines[2:4]))
+    (item,) = document.findall(nodes.list_item)
+    assert [type(child) for child in item.children] == [nodes.paragraph]
+    assert item.astext() == "C. Schuldt and B. Caputo,\nICPR 2004."
 
 
 def test_no_page_names_a_folder_of_this_machine(html):
