@@ -233,7 +233,8 @@ def asked(told: dict[str, pd.DataFrame]) -> str:
     parts, again = (told[n][told[n]["class"] == "all"] for n in ("truth", "stability"))
     parts = parts.iloc[0]
     areas = told["areas"][told["areas"]["order"] != "top"].set_index("order")
-    modes = {mode: rows for mode, rows in areas.groupby("mode", sort=False)}
+    words = {"add": "adding", "remove": "removing"}
+    modes = {words[mode]: rows for mode, rows in areas.groupby("mode", sort=False)}
     ahead = [f"{mode} {_orders(rows, rows['gain_low'] > 0)}" for mode, rows in modes.items()]
     behind = [f"{mode} {_orders(rows, rows['gain_high'] < 0)}" for mode, rows in modes.items()]
     back = "; ".join(f"{r.changed} {r.correlation:.2f}" for r in again.itertuples())

@@ -190,8 +190,8 @@ def test_what_a_validation_answers_is_told_in_words():
     assert said[0].endswith("2 of 4 concepts; with random weights 25 %.")
     assert "hold 2.0 times" in said[1] and "at random 1.0 times (p = 0.0100)" in said[1]
     assert said[2].endswith("made anew: k-means 0.80.")
-    assert "clear of zero: add *least, occlusion*; remove *least*." in said[3]
-    assert said[3].endswith("Behind: add *none*; remove *occlusion*.")
+    assert "clear of zero: adding *least, occlusion*; removing *least*." in said[3]
+    assert said[3].endswith("Behind: adding *none*; removing *occlusion*.")
     assert said[4].endswith("Of 3 concepts, each changed by itself, 2 unsure, 1 look.")
 
 
