@@ -298,13 +298,15 @@ def measured(folder: str, run: str, second: str = "random supervoxels") -> dict[
 
     By what a clip is named (``correct``, 0 to 1), by its class's ``probability``, and by its
     ``log_odds`` (nats). Takes a run, or several by a pattern, such as folds; seeds of a clip are
-    averaged. Each table has a row a class and mode, with the columns of :func:`gains`.
+    averaged. Each table has a row a class (and "all") and mode, with the columns of :func:`gains`.
     """
     sure = published.evidence(folder, run)
     shown = {value: sure.assign(correct=sure[value], q=1) for value in published.EVIDENCE}
     found = {}
     for value, table in {"correct": compared(folder, run)[1], **shown}.items():
-        found[value] = table.groupby("class").apply(gains).xs(second, level="second")
+        each = table.groupby("class").apply(gains)
+        each = pd.concat([each, pd.concat({"all": gains(table)}, names=["class"])])
+        found[value] = each.xs(second, level="second")
         found[value][["gain", "ci_low", "ci_high"]] /= 100  # no percentage points
     return found
 
@@ -318,7 +320,8 @@ def side_by_side(measured: dict[str, pd.DataFrame], caption: str) -> Styler:
 def in_words(measured: dict[str, pd.DataFrame]) -> str:
     """Say of what :func:`measured` returns which classes are ahead and behind, by each measure."""
     by = {"correct": "what is named", "probability": "the probability", "log_odds": "the log odds"}
-    return "\n\n".join(f"**By {by[name]}.** {by_class(each)}" for name, each in measured.items())
+    said = {name: by_class(each.drop(index="all", level="class")) for name, each in measured.items()}
+    return "\n\n".join(f"**By {by[name]}.** {text}" for name, text in said.items())
 
 
 def falls(pulled: pd.DataFrame) -> str:

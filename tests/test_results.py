@@ -157,14 +157,14 @@ def test_folds_are_compared_with_chance_as_one_run_in_each_measure(tmp_path):
         published.publish(name, tmp_path / "run" / str(fold), tmp_path / "results")
     each = wild.measured(tmp_path / "results", "two-fold*")
     told = {name: table["gain"].tolist() for name, table in each.items()}
-    assert each["correct"].index.tolist()[::2] == [("boxing", "add"), ("walking", "add")]
-    assert told["correct"] == pytest.approx([1, 0, 0.5, 0])
-    assert told["probability"] == pytest.approx([0.6, 0, 0.3, 0], abs=1e-3)
+    assert [name for name, _ in each["correct"].index[::2]] == ["boxing", "walking", "all"]
+    assert told["correct"] == pytest.approx([1, 0, 0.5, 0, 0.75, 0])
+    assert told["probability"] == pytest.approx([0.6, 0, 0.3, 0, 0.45, 0], abs=1e-3)
     odds = 2 * np.log(4)
-    assert told["log_odds"] == pytest.approx([odds, 0, odds / 2, 0], abs=1e-3)
-    assert (each["correct"]["n_clips"] == 40).all()
+    assert told["log_odds"] == pytest.approx([odds, 0, odds / 2, 0, 0.75 * odds, 0], abs=1e-3)
+    assert each["correct"]["n_clips"].tolist() == [40] * 4 + [80] * 2
     one = wild.measured(tmp_path / "results", "two-fold1")["correct"]
-    assert one["gain"].tolist() == [1, 0, 0, 0]
+    assert one["gain"].tolist() == [1, 0, 0, 0, 0.5, 0]
     said = wild.in_words({"correct": one})
     assert said.endswith("adding or removing: *boxing*. Behind: *none*.")
     shown = wild.side_by_side(each, "Gain").to_html()
