@@ -320,8 +320,8 @@ def side_by_side(measured: dict[str, pd.DataFrame], caption: str) -> Styler:
 def in_words(measured: dict[str, pd.DataFrame]) -> str:
     """Say of what :func:`measured` returns which classes are ahead and behind, by each measure."""
     by = {"correct": "what is named", "probability": "the probability", "log_odds": "the log odds"}
-    said = {name: by_class(each.drop(index="all", level="class")) for name, each in measured.items()}
-    return "\n\n".join(f"**By {by[name]}.** {text}" for name, text in said.items())
+    own = {name: each.drop(index="all", level="class") for name, each in measured.items()}
+    return "\n\n".join(f"**By {by[name]}.** {by_class(each)}" for name, each in own.items())
 
 
 def falls(pulled: pd.DataFrame) -> str:
