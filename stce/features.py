@@ -162,15 +162,15 @@ def batches(
         yield from pooling.by_clip(network, clips, supervoxels, rows, at_once, device)
         return
     columns = ["video", "level", "label", "t0", "t1", "y0", "y1", "x0", "x1"]
-    facts = table[columns].to_numpy(np.int64)
+    facts = table.iloc[rows][columns].to_numpy(np.int64)
     # Cutting windows out takes many small steps, for which a GPU would wait.
     on_cpu = device.type == "cpu"
-    near = windows(network, facts[rows, 3:]) if on_cpu and not stretch else None
+    near = windows(network, facts[:, 3:]) if on_cpu and not stretch else None
     for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
+        part = np.arange(start, min(start + batch_size, len(rows)))
         if near is not None:
             part = part[near.order(facts[part, 3:])]
-        yield part, _embed(network, clips, supervoxels, facts[part], stretch, near, device)
+        yield rows[part], _embed(network, clips, supervoxels, facts[part], stretch, near, device)
 
 
 def _embed(network, clips, supervoxels, facts, stretch: bool, near, device) -> np.ndarray:
