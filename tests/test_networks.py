@@ -277,6 +277,35 @@ def test_the_grid_of_tokens_is_told_or_asked_for():
     assert there.split("patch").findings.shape == (6, 4, 2, 2)
 
 
+class FirstToken(Tokens):
+    """Logits from the class token, which hears of the others in the middle of `mix` alone."""
+
+    def __init__(self):
+        super().__init__(conv=False)
+        self.mix = nn.Sequential(self.mix, Hears(), nn.Identity())
+
+    def forward(self, x):
+        seen = []
+        with hooked(self.mix, seen.append):
+            super().forward(x)
+        return self.fc(seen[0][:, 0])
+
+
+class Hears(nn.Module):
+    """Each token is moved by the mean of all."""
+
+    def forward(self, x):
+        return x + x.mean(1, keepdim=True)
+
+
+def test_tokens_that_are_not_read_at_another_layer_are_refused_there_too():
+    torch.manual_seed(0)
+    told = {"grid": (4, 2, 2), "class_token": True}
+    seen = adapt(FirstToken(), "mix.0", clip_shape=(1, 8, 24, 24), **told)
+    with pytest.raises(ValueError, match="read no token of the grid at 'mix.2'"):
+        seen.split("mix.2")
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

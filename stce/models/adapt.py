@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stce.engine.device import resolve, typed
 from stce.models.borrow import borrowed, hooked, running
 from stce.models.explainable import Explainable, Functions
-from stce.models.probe import Findings, each_named, in_place_of, probe, tensor_of
+from stce.models.probe import Findings, Misplaced, each_named, in_place_of, probe, tensor_of
 from stce.models.store import load
 
 __all__ = ["Adapted", "Explainable", "Functions", "adapt", "lent", "seen"]
@@ -222,7 +222,7 @@ class Adapted(Explainable):
         """Return the module seen at another layer, its tokens as those of this one if they fit."""
         moments = {"mean": self.mean.tolist(), "std": self.std.tolist()}
         how = moments | {k: getattr(self, k) for k in ("clip_shape", "classes", "pool")}
-        with suppress(ValueError):  # of a layer without tokens, or with others
+        with suppress(Misplaced):  # of a layer without tokens, or with others
             return adapt(self.model, layer, **how, **self.asked)
         return adapt(self.model, layer, **how)
 

@@ -58,6 +58,10 @@ class Sigmoids(torch.utils._python_dispatch.TorchDispatchMode):
         return output
 
 
+class Misplaced(ValueError):
+    """A grid of tokens that is not of this layer."""
+
+
 @torch.no_grad()
 def probe(adapted) -> Findings:
     """Send two clips through an adapted module and find out what its layer gives.
@@ -227,7 +231,7 @@ def _grid(adapted, a: Tensor, axis: int, grids: list) -> tuple[tuple[int, int, i
     asked, extra = adapted.asked.values()
     if a.ndim != 3 or len(a) != 2:
         if asked is not None or extra is not None:
-            raise ValueError(f"grid and class_token are of tokens (N, L, D), not for {who}.")
+            raise Misplaced(f"grid and class_token are of tokens (N, L, D), not for {who}.")
         return None, 0
     length, channels = a.shape[3 - axis], a.shape[axis]
     likely = (0, 1) if extra is None else (int(extra),)
@@ -238,7 +242,7 @@ def _grid(adapted, a: Tensor, axis: int, grids: list) -> tuple[tuple[int, int, i
         return None, 0
     grid = tuple(asked or told.pop())
     if length - math.prod(grid) not in likely:
-        raise ValueError(
+        raise Misplaced(
             f"grid is {grid}, {math.prod(grid)} positions, and class_token {extra!r}, which do not "
             f"make the {length} tokens of {who}; give (t, h, w) of the tokens and, where others "
             "come before them, class_token=True, or how many."

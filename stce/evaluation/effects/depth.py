@@ -50,9 +50,8 @@ def as_seen_by(
     Parameters
     ----------
     views : sequence of stce.models.adapt.Explainable
-        One of the same classes and input size as the clips, or one at each of some layers, of
-        :func:`seen_at`. Supervoxels shown one by one pass through it once for all layers; others
-        once for each, a pass a clip.
+        One of the clips' classes and size, or one a layer, of :func:`seen_at`. Supervoxels shown
+        one by one pass through it once for all layers; others once for each, a pass a clip.
     samples : stce.tcav.Samples
         Of the explained network.
     clips, supervoxels, negatives, stretch, device
