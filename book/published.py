@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +77,8 @@ class Results:
         return Results(runs, keys.merge(self.outcomes), keys.merge(self.scores))
 
     def of(self, run: str) -> Results:
-        """Return the results of a run, all seeds, or of those like ``name-*``; empty if none is."""
-        return self.select(self.runs["run"].map(lambda name: fnmatchcase(name, run)).astype(bool))
+        """Return the results of one run, all seeds; empty if it was never published."""
+        return self.select(self.runs["run"] == run)
 
     def beside(self, table: int) -> Results:
         """Return the results that stand beside one of the paper's tables."""
@@ -254,13 +253,15 @@ def tables(folder: str | Path, wanted: Iterable[str] = ()) -> dict[str, pd.DataF
     return found
 
 
-def load(folder: str | Path) -> Results:
-    """Read all published results below a folder.
+def load(folder: str | Path, run: str = "*") -> Results:
+    """Read published results below a folder.
 
     Parameters
     ----------
     folder : path
         For example ``book/results``.
+    run : str, default all
+        A run, or several by a pattern such as ``name-*``.
 
     Returns
     -------
@@ -268,7 +269,7 @@ def load(folder: str | Path) -> Results:
         Empty tables if nothing was published.
     """
     facts, outcomes, scores = [], [], []
-    for file in sorted(Path(folder).glob("*/seed-*/facts.json")):
+    for file in sorted(Path(folder).glob(f"{run}/seed-*/facts.json")):
         facts.append(json.loads(file.read_text("utf-8")))
         keys = {"run": facts[-1]["run"], "seed": facts[-1]["seed"]}
         outcomes.append(_long(pd.read_csv(file.with_name("outcomes.csv"))).assign(**keys))

@@ -115,7 +115,7 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
 
 def compared(folder: str, run: str) -> tuple[published.Results, pd.DataFrame]:
     """Return published results of a run, or of several, and outcomes with those of the controls."""
-    found = published.load(folder).of(run)
+    found = published.load(folder, run)
     both = [found.outcomes, published.controls(folder, run)]
     return found, pd.concat(both, ignore_index=True)
 
